@@ -1,0 +1,42 @@
+"""Train, test and use a classifier of clothing photos with Keras.
+
+Importing the package imports Keras once, with TensorFlow's start-up messages hidden: they are
+written to the process's own standard error, before any Python setting can silence them.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+
+__version__ = "0.1.0"
+
+
+@contextlib.contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Hold back what is written to standard error; show it only if the import fails."""
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") is not None:  # The user asked for a level: obey.
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Each trial of a search compiles a model of its own; TensorFlow warns of that as a mistake.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    with tempfile.TemporaryFile() as held_back:
+        standard_error = os.dup(2)
+        os.dup2(held_back.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held_back.seek(0)
+            shutil.copyfileobj(held_back, sys.__stderr__.buffer)  # type: ignore[union-attr]
+            raise
+        finally:
+            os.dup2(standard_error, 2)
+            os.close(standard_error)
+
+
+with _quiet_start():
+    import keras as _keras  # noqa: F401

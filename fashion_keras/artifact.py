@@ -1,0 +1,130 @@
+"""The one `.keras` file: labels inside, saved atomically, proved by reloading; loading it."""
+
+import base64
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from fashion_keras.config import InputError
+from fashion_keras.model import build_classifier
+
+FORMAT = 1
+_PREFIX = "facts_"  # The last layer's name is this and the facts, so they survive any re-save.
+_MEMBER = "fashion.json"  # The same facts in plain sight inside the file.
+
+
+class Classifier(NamedTuple):
+    """A loaded classifier.
+
+    Attributes:
+        model: Pixels `(batch, height, width, 3)`, any height and width, uint8 or float in
+            [0, 255], to probabilities `(batch, classes)`.
+        labels: Name of each class, in the order of the probabilities.
+        image_size: Side in pixels to which the model resizes photos.
+    """
+
+    model: keras.Model
+    labels: list[str]
+    image_size: int
+
+
+def save_classifier(
+    backbone: keras.Model, head: keras.Model, labels: list[str], image_size: int, file: Path
+) -> None:
+    """Save backbone and head as one self-contained `.keras` file.
+
+    The file is written under another name, reloaded, compared with the model in memory and only
+    then renamed: a kill or a full disk never harms a file that stood there before.
+
+    Args:
+        backbone: See `model.build_backbone`.
+        head: See `model.build_head`.
+        labels: Name of each class, in the order of the head's outputs.
+        image_size: Side in pixels to which the model resizes photos.
+        file: Where to save it; the name ends in `.keras`.
+
+    Raises:
+        RuntimeError: If the reloaded file does not give the same probabilities.
+    """
+    facts = {"format": FORMAT, "labels": labels, "image_size": image_size}
+    model = build_classifier(backbone, head, image_size, name=_to_name(facts))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.tmp.keras")
+    try:
+        model.save(unfinished)
+        with zipfile.ZipFile(unfinished, "a") as archive:
+            archive.writestr(_MEMBER, json.dumps(facts, indent=2))
+        _prove(model, unfinished)
+        with unfinished.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _prove(model: keras.Model, file: Path) -> None:
+    size = 71
+    pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype="uint8")
+    difference = np.abs(
+        model.predict_on_batch(pixels) - load_classifier(file).model.predict_on_batch(pixels)
+    ).max()
+    if not difference <= 1e-5:
+        raise RuntimeError(f"the saved file gives other probabilities, by up to {difference}")
+
+
+def load_classifier(path: Path | str) -> Classifier:
+    """Load a classifier that `save_classifier` wrote.
+
+    Raises:
+        InputError: If there is no such file, or it is no classifier of this project.
+    """
+    path = Path(path)
+    facts = read_facts(path)
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras and h5py raise many kinds for damaged files.
+        raise InputError(f"{path} cannot be loaded: {error}") from error
+    return Classifier(model, facts["labels"], facts["image_size"])
+
+
+def read_facts(path: Path) -> dict:
+    """Read the facts of a saved classifier without loading the model.
+
+    Returns:
+        `format`, `labels` and `image_size`.
+
+    Raises:
+        InputError: If there is no such file, or it is no classifier of this project.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    except FileNotFoundError as error:
+        raise InputError(
+            f"No model file {path}; `python -m fashion_keras.final` makes one."
+        ) from error
+    except (zipfile.BadZipFile, IsADirectoryError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a whole .keras file: {error}") from error
+    for layer in layers:
+        if layer["config"]["name"].startswith(_PREFIX):
+            return _from_name(layer["config"]["name"])
+    raise InputError(
+        f"{path} holds no labels: it was not saved by this project. "
+        "`python -m fashion_keras.final` makes such a file."
+    )
+
+
+def _to_name(facts: dict) -> str:
+    """Encode facts as a layer's name, in letters, digits, `-` and `_`: safe in every backend."""
+    packed = json.dumps(facts, separators=(",", ":")).encode()
+    return _PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def _from_name(name: str) -> dict:
+    packed = name.removeprefix(_PREFIX)
+    return json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))

@@ -1,0 +1,162 @@
+"""What all commands share: options made from `Config`, progress lines, errors and exit codes."""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from fashion_keras.config import Config, InputError
+
+Item = TypeVar("Item")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's `main` and end the process with the right exit code.
+
+    0: all went well; 2: the user can mend it (one line on standard error, no traceback);
+    130: interrupted from the keyboard.
+    """
+    try:
+        main()
+    except (InputError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        sys.exit(130)
+
+
+def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:
+    """Return an argument parser whose help keeps the line breaks of its texts."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_config_options(
+    options: argparse.ArgumentParser, names: Iterable[str], base: Config
+) -> None:
+    """Add one option for each named knob of `Config`; `base` supplies the defaults shown."""
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    for name in names:
+        default = getattr(base, name)
+        options.add_argument(
+            f"--{name.replace('_', '-')}",
+            type=type(default),
+            default=None,
+            metavar=type(default).__name__.upper(),
+            help=f"{fields[name].metadata['help']} (default: {default})",
+        )
+
+
+def add_folder_options(options: argparse.ArgumentParser) -> None:
+    """Add `--results` and `--cache`, the two folders that commands write to."""
+    options.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="FOLDER",
+        help="folder for what the command finds out (default: results)",
+    )
+    options.add_argument(
+        "--cache",
+        type=Path,
+        default=default_cache(),
+        metavar="FOLDER",
+        help="folder for downloads, prepared photos and vectors; may be deleted at any time "
+        "(default: %(default)s, or $FASHION_KERAS_CACHE)",
+    )
+
+
+def default_cache() -> Path:
+    """Return where to keep what can be made again: $FASHION_KERAS_CACHE or a folder in ~/.cache."""
+    return Path(os.environ.get("FASHION_KERAS_CACHE") or Path.home() / ".cache" / "fashion_keras")
+
+
+def chosen(arguments: argparse.Namespace, base: Config) -> Config:
+    """Return `base` with every knob replaced that was given on the command line.
+
+    Raises:
+        InputError: If a given value lies outside its knob's range.
+    """
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
+    fields = {field.name for field in dataclasses.fields(Config)}
+    return dataclasses.replace(base, **{name: given[name] for name in given.keys() & fields})
+
+
+def provenance(start: float) -> dict:
+    """Return where a number comes from: command, wall time since `start`, versions, machine.
+
+    Args:
+        start: `time.monotonic()` when the command began.
+    """
+    packages = ("keras", "tensorflow", "keras-tuner", "numpy", "pillow")
+    return {
+        "command": " ".join(["python", *sys.orig_argv[1:]]),
+        "seconds": round(time.monotonic() - start, 1),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
+    }
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people: `41 s`, `12 min`, `3.2 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5940 else f"{seconds / 3600:.1f} h"
+
+
+def progress(
+    items: Iterable[Item], total: int, label: str, size: Callable[[Item], int] = lambda item: 1
+) -> Iterator[Item]:
+    """Yield `items` while a line shows how many are done, the rate and the time left.
+
+    On a terminal the line is rewritten in place; elsewhere a line is printed about once a
+    minute, and one at the end.
+
+    Args:
+        items: What to go through.
+        total: Sum of the sizes of all items; 0 if it is not known.
+        label: What is being done, for the start of the line.
+        size: How many units one item stands for (a batch: its photos).
+    """
+    terminal = sys.stdout.isatty()
+    start = shown = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += size(item)
+        now = time.monotonic()
+        if done != total and now - shown >= (0.2 if terminal else 60):
+            shown = now
+            _show(_state(label, done, total, now - start), terminal, last=False)
+    seconds = time.monotonic() - start
+    rate = done / max(seconds, 1e-9)
+    _show(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", terminal, last=True)
+
+
+def _state(label: str, done: int, total: int, seconds: float) -> str:
+    rate = done / seconds
+    if not total:
+        return f"{label}: {done}, {rate:.1f}/s"
+    return f"{label}: {done}/{total}, {rate:.1f}/s, {duration((total - done) / rate)} left"
+
+
+def _show(line: str, terminal: bool, last: bool) -> None:
+    if terminal:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r{line[:width]:<{width}}", end="\n" if last else "", flush=True)
+    else:
+        print(line, flush=True)

@@ -1,0 +1,121 @@
+"""Every knob of a run: the frozen flat dataclass `Config`, its checks and its JSON form."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message says what to do instead."""
+
+
+def _knob(
+    default: Any, help_text: str, least: float | None = None, most: float | None = None
+) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"help": help_text, "least": least, "most": most}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that decides what a run trains, as plain values.
+
+    Each field's meaning, unit and range stand beside it; the commands' options and `--help`
+    are made from them.
+
+    Raises:
+        InputError: If a value has another type than its default or lies outside its range.
+    """
+
+    data: str = _knob(
+        "clothing",
+        "photos: `clothing` (clothing-dataset-small, downloaded once), `sample` (drawn), or a "
+        "folder with train/validation/test folders of class folders, or with class folders only",
+    )
+    weights: str = _knob(
+        "imagenet",
+        "what the backbone starts from: `imagenet` (downloaded once), a weights file of Keras' "
+        "Xception without its top, a `.keras` file saved by this project, or `none` (random: "
+        "the backbone is trained too)",
+    )
+    image_size: int = _knob(299, "side in pixels to which photos are resized", 71, 2000)
+    views: int = _knob(1, "augmented views of each training photo beside the photo itself", 0, 64)
+    rotation: float = _knob(0.03, "largest random rotation of a view, in turns", 0.0, 0.5)
+    zoom: float = _knob(0.1, "largest random zoom of a view, as a share of the side", 0.0, 0.9)
+    inner_size: int = _knob(100, "units of the head's inner layer; 0 for none", 0, 65536)
+    droprate: float = _knob(0.2, "share of inner units dropped while training", 0.0, 0.95)
+    learning_rate: float = _knob(0.0005, "learning rate of Adam", 1e-8, 10.0)
+    epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
+    patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
+    batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)
+    # KerasTuner takes 0 for "draw a random seed", so 0 is refused everywhere.
+    seed: int = _knob(1, "seed of everything random, 1 or more", 1, 2**31 - 1)
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+
+
+def _checked(field: dataclasses.Field, value: Any) -> Any:
+    """Return `value` in its field's type, or raise the error that names what is wrong."""
+    kind = type(field.default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise InputError(
+            f"`{field.name}` must be of type {kind.__name__}. Received: {field.name}={value!r}"
+        )
+    least, most = field.metadata["least"], field.metadata["most"]
+    if least is not None and not least <= value <= most:
+        raise InputError(
+            f"`{field.name}` must lie between {least} and {most}. Received: {field.name}={value!r}"
+        )
+    return value
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of all knobs, in the order of `Config`."""
+    return tuple(field.name for field in dataclasses.fields(Config))
+
+
+def to_json(config: Config) -> str:
+    """Return `config` as JSON text that `from_json` turns into an equal `Config`."""
+    return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+
+
+def from_json(text: str) -> Config:
+    """Read a `Config` from JSON text; knobs that it does not name keep their defaults.
+
+    Raises:
+        InputError: If the text is not a JSON object, or names a knob that does not exist.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"Expected a configuration as a JSON object. Received: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"Expected a configuration as a JSON object. Received: {text[:60]!r}")
+    unknown = sorted(set(values) - set(names()))
+    if unknown:
+        raise InputError(
+            f"A configuration has the keys {', '.join(names())}. Received: {', '.join(unknown)}"
+        )
+    return Config(**values)
+
+
+def read_config(path: Path) -> Config:
+    """Read a `Config` from a JSON file.
+
+    Raises:
+        InputError: If there is no such file, or it holds no configuration.
+    """
+    try:
+        return from_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"No configuration file at {path}; `python -m tuning.search` writes one."
+        ) from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error

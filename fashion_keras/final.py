@@ -1,0 +1,155 @@
+"""Trains the best configuration, tests it once, saves one file: `python -m fashion_keras.final`."""
+
+import csv
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+from fashion_keras import command, report
+from fashion_keras.artifact import Classifier, load_classifier, save_classifier
+from fashion_keras.config import Config, names, read_config, to_json
+from fashion_keras.evaluation import confusion, photo_rows, scores
+from fashion_keras.predict import predict
+from fashion_keras.prepare import Prepared, PreparedPhoto, prepare, summary
+from fashion_keras.training import Trained, open_source, train, write_history
+
+MODEL_FILE = "fashion.keras"
+
+
+def final(config: Config, results: Path, cache: Path) -> Path:
+    """Train one classifier, save it, and score the saved file on the test split.
+
+    Args:
+        config: All knobs.
+        results: Folder for the `.keras` file, `config.json`, `history.csv`, `metrics.json`,
+            `predictions.csv`, `learning_curves.png` and `confusion.png`.
+        cache: Folder for downloads, prepared photos and vectors.
+
+    Returns:
+        Path of the saved `.keras` file.
+
+    Raises:
+        InputError: If photos or weights cannot be had or used.
+    """
+    start = time.monotonic()
+    results.mkdir(parents=True, exist_ok=True)
+    prepared = prepare(config.data, cache, config.seed)
+    print(summary(prepared))
+    print(f"everything will be in {results}", flush=True)
+    source = open_source(config, prepared, cache)
+    trained = train(config, source)
+    print(_outcome(trained), flush=True)
+    file = results / MODEL_FILE
+    save_classifier(
+        trained.parts.backbone, trained.parts.head, prepared.labels, config.image_size, file
+    )
+    metrics = {
+        "validation": {"accuracy": trained.best["val_accuracy"], "loss": trained.best["val_loss"]},
+        "test": _test(file, prepared, results),
+        "best_epoch": trained.best["epoch"],
+        "run": command.provenance(start),
+    }
+    _write_outcome(results, config, trained, metrics)
+    print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
+    return file
+
+
+def _outcome(trained: Trained) -> str:
+    best = trained.best
+    return (
+        f"trained {len(trained.history)} epochs; the best is {best['epoch']:.0f}: "
+        f"validation accuracy {best['val_accuracy']:.4f}, loss {best['val_loss']:.4f}"
+    )
+
+
+def _test(file: Path, prepared: Prepared, results: Path) -> dict | None:
+    """Score the saved file, loaded anew, on the test split, every photo of it, once."""
+    photos = prepared.split("test")
+    if not photos:
+        print("the data has no test split: no test score")
+        return None
+    classifier = load_classifier(file)
+    probabilities = _probabilities(classifier, prepared, photos)
+    true = np.array([classifier.labels.index(photo.label) for photo in photos])
+    metrics = scores(true, probabilities, classifier.labels)
+    rows = photo_rows(
+        [photo.file for photo in photos],
+        [photo.label for photo in photos],
+        probabilities,
+        classifier.labels,
+    )
+    _write_table(
+        results / "predictions.csv", ["file", "true", "predicted", *classifier.labels], rows
+    )
+    low, high = metrics["accuracy_interval"]
+    headline = f"test accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of {len(photos)})"
+    table = confusion(true, probabilities.argmax(axis=1), len(classifier.labels))
+    report.draw_confusion(table, classifier.labels, headline, results / "confusion.png")
+    print(f"{headline}, 95 % interval {low:.3f} to {high:.3f}, macro F1 {metrics['macro_f1']:.4f}")
+    return metrics
+
+
+def _probabilities(
+    classifier: Classifier, prepared: Prepared, photos: list[PreparedPhoto]
+) -> np.ndarray:
+    """Predict photo files the way the predict command does."""
+    files = [prepared.folder / photo.prepared for photo in photos]
+    predictions = command.progress(predict(classifier, files), len(files), "testing the saved file")
+    return np.stack([prediction.probabilities for prediction in predictions])
+
+
+def _write_outcome(results: Path, config: Config, trained: Trained, metrics: dict) -> None:
+    (results / "config.json").write_text(to_json(config), encoding="utf-8")
+    (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_history(trained.history, results / "history.csv")
+    report.draw_learning_curves(
+        trained.history, int(trained.best["epoch"]), results / "learning_curves.png"
+    )
+
+
+def _write_table(file: Path, header: list[str], rows: list[list]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as target:
+        writer = csv.writer(target)
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, train, and say where everything is."""
+    options = command.parser(
+        "Train the classifier and save it as one self-contained .keras file.\n\n"
+        "Without options the winner of `python -m tuning.search` is trained at 299 px, or, where\n"
+        "no search was run, the best values of the course that this project grew out of.",
+        "fashion_keras.final",
+        "example:\n  python -m fashion_keras.final --data photos/ --weights imagenet",
+    )
+    options.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration to start from (default: search/best_config.json in the results folder)",
+    )
+    command.add_config_options(options, names(), Config())
+    command.add_folder_options(options)
+    given = options.parse_args(arguments)
+    config = command.chosen(given, _base(given.config, given.results))
+    final(config, given.results / "final", given.cache)
+
+
+def _base(file: Path | None, results: Path) -> Config:
+    """Return the configuration to start from, at the full image size."""
+    found = results / "search" / "best_config.json"
+    if file is None and not found.exists():
+        print("no search was run before: the course's best values are used")
+        return Config()
+    print(f"configuration: {file or found}")
+    return dataclasses.replace(
+        read_config(file or found), image_size=Config.image_size, epochs=Config.epochs
+    )
+
+
+if __name__ == "__main__":
+    command.run(main)

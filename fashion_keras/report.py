@@ -1,0 +1,51 @@
+"""Draws pictures of what a training run wrote down: learning curves and the confusion matrix."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+
+def draw_learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, file: Path) -> None:
+    """Draw loss and accuracy over epochs, for training and validation, as PNG.
+
+    Args:
+        rows: One row an epoch (see `training.Trained`).
+        best_epoch: The epoch whose weights were kept; it is marked.
+        file: Where to save the picture.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    epochs = [row["epoch"] for row in rows]
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[metric] for row in rows], label="training")
+        axes.plot(epochs, [row[f"val_{metric}"] for row in rows], label="validation")
+        axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
+        axes.set(xlabel="epoch", ylabel=metric)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(file, dpi=110)
+
+
+def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: Path) -> None:
+    """Draw a confusion matrix as PNG: counts as text, shares of each true class as colour.
+
+    Args:
+        table: Photos by true class (rows) and predicted class (columns).
+        labels: Name of each class.
+        title: Text above the picture.
+        file: Where to save it.
+    """
+    side = 3 + 0.5 * len(labels)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.subplots()
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    for (row, column), count in np.ndenumerate(table):
+        if count:
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            axes.text(column, row, str(count), ha="center", va="center", color=colour)
+    figure.savefig(file, dpi=110)

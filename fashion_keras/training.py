@@ -1,0 +1,180 @@
+"""Compiles and fits: the head on vectors, or backbone and head together on pixels."""
+
+import csv
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from fashion_keras.config import Config
+from fashion_keras.data import class_numbers, load_split, vector_batches
+from fashion_keras.features import VectorStore
+from fashion_keras.model import build_backbone, build_head, build_trainer
+from fashion_keras.prepare import Prepared
+
+# The best epoch has the lowest loss: accuracy on a few hundred photos moves in steps too coarse.
+MONITOR = "val_loss"
+_STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
+
+
+class Source(NamedTuple):
+    """What models are trained from.
+
+    Attributes:
+        prepared: The data set.
+        backbone: The frozen backbone, or None if each model trains one of its own.
+        store: The vectors of `prepared` through `backbone`; None without a frozen backbone.
+    """
+
+    prepared: Prepared
+    backbone: keras.Model | None
+    store: VectorStore | None
+
+
+class Parts(NamedTuple):
+    """A model in training: `model` is what is fitted; it holds `head`, perhaps `backbone`."""
+
+    model: keras.Model
+    head: keras.Model
+    backbone: keras.Model
+
+
+class Trained(NamedTuple):
+    """A model after training, with the weights of its best epoch.
+
+    Attributes:
+        parts: The model.
+        history: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
+        best: The row of the best epoch.
+    """
+
+    parts: Parts
+    history: list[dict[str, float]]
+    best: dict[str, float]
+
+
+def open_source(config: Config, prepared: Prepared, cache: Path) -> Source:
+    """Build the backbone and open the vectors that belong to it; nothing is computed yet.
+
+    Raises:
+        InputError: If the weights cannot be had (see `model.build_backbone`).
+    """
+    if config.weights == "none":
+        return Source(prepared, None, None)
+    backbone = build_backbone(config.weights)
+    return Source(prepared, backbone, VectorStore(prepared, config, backbone, cache))
+
+
+def build_parts(config: Config, source: Source) -> Parts:
+    """Return a compiled model, freshly initialised from `config.seed`."""
+    keras.utils.set_random_seed(config.seed)
+    head = build_head(config, len(source.prepared.labels))
+    if source.backbone is not None:
+        _compile(head, config, _STEPS_IN_ONE_CALL)
+        return Parts(head, head, source.backbone)
+    backbone = build_backbone("none")
+    trainer = build_trainer(config, backbone, head)
+    _compile(trainer, config, 1)
+    return Parts(trainer, head, backbone)
+
+
+def _compile(model: keras.Model, config: Config, steps_per_execution: int) -> None:
+    model.compile(
+        optimizer=keras.optimizers.Adam(config.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+    # So that weights saved with Adam's state can be loaded with it: Hyperband promotes a trial by
+    # loading its weights into a new model, and training would start with a jolt.
+    model.optimizer.build(model.trainable_variables)
+
+
+def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
+    """Return the datasets for training and validation: vectors, or pixels without a store.
+
+    Vectors that are not on disk yet are computed now.
+    """
+    prepared = source.prepared
+    if source.store is None:
+        size = (config.image_size, config.batch_size)
+        train = load_split(prepared, "train", *size, seed=config.seed)
+        return train, load_split(prepared, "validation", *size)
+    views = [source.store.vectors("train", view) for view in range(config.views + 1)]
+    train = vector_batches(
+        views, class_numbers(prepared, "train"), config.batch_size, seed=config.seed
+    )
+    held_out = source.store.vectors("validation")
+    return train, vector_batches([held_out], class_numbers(prepared, "validation"), 1024)
+
+
+def train(config: Config, source: Source, verbose: int = 0) -> Trained:
+    """Train one model until its validation loss stops falling; keep its best epoch.
+
+    Each improved epoch is saved beside, so that the weights of the best one come back at the
+    end, however many epochs follow it.
+
+    Args:
+        config: All knobs.
+        source: See `open_source`.
+        verbose: 0 for silence, 2 for one line an epoch.
+    """
+    batches, validation = training_batches(config, source)
+    parts = build_parts(config, source)
+    clock = EpochClock()
+    with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
+        best = Path(folder) / "best.weights.h5"
+        fitted = parts.model.fit(
+            batches,
+            validation_data=validation,
+            epochs=config.epochs,
+            shuffle=False,  # The batches are shuffled already.
+            verbose=verbose,  # type: ignore[arg-type]
+            callbacks=[
+                keras.callbacks.ModelCheckpoint(
+                    best, monitor=MONITOR, save_best_only=True, save_weights_only=True
+                ),
+                keras.callbacks.EarlyStopping(MONITOR, patience=config.patience),
+                clock,
+            ],
+        )
+        parts.model.load_weights(best)
+    rows = history_rows(fitted.history, clock.seconds)
+    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Notes how many seconds each epoch took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Stop the clock."""
+        self.seconds.append(time.monotonic() - self._start)
+
+
+def history_rows(history: dict[str, list[float]], seconds: list[float]) -> list[dict[str, float]]:
+    """Return Keras' history (one list a metric) as one row an epoch."""
+    return [
+        {"epoch": number + 1}
+        | {name: float(values[number]) for name, values in history.items()}
+        | {"seconds": round(seconds[number], 3)}
+        for number in range(len(seconds))
+    ]
+
+
+def write_history(rows: list[dict[str, float]], file: Path) -> None:
+    """Write one row an epoch as CSV."""
+    with file.open("w", newline="", encoding="utf-8") as target:
+        writer = csv.DictWriter(target, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

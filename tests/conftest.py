@@ -1,0 +1,56 @@
+"""Fixtures shared by all tests: drawn photos, a tiny backbone, and the real photos and weights."""
+
+import os
+from pathlib import Path
+
+import keras
+import pytest
+
+from fashion_keras.model import BACKBONE, VECTOR_SIZE
+from fashion_keras.prepare import Prepared, prepare
+from fashion_keras.sample import draw_sample
+
+
+@pytest.fixture(scope="session")
+def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw 80 photos: 4 for training, 2 for validation and 2 for testing of each class."""
+    folder = tmp_path_factory.mktemp("drawn") / "sample"
+    return draw_sample(folder, {"train": 4, "validation": 2, "test": 2})
+
+
+@pytest.fixture(scope="session")
+def prepared(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Prepare the drawn photos."""
+    return prepare(str(sample_folder), tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def tiny_backbone() -> keras.Model:
+    """Build a frozen backbone with the shape of Xception's output but hardly any work in it."""
+    keras.utils.set_random_seed(1)
+    pixels = keras.Input((None, None, 3))
+    maps = keras.layers.Conv2D(VECTOR_SIZE, 5, strides=16, activation="relu")(pixels)
+    backbone = keras.Model(pixels, maps, name=BACKBONE)
+    backbone.trainable = False
+    return backbone
+
+
+def _from_environment(variable: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"set {variable} to run this test on the real thing")
+    path = Path(value).resolve()
+    assert path.exists(), f"{variable} is set to {value}, which does not exist"
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Return the folder of clothing-dataset-small."""
+    return _from_environment("FASHION_KERAS_DATA")
+
+
+@pytest.fixture(scope="session")
+def real_weights() -> Path:
+    """Return the file with the ImageNet weights of Xception without its top."""
+    return _from_environment("FASHION_KERAS_WEIGHTS")

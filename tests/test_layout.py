@@ -1,0 +1,89 @@
+"""The rules that hold for the code as a whole."""
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# The order in which the data walks through the rooms: a module imports only modules above it.
+ROOMS = [
+    "fashion_keras",
+    "fashion_keras.config",
+    "fashion_keras.command",
+    "fashion_keras.sample",
+    "fashion_keras.photo",
+    "fashion_keras.source",
+    "fashion_keras.split",
+    "fashion_keras.prepare",
+    "fashion_keras.data",
+    "fashion_keras.model",
+    "fashion_keras.features",
+    "fashion_keras.training",
+    "fashion_keras.artifact",
+    "fashion_keras.predict",
+    "fashion_keras.evaluation",
+    "fashion_keras.report",
+    "fashion_keras.final",
+    "tuning",
+    "tuning.space",
+    "tuning.hypermodel",
+    "tuning.hyperband",
+    "tuning.compare",
+    "tuning.pictures",
+    "tuning.search",
+]
+
+
+def module_name(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def code_files() -> list[Path]:
+    return sorted([*ROOT.glob("fashion_keras/*.py"), *ROOT.glob("tuning/*.py")])
+
+
+def imported_rooms(file: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names & set(ROOMS)
+
+
+def test_every_module_has_its_place_in_the_order() -> None:
+    assert {module_name(file) for file in code_files()} == set(ROOMS)
+
+
+def test_modules_import_only_modules_above_them() -> None:
+    for file in code_files():
+        place = ROOMS.index(module_name(file))
+        below = {room for room in imported_rooms(file) if ROOMS.index(room) >= place}
+        assert not below, f"{file.name} imports {below}"
+
+
+def test_only_the_tuning_package_knows_keras_tuner() -> None:
+    for file in ROOT.glob("fashion_keras/*.py"):
+        assert "keras_tuner" not in file.read_text(encoding="utf-8"), file.name
+
+
+def test_the_test_split_is_named_only_where_it_is_read() -> None:
+    allowed = {"final.py", "sample.py", "source.py", "split.py"}
+    for file in code_files():
+        strings = {
+            node.value
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Constant)
+        }
+        assert "test" not in strings or file.name in allowed, file.name
+
+
+def test_files_and_functions_stay_short() -> None:
+    for file in code_files():
+        source = file.read_text(encoding="utf-8")
+        assert source.count("\n") <= 250, file.name
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                length = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                assert length <= 40, f"{file.name}: {node.name}"

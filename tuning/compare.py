@@ -1,0 +1,77 @@
+"""Trains configurations again outside Hyperband: the finalists, and one knob at a time."""
+
+import dataclasses
+import statistics
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from fashion_keras.command import progress
+from fashion_keras.config import Config
+from fashion_keras.training import Source, train
+
+FINALISTS = 5
+SEEDS = 3
+# The course's pictures: accuracy over epochs for a few values of one knob, the others fixed.
+CURVES: dict[str, tuple] = {
+    "learning_rate": (0.0001, 0.001, 0.01, 0.1),
+    "inner_size": (16, 128, 1024),
+    "droprate": (0.0, 0.2, 0.5, 0.8),
+}
+
+
+class Finalist(NamedTuple):
+    """A configuration that was trained with several seeds.
+
+    Attributes:
+        config: The configuration.
+        accuracies: Validation accuracy with each seed, at the epoch that `final` would keep.
+    """
+
+    config: Config
+    accuracies: list[float]
+
+    @property
+    def mean(self) -> float:
+        """Mean validation accuracy over the seeds."""
+        return statistics.mean(self.accuracies)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the validation accuracy over the seeds."""
+        return statistics.stdev(self.accuracies)
+
+
+def rerun(configs: Sequence[Config], source: Source) -> list[Finalist]:
+    """Train each configuration with several seeds; return them by mean accuracy, best first."""
+    seeded = [
+        dataclasses.replace(config, seed=config.seed + number)
+        for config in configs
+        for number in range(SEEDS)
+    ]
+    accuracies = [
+        train(config, source).best["val_accuracy"]
+        for config in progress(seeded, len(seeded), f"the best {len(configs)}, {SEEDS} seeds each")
+    ]
+    finalists = [
+        Finalist(config, accuracies[number * SEEDS : (number + 1) * SEEDS])
+        for number, config in enumerate(configs)
+    ]
+    return sorted(finalists, key=lambda finalist: -finalist.mean)
+
+
+def knob_curves(winner: Config, source: Source) -> Iterator[dict]:
+    """Yield the validation accuracy of each epoch while one knob of the winner takes other values.
+
+    Yields:
+        Rows with `knob`, `value`, `epoch` and `val_accuracy`; nothing stops early.
+    """
+    variants = [(knob, value) for knob, values in CURVES.items() for value in values]
+    for knob, value in progress(variants, len(variants), "one knob at a time"):
+        config = dataclasses.replace(winner, patience=winner.epochs, **{knob: value})
+        for row in train(config, source).history:
+            yield {
+                "knob": knob,
+                "value": value,
+                "epoch": row["epoch"],
+                "val_accuracy": row["val_accuracy"],
+            }

@@ -1,0 +1,214 @@
+"""Keras Tuner's Hyperband with a plan before it starts and one line for each trial."""
+
+import csv
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras_tuner
+from keras_tuner.engine.trial import Trial
+
+from fashion_keras.command import duration
+from fashion_keras.config import Config, InputError
+from tuning.hypermodel import FashionHyperModel
+from tuning.space import sample_config, searched_values
+
+OBJECTIVE = "val_accuracy"
+_START_COST = 3  # Starting a trial on vectors takes about as long as so many epochs.
+
+
+class Stage(NamedTuple):
+    """Trials of one bracket that are trained from one epoch to another."""
+
+    bracket: int
+    trials: int
+    first_epoch: int
+    last_epoch: int
+
+
+class Plan(NamedTuple):
+    """All that Hyperband is going to do."""
+
+    stages: list[Stage]
+
+    @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return sum(stage.trials for stage in self.stages)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs over all trials."""
+        return sum(stage.trials * (stage.last_epoch - stage.first_epoch) for stage in self.stages)
+
+    def __str__(self) -> str:
+        """Return the plan in a few lines for people."""
+        lines = [f"plan: {self.trials} trials, {self.epochs} epochs in all"]
+        for bracket in sorted({stage.bracket for stage in self.stages}, reverse=True):
+            stages = [stage for stage in self.stages if stage.bracket == bracket]
+            steps = [f"{stage.trials} to epoch {stage.last_epoch}" for stage in stages]
+            lines.append(f"  bracket {bracket}: " + ", the best ".join(steps))
+        return "\n".join(lines)
+
+
+class Hyperband(keras_tuner.Hyperband):
+    """Hyperband that reports each trial in one line and in `trials.csv` of its folder.
+
+    Args:
+        hypermodel: Builds and fits one trial's model.
+        folder: Where the state is kept; a search that finds its own state there goes on.
+        max_epochs: Epochs of the longest trials.
+        factor: One in so many trials is trained on.
+        seed: Seed of the sampling, 1 or more (Keras Tuner takes 0 for a random one).
+    """
+
+    def __init__(
+        self, hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
+    ) -> None:
+        super().__init__(
+            hypermodel,
+            objective=OBJECTIVE,
+            max_epochs=max_epochs,
+            factor=factor,
+            seed=seed,
+            directory=folder.parent,
+            project_name=folder.name,
+        )
+        self.base = hypermodel.base
+        self.plan = self._plan()
+        self.table = folder / "trials.csv"
+        self._start = time.monotonic()
+        self._cost_before = self._cost_done()
+
+    def _plan(self) -> Plan:
+        oracle: Any = self.oracle
+        stages = []
+        for bracket in reversed(range(oracle._get_num_brackets())):
+            first = 0
+            for number in range(oracle._get_num_rounds(bracket)):
+                last = oracle._get_epochs(bracket, number)
+                stages.append(Stage(bracket, oracle._get_size(bracket, number), first, last))
+                first = last
+        return Plan(stages)
+
+    def on_trial_begin(self, trial: Trial) -> None:
+        """Start the trial's clock."""
+        super().on_trial_begin(trial)
+        self._trial_start = time.monotonic()
+
+    def on_trial_end(self, trial: Trial) -> None:
+        """Save the trial's outcome, then show it."""
+        super().on_trial_end(trial)
+        seconds = time.monotonic() - self._trial_start
+        # The oracle holds the trial as it was judged; `trial` may be an older copy.
+        row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
+        append_row(self.table, row)
+        print(self._line(row), flush=True)
+
+    def _line(self, row: dict) -> str:
+        number = len(self.finished())
+        head = f"trial {number}/{self.plan.trials}"
+        left = duration(self._seconds_left())
+        if row["status"] != "COMPLETED":
+            return f"{head}  failed: {row['reason']}  {left} left"
+        best = max(trial.score or 0 for trial in self.finished() if trial.status == "COMPLETED")
+        return (
+            f"{head}  {OBJECTIVE} {row[OBJECTIVE]:.4f}  best {best:.4f}  "
+            f"to epoch {row['last_epoch']}  {row['seconds']:.1f} s  {left} left"
+        )
+
+    def finished(self) -> list[Trial]:
+        """Return all trials that have ended, well or not."""
+        return [
+            trial
+            for trial in self.oracle.trials.values()
+            if trial.status in ("COMPLETED", "FAILED")
+        ]
+
+    def _cost_done(self) -> float:
+        values = [trial.hyperparameters.values for trial in self.finished()]
+        return sum(_START_COST + row["tuner/epochs"] - row["tuner/initial_epoch"] for row in values)
+
+    def _seconds_left(self) -> float:
+        done = self._cost_done()
+        rate = (time.monotonic() - self._start) / max(done - self._cost_before, 1)
+        return max(self.plan.epochs + _START_COST * self.plan.trials - done, 0) * rate
+
+
+def open_hyperband(
+    hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
+) -> Hyperband:
+    """Return a search that goes on from the state in `folder`, if there is any."""
+    try:
+        return Hyperband(hypermodel, folder, max_epochs, factor, seed)
+    except (json.JSONDecodeError, KeyError, FileNotFoundError) as error:
+        # Keras Tuner writes its state in place: a kill can leave half a file.
+        print(f"the state in {folder} cannot be read ({error}); the search starts anew")
+        shutil.rmtree(folder)
+        return Hyperband(hypermodel, folder, max_epochs, factor, seed)
+
+
+def run(tuner: Hyperband) -> list[Trial]:
+    """Run all trials that are left and return the completed ones, the best first.
+
+    Raises:
+        InputError: If trials failed one after the other, or no trial was completed.
+    """
+    done = len(tuner.finished())
+    if done:
+        print(f"found {done} finished trials in {tuner.project_dir}; the search goes on after them")
+    try:
+        tuner.search(verbose=0)
+    except RuntimeError as error:  # Keras Tuner gives up after three failures in a row.
+        raise InputError(f"The search stopped: {_failures(tuner)}") from error
+    completed = [trial for trial in tuner.finished() if trial.status == "COMPLETED"]
+    if not completed:
+        raise InputError(f"Every trial failed: {_failures(tuner)}")
+    if len(completed) < tuner.plan.trials:
+        print(f"{len(tuner.finished()) - len(completed)} trials failed: {_failures(tuner)}")
+    return sorted(completed, key=lambda trial: (-(trial.score or -math.inf), trial.trial_id))
+
+
+def _failures(tuner: Hyperband) -> str:
+    reasons = [reason(trial) for trial in tuner.finished() if trial.status != "COMPLETED"]
+    return "; ".join(sorted(set(reasons))) or "no trial was run"
+
+
+def reason(trial: Trial) -> str:
+    """Return why a trial failed: the last line of the error; empty if it did not fail."""
+    lines = (trial.message or "").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def trial_row(trial: Trial, base: Config, seconds: float) -> dict:
+    """Return one trial as a row of `trials.csv`."""
+    values = trial.hyperparameters.values
+
+    def metric(name: str) -> float | None:
+        return trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
+
+    return {
+        "trial": trial.trial_id,
+        "status": trial.status,
+        **searched_values(sample_config(trial.hyperparameters, base)),
+        "bracket": values["tuner/bracket"],
+        "first_epoch": values["tuner/initial_epoch"],
+        "last_epoch": values["tuner/epochs"],
+        "val_accuracy": metric("val_accuracy"),
+        "val_loss": metric("val_loss"),
+        "seconds": round(seconds, 2),
+        "reason": reason(trial),
+    }
+
+
+def append_row(file: Path, row: dict) -> None:
+    """Add one row to a CSV file, with a header if the file is new."""
+    new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as target:
+        writer = csv.DictWriter(target, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)

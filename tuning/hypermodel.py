@@ -1,0 +1,35 @@
+"""The adapter between Keras Tuner and the training of `fashion_keras`."""
+
+from typing import Any
+
+import keras
+import keras_tuner
+
+from fashion_keras.config import Config
+from fashion_keras.training import Source, build_parts, training_batches
+from tuning.space import sample_config
+
+
+class FashionHyperModel(keras_tuner.HyperModel):
+    """Builds and fits the model of one trial.
+
+    Args:
+        base: Knobs that are not searched for.
+        source: What to train from.
+    """
+
+    def __init__(self, base: Config, source: Source) -> None:
+        super().__init__()
+        self.base = base
+        self.source = source
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Return the compiled model for `hp`: always the same for the same values."""
+        return build_parts(sample_config(hp, self.base), self.source).model
+
+    def fit(
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+    ) -> keras.callbacks.History:
+        """Fit `model`; Hyperband's epochs, first epoch and checkpoints arrive in `kwargs`."""
+        train, validation = training_batches(sample_config(hp, self.base), self.source)
+        return model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)

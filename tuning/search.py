@@ -1,0 +1,175 @@
+"""Searches learning rate, inner size, droprate and augmented views: `python -m tuning.search`."""
+
+import csv
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fashion_keras import command
+from fashion_keras.config import Config, to_json
+from fashion_keras.prepare import prepare, summary
+from fashion_keras.training import Source, open_source, training_batches
+from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun
+from tuning.hyperband import Hyperband, append_row, open_hyperband, run
+from tuning.hypermodel import FashionHyperModel
+from tuning.pictures import draw_knob, draw_space
+from tuning.space import sample_config, searched_values
+
+
+def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Path) -> Config:
+    """Search with Hyperband, train the best again with other seeds, and write what was found.
+
+    Args:
+        base: Knobs that are not searched for.
+        max_epochs: Epochs of the longest trials.
+        factor: One in so many trials is trained on.
+        results: Folder for `best_config.json`, `trials.csv`, `finalists.csv`, `curves.csv`,
+            `search.json` and pictures.
+        cache: Folder for downloads, prepared photos, vectors and the state of the search.
+
+    Returns:
+        The winner, as `fashion_keras.final` will train it.
+
+    Raises:
+        InputError: If photos or weights cannot be had or used, or all trials fail.
+    """
+    start = time.monotonic()
+    results.mkdir(parents=True, exist_ok=True)
+    base = dataclasses.replace(base, epochs=max_epochs)
+    prepared = prepare(base.data, cache, base.seed)
+    print(summary(prepared))
+    print(f"everything will be in {results}", flush=True)
+    source = open_source(base, prepared, cache)
+    training_batches(base, source)  # All vectors, so that no trial has to wait for them.
+    folder = cache / "search" / _key(base, factor, source)
+    tuner = open_hyperband(FashionHyperModel(base, source), folder, max_epochs, factor, base.seed)
+    print(tuner.plan, flush=True)
+    trials = run(tuner)
+    _write_trials(tuner, results)
+    configs = [sample_config(trial.hyperparameters, base) for trial in trials]
+    finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], source)
+    _write_finalists(finalists, results)
+    _write_curves(finalists[0].config, source, results)
+    # The search looks at small photos for speed; the final training does not have to.
+    winner = dataclasses.replace(
+        finalists[0].config, image_size=Config.image_size, epochs=Config.epochs
+    )
+    _write_summary(tuner, finalists, base, results, start)
+    (results / "best_config.json").write_text(to_json(winner), encoding="utf-8")
+    return winner
+
+
+def _key(base: Config, factor: int, source: Source) -> str:
+    """Hash what a state must have in common with a search that goes on from it."""
+    photos = source.prepared.folder.name
+    vectors = source.store.key("train") if source.store else ""
+    knobs = {**dataclasses.asdict(base), "data": "", "weights": ""}
+    text = json.dumps([photos, vectors, knobs, factor], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _write_trials(tuner: Hyperband, results: Path) -> None:
+    shutil.copyfile(tuner.table, results / "trials.csv")
+    with tuner.table.open(newline="", encoding="utf-8") as file:
+        draw_space(list(csv.DictReader(file)), results / "space.png")
+
+
+def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
+    file = results / "finalists.csv"
+    file.unlink(missing_ok=True)
+    for finalist in finalists:
+        row = {
+            **searched_values(finalist.config),
+            "mean": round(finalist.mean, 4),
+            "spread": round(finalist.spread, 4),
+            **{
+                f"seed_{number}": round(value, 4)
+                for number, value in enumerate(finalist.accuracies, 1)
+            },
+        }
+        append_row(file, row)
+        print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+
+
+def _write_curves(winner: Config, source: Source, results: Path) -> None:
+    rows = list(knob_curves(winner, source))
+    file = results / "curves.csv"
+    file.unlink(missing_ok=True)
+    for row in rows:
+        append_row(file, row)
+    for knob in CURVES:
+        draw_knob(rows, knob, results / f"{knob}.png")
+
+
+def _write_summary(
+    tuner: Hyperband, finalists: Sequence[Finalist], base: Config, results: Path, start: float
+) -> None:
+    best = finalists[0]
+    text = {
+        "validation_accuracy": round(best.mean, 4),
+        "spread": round(best.spread, 4),
+        "seeds": len(best.accuracies),
+        "image_size": base.image_size,
+        "winner": searched_values(best.config),
+        "trials": len(tuner.finished()),
+        "failed": sum(trial.status == "FAILED" for trial in tuner.finished()),
+        "epochs": tuner.plan.epochs,
+        "run": command.provenance(start),
+    }
+    (results / "search.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, search, and say where the winner is."""
+    options = command.parser(
+        "Find the best learning rate, inner size, droprate and use of augmented views with\n"
+        "Hyperband. Every photo goes through the backbone once; trials train only the small head.\n"
+        "An interrupted search goes on when the same command is given again.",
+        "tuning.search",
+        "example:\n  python -m tuning.search --data photos/ && python -m fashion_keras.final",
+    )
+    base = Config(image_size=150)
+    command.add_config_options(
+        options,
+        (
+            "data",
+            "weights",
+            "image_size",
+            "views",
+            "rotation",
+            "zoom",
+            "patience",
+            "batch_size",
+            "seed",
+        ),
+        base,
+    )
+    options.add_argument(
+        "--max-epochs",
+        type=int,
+        default=30,
+        metavar="INT",
+        help="epochs of the longest trials (default: 30)",
+    )
+    options.add_argument(
+        "--factor",
+        type=int,
+        default=3,
+        metavar="INT",
+        help="one in so many trials is trained on, 2 or more (default: 3)",
+    )
+    command.add_folder_options(options)
+    given = options.parse_args(arguments)
+    if given.factor < 2:
+        options.error(f"--factor must be 2 or more. Received: {given.factor}")
+    folder = given.results / "search"
+    search(command.chosen(given, base), given.max_epochs, given.factor, folder, given.cache)
+    print(f"winner: {folder / 'best_config.json'}; now run: python -m fashion_keras.final")
+
+
+if __name__ == "__main__":
+    command.run(main)
