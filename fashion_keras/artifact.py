@@ -60,7 +60,7 @@ def save_classifier(
         with zipfile.ZipFile(unfinished, "a") as archive:
             archive.writestr(_MEMBER, json.dumps(facts, indent=2))
         _prove(model, unfinished)
-        with unfinished.open("rb") as written:
+        with unfinished.open("r+b") as written:  # Windows flushes only what may be written to.
             os.fsync(written.fileno())
         os.replace(unfinished, file)
     finally:

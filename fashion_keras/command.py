@@ -151,7 +151,8 @@ def _state(label: str, done: int, total: int, seconds: float) -> str:
     rate = done / seconds
     if not total:
         return f"{label}: {done}, {rate:.1f}/s"
-    return f"{label}: {done}/{total}, {rate:.1f}/s, {duration((total - done) / rate)} left"
+    left = (total - done) * seconds / max(done, 1)
+    return f"{label}: {done}/{total}, {rate:.1f}/s, {duration(left)} left"
 
 
 def _show(line: str, terminal: bool, last: bool) -> None:

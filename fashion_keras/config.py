@@ -117,5 +117,5 @@ def read_config(path: Path) -> Config:
         raise InputError(
             f"No configuration file at {path}; `python -m tuning.search` writes one."
         ) from error
-    except InputError as error:
+    except (InputError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: {error}") from error

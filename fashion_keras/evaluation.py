@@ -64,7 +64,8 @@ def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[floa
     centre = share + z * z / (2 * count)
     spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return (centre - spread) / scale, (centre + spread) / scale
+    # Rounding alone would take the ends of 0 or all out of `count` just past 0 or 1.
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:

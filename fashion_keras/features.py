@@ -83,6 +83,7 @@ class VectorStore:
                 target[start : start + len(batch)] = batch
                 start += len(batch)
             target.flush()
+            del target  # Windows renames no file that is mapped.
             os.replace(unfinished, file)
         finally:
             unfinished.unlink(missing_ok=True)

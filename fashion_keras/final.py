@@ -12,6 +12,7 @@ from fashion_keras import command, report
 from fashion_keras.artifact import Classifier, load_classifier, save_classifier
 from fashion_keras.config import Config, names, read_config, to_json
 from fashion_keras.evaluation import confusion, photo_rows, scores
+from fashion_keras.model import check_weights
 from fashion_keras.predict import predict
 from fashion_keras.prepare import Prepared, PreparedPhoto, prepare, summary
 from fashion_keras.training import Trained, open_source, train, write_history
@@ -35,6 +36,7 @@ def final(config: Config, results: Path, cache: Path) -> Path:
         InputError: If photos or weights cannot be had or used.
     """
     start = time.monotonic()
+    check_weights(config.weights)
     results.mkdir(parents=True, exist_ok=True)
     prepared = prepare(config.data, cache, config.seed)
     print(summary(prepared))
@@ -70,6 +72,8 @@ def _test(file: Path, prepared: Prepared, results: Path) -> dict | None:
     photos = prepared.split("test")
     if not photos:
         print("the data has no test split: no test score")
+        for name in ("predictions.csv", "confusion.png"):  # Of an earlier run on other data.
+            (results / name).unlink(missing_ok=True)
         return None
     classifier = load_classifier(file)
     probabilities = _probabilities(classifier, prepared, photos)

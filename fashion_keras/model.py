@@ -33,6 +33,19 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
     )
 
 
+def check_weights(weights: str) -> None:
+    """Raise the error for a weights file that does not exist, before anything slow is done.
+
+    Raises:
+        InputError: If `weights` is neither a word of `Config.weights` nor a file.
+    """
+    if weights not in ("imagenet", "none") and not Path(weights).expanduser().is_file():
+        raise InputError(
+            f"No weights file {weights}. `--weights` takes `imagenet`, `none`, a weights file of "
+            "Xception without its top (.h5), or a .keras file saved by this project."
+        )
+
+
 def build_backbone(weights: str) -> keras.Model:
     """Return Xception without its top, frozen unless its weights are random.
 
@@ -48,6 +61,7 @@ def build_backbone(weights: str) -> keras.Model:
     Raises:
         InputError: If the weights cannot be downloaded, found or used.
     """
+    check_weights(weights)
     if weights == "imagenet":
         backbone = _imagenet_backbone()
     elif weights == "none":
@@ -80,11 +94,6 @@ def _imagenet_backbone() -> keras.Model:
 
 
 def _backbone_from_file(file: Path) -> keras.Model:
-    if not file.is_file():
-        raise InputError(
-            f"No weights file {file}. `--weights` takes `imagenet`, `none`, a weights file of "
-            "Xception without its top (.h5), or a .keras file saved by this project."
-        )
     try:
         if file.suffix == ".keras":
             saved: Any = keras.saving.load_model(file, compile=False)

@@ -9,10 +9,12 @@ from PIL import Image, ImageOps
 
 from fashion_keras.config import InputError
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+# Pillow opens MPO, the JPEGs of some cameras and phones, by the name JPEG.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 80_000_000  # A claim of more is a decompression bomb or a scan, not a seller's photo.
 LARGEST_SIDE = 1024  # Larger photos are reduced with anti-aliasing before anything else is done.
 _ORIENTATION = 0x0112  # EXIF tag; 1 means upright.
+_PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 class PhotoError(InputError):
@@ -47,16 +49,17 @@ def read_photo(source: Path | bytes) -> Photo:
         PhotoError: If the bytes are no photo, are damaged, or claim more than `MOST_PIXELS`.
     """
     try:
-        with Image.open(io.BytesIO(_bytes_of(source)), formats=FORMATS) as image:
+        content = _bytes_of(source)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _check_size(image)
-            clean = _is_clean(image)
+            clean = _is_clean(image) and _is_whole(image, content)
             image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEG: decode at 1/2, 1/4 or 1/8.
             upright = _to_rgb(ImageOps.exif_transpose(image))
             upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=2.0)
             return Photo(np.asarray(upright), clean)
     except PhotoError:
         raise
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise PhotoError(f"too large: more than {MOST_PIXELS} pixels") from error
     except Image.UnidentifiedImageError as error:
         raise PhotoError(f"not a photo in one of the formats {', '.join(FORMATS)}") from error
@@ -92,6 +95,18 @@ def _is_clean(image: Image.Image) -> bool:
         and image.getexif().get(_ORIENTATION, 1) == 1
         and max(image.size) <= LARGEST_SIDE
     )
+
+
+def _is_whole(image: Image.Image, content: bytes) -> bool:
+    """Tell damage that Pillow passes over and TensorFlow does not: a PNG's end and checksums."""
+    if image.format != "PNG":
+        return True
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as again:
+            again.verify()
+    except Exception:  # Here, too, Pillow raises nearly anything.
+        return False
+    return content.endswith(_PNG_END)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -113,7 +113,7 @@ def _key(sources: list[SourcePhoto], seed: int) -> str:
     """Hash what decides the outcome: names, sizes and dates of the files, and the split's seed."""
     digest = hashlib.sha256(_LAYOUT.encode())
     for photo in sources:
-        status = photo.path.stat()
+        status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
         line = (str(photo.path), photo.split, status.st_size, status.st_mtime_ns)
         digest.update(repr(line).encode())
     if not sources[0].split:
@@ -136,6 +136,7 @@ def _lay_out(sources: list[SourcePhoto], folder: Path, seed: int) -> None:
     (work / "rewritten").rmdir()
     _write_rows(work / "quarantine.csv", Rejected._fields, rejected)
     _write_rows(work / "photos.csv", PreparedPhoto._fields, photos)
+    shutil.rmtree(folder, ignore_errors=True)  # What a deletion that was stopped left behind.
     os.replace(work, folder)
 
 
@@ -167,7 +168,8 @@ def _check_readable(
         if (photo.split, photo.label) not in kept:
             reason = next(one.reason for one in rejected if one.file == photo.name)
             raise InputError(
-                f"No readable photo in {photo.path.parent}: {photo.path.name} is {reason}."
+                f"No photo in {photo.path.parent} can be read ({photo.path.name}: {reason}). "
+                "Mend or replace them, or remove the folder."
             )
 
 
@@ -207,7 +209,8 @@ def _link(original: Path, link: Path) -> None:
 
 
 def _write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    # A name that is not UTF-8 is written with its bytes as \udcff: it is there to be read only.
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)

@@ -7,6 +7,7 @@ import shutil
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
         InputError: If the folder does not exist or does not hold at least two classes with
             photos, if a class is empty, or if a split has a class that train lacks.
     """
-    folder = _folder_of(data, cache, seed)
+    folder = _folder_of(data, cache.resolve(), seed)
     splits = _split_folders(folder)
     if splits:
         missing = [split for split in ("train", "validation") if split not in splits]
@@ -88,11 +89,15 @@ def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
 
 
+def _split_of(name: str) -> str:
+    return _OTHER_NAMES.get(name.lower(), name.lower())
+
+
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the split folders by split; empty if the folder has none."""
     splits: dict[str, Path] = {}
     for path in _subfolders(folder):
-        split = _OTHER_NAMES.get(path.name.lower(), path.name.lower())
+        split = _split_of(path.name)
         if split in SPLITS and any(_subfolders(path)):
             if split in splits:
                 raise InputError(
@@ -132,6 +137,11 @@ def _check_classes(folder: Path, photos: list[SourcePhoto]) -> None:
             f"No class folders with photos in {where}: put each class's photos into a folder of "
             "its own."
         )
+    if {_split_of(label) for label in labels} <= set(SPLITS):
+        raise InputError(
+            f"{folder} holds {' and '.join(sorted(labels))} without class folders: put each "
+            "class's photos into a folder of its own inside them."
+        )
     if len(labels) == 1:
         raise InputError(
             f"Only one class in {where}: {labels.pop()}. A classifier needs at least two."
@@ -167,6 +177,7 @@ def download_clothing(cache: Path) -> Path:
     unpacked = _unpack(archive, cache / f"{folder.name}.tmp")
     if photos_digest(unpacked) != CLOTHING_DIGEST:
         archive.unlink()
+        shutil.rmtree(unpacked)
         raise InputError(
             f"The download from {CLOTHING_ADDRESS} is damaged or was changed; it has been removed. "
             "Run the command again, or give a copy of the photos with `--data FOLDER`."
@@ -211,11 +222,12 @@ def _unpack(archive: Path, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     outside = folder.with_suffix(".unpacking")
     shutil.rmtree(outside, ignore_errors=True)
+    outside.mkdir()
     try:
         with zipfile.ZipFile(archive) as packed:
             packed.extractall(outside)
         top = next(outside.iterdir())
-    except (zipfile.BadZipFile, StopIteration) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, StopIteration) as error:
         archive.unlink()
         raise InputError(
             f"The download {archive} is damaged and has been removed; run the command again."

@@ -60,14 +60,20 @@ def assign_splits(labels: Sequence[str], hashes: Sequence[int], seed: int) -> li
 
 
 def _fill(splits: list[str], groups: list[list[int]]) -> None:
-    """Fill test and validation with whole groups, at least one each; the rest stays train."""
+    """Fill test and validation with whole groups, at least one each; the rest stays train.
+
+    A group too large for what is wanted stays train; so many copies would distort a score.
+    """
     total = sum(len(group) for group in groups)
-    waiting = collections.deque(groups)
+    waiting = list(groups)
     for split, share in _SHARES.items():
-        count = 0
-        while not count or (count + 0.5 <= share * total and len(waiting) > 2):
-            group = waiting.popleft()
-            count += len(group)
+        wanted = max(round(share * total), 1)
+        chosen = [min(waiting, key=len)]
+        for group in waiting:
+            if group is not chosen[0] and sum(map(len, chosen)) + len(group) <= wanted:
+                chosen.append(group)
+        waiting = [group for group in waiting if group not in chosen]
+        for group in chosen:
             for number in group:
                 splits[number] = split
 

@@ -14,8 +14,9 @@ from fashion_keras.features import VectorStore
 from fashion_keras.model import build_backbone, build_head, build_trainer
 from fashion_keras.prepare import Prepared
 
-# The best epoch has the lowest loss: accuracy on a few hundred photos moves in steps too coarse.
-MONITOR = "val_loss"
+# The best epoch is the most accurate. The loss is lowest long before: on photos held out from both,
+# the epoch with the lowest loss was 1 to 2 points less accurate (4 folds of the training photos).
+MONITOR = "val_accuracy"
 _STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
 
 
@@ -111,7 +112,7 @@ def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
 
 
 def train(config: Config, source: Source, verbose: int = 0) -> Trained:
-    """Train one model until its validation loss stops falling; keep its best epoch.
+    """Train one model until its validation accuracy stops rising; keep its best epoch.
 
     Each improved epoch is saved beside, so that the weights of the best one come back at the
     end, however many epochs follow it.
@@ -134,15 +135,15 @@ def train(config: Config, source: Source, verbose: int = 0) -> Trained:
             verbose=verbose,  # type: ignore[arg-type]
             callbacks=[
                 keras.callbacks.ModelCheckpoint(
-                    best, monitor=MONITOR, save_best_only=True, save_weights_only=True
+                    best, monitor=MONITOR, mode="max", save_best_only=True, save_weights_only=True
                 ),
-                keras.callbacks.EarlyStopping(MONITOR, patience=config.patience),
+                keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=config.patience),
                 clock,
             ],
         )
         parts.model.load_weights(best)
     rows = history_rows(fitted.history, clock.seconds)
-    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+    return Trained(parts, rows, max(rows, key=lambda row: row[MONITOR]))
 
 
 class EpochClock(keras.callbacks.Callback):

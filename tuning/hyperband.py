@@ -1,6 +1,9 @@
 """Keras Tuner's Hyperband with a plan before it starts and one line for each trial."""
 
+import contextlib
 import csv
+import gc
+import io
 import json
 import math
 import shutil
@@ -68,16 +71,18 @@ class Hyperband(keras_tuner.Hyperband):
     def __init__(
         self, hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
     ) -> None:
-        super().__init__(
-            hypermodel,
-            objective=OBJECTIVE,
-            max_epochs=max_epochs,
-            factor=factor,
-            seed=seed,
-            directory=folder.parent,
-            project_name=folder.name,
-        )
+        with contextlib.redirect_stdout(io.StringIO()):  # What was found is said in `run`.
+            super().__init__(
+                hypermodel,
+                objective=OBJECTIVE,
+                max_epochs=max_epochs,
+                factor=factor,
+                seed=seed,
+                directory=folder.parent,
+                project_name=folder.name,
+            )
         self.base = hypermodel.base
+        self.folder = folder
         self.plan = self._plan()
         self.table = folder / "trials.csv"
         self._start = time.monotonic()
@@ -159,16 +164,21 @@ def run(tuner: Hyperband) -> list[Trial]:
     """
     done = len(tuner.finished())
     if done:
-        print(f"found {done} finished trials in {tuner.project_dir}; the search goes on after them")
+        print(f"found {done} finished trials in {tuner.folder}; the search goes on after them")
+    gc.freeze()  # Keras Tuner looks for garbage before each trial; what exists now is none.
     try:
         tuner.search(verbose=0)
     except RuntimeError as error:  # Keras Tuner gives up after three failures in a row.
         raise InputError(f"The search stopped: {_failures(tuner)}") from error
+    finally:
+        gc.unfreeze()
     completed = [trial for trial in tuner.finished() if trial.status == "COMPLETED"]
     if not completed:
         raise InputError(f"Every trial failed: {_failures(tuner)}")
     if len(completed) < tuner.plan.trials:
         print(f"{len(tuner.finished()) - len(completed)} trials failed: {_failures(tuner)}")
+    for checkpoint in tuner.folder.glob("trial_*/checkpoint.weights.h5"):
+        checkpoint.unlink()  # No trial will be promoted any more.
     return sorted(completed, key=lambda trial: (-(trial.score or -math.inf), trial.trial_id))
 
 

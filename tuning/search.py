@@ -1,5 +1,6 @@
 """Searches learning rate, inner size, droprate and augmented views: `python -m tuning.search`."""
 
+import argparse
 import csv
 import dataclasses
 import hashlib
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion_keras import command
-from fashion_keras.config import Config, to_json
+from fashion_keras.config import Config, InputError, to_json
+from fashion_keras.model import check_weights
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import Source, open_source, training_batches
 from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun
@@ -38,6 +40,7 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
         InputError: If photos or weights cannot be had or used, or all trials fail.
     """
     start = time.monotonic()
+    check_weights(base.weights)
     results.mkdir(parents=True, exist_ok=True)
     base = dataclasses.replace(base, epochs=max_epochs)
     prepared = prepare(base.data, cache, base.seed)
@@ -123,8 +126,21 @@ def _write_summary(
     (results / "search.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, search, and say where the winner is."""
+_BASE = Config(image_size=150)
+_KNOBS = [
+    "data",
+    "weights",
+    "image_size",
+    "views",
+    "rotation",
+    "zoom",
+    "patience",
+    "batch_size",
+    "seed",
+]
+
+
+def _options() -> argparse.ArgumentParser:
     options = command.parser(
         "Find the best learning rate, inner size, droprate and use of augmented views with\n"
         "Hyperband. Every photo goes through the backbone once; trials train only the small head.\n"
@@ -132,42 +148,26 @@ def main(arguments: list[str] | None = None) -> None:
         "tuning.search",
         "example:\n  python -m tuning.search --data photos/ && python -m fashion_keras.final",
     )
-    base = Config(image_size=150)
-    command.add_config_options(
-        options,
-        (
-            "data",
-            "weights",
-            "image_size",
-            "views",
-            "rotation",
-            "zoom",
-            "patience",
-            "batch_size",
-            "seed",
-        ),
-        base,
-    )
+    command.add_config_options(options, _KNOBS, _BASE)
     options.add_argument(
-        "--max-epochs",
-        type=int,
-        default=30,
-        metavar="INT",
+        "--max-epochs", type=int, default=30, metavar="INT",
         help="epochs of the longest trials (default: 30)",
-    )
+    )  # fmt: skip
     options.add_argument(
-        "--factor",
-        type=int,
-        default=3,
-        metavar="INT",
+        "--factor", type=int, default=3, metavar="INT",
         help="one in so many trials is trained on, 2 or more (default: 3)",
-    )
+    )  # fmt: skip
     command.add_folder_options(options)
-    given = options.parse_args(arguments)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, search, and say where the winner is."""
+    given = _options().parse_args(arguments)
     if given.factor < 2:
-        options.error(f"--factor must be 2 or more. Received: {given.factor}")
+        raise InputError(f"`--factor` must be 2 or more. Received: {given.factor}")
     folder = given.results / "search"
-    search(command.chosen(given, base), given.max_epochs, given.factor, folder, given.cache)
+    search(command.chosen(given, _BASE), given.max_epochs, given.factor, folder, given.cache)
     print(f"winner: {folder / 'best_config.json'}; now run: python -m fashion_keras.final")
 
 

@@ -1,0 +1,1 @@
+"""Programs that measure; each writes `results/benchmarks/<name>.json`. Not run by pytest."""

@@ -1,0 +1,190 @@
+"""Times the search against a plain Keras Tuner search on whole models, side by side.
+
+    python -m tests.benchmarks.search --data clothing --weights imagenet
+
+The same ten configurations are trained for the same number of epochs on every tenth photo of each
+class at 150 px: (a) as a Keras Tuner user would, the whole model with augmentation inside, Keras'
+defaults; (b) with this project, the making of vectors included. From the counted epochs and trials
+both are extrapolated to the default search on all photos. Writes
+`results/benchmarks/search.json`; its `ratio` is the extrapolated one.
+"""
+
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+
+from fashion_keras import command
+from fashion_keras.config import Config
+from fashion_keras.prepare import Prepared, prepare
+from fashion_keras.training import EpochClock, open_source, training_batches
+from tests.benchmarks.slice import link_share
+from tuning.hyperband import open_hyperband
+from tuning.hypermodel import FashionHyperModel
+from tuning.space import sample_config
+
+CONFIGURATIONS, EPOCHS, STEP = 10, 3, 10
+
+
+class PlainHyperModel(keras_tuner.HyperModel):
+    """What a user of Keras Tuner writes: augmentation, frozen backbone and head in one model."""
+
+    def __init__(self, base: Config, weights: str, classes: int) -> None:
+        super().__init__()
+        self.base, self.weights, self.classes = base, weights, classes
+
+    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
+        """Return the compiled model of one trial."""
+        config = sample_config(hp, self.base)
+        side = config.image_size
+        backbone = keras.applications.Xception(
+            include_top=False, weights=self.weights, input_shape=(side, side, 3)
+        )
+        backbone.trainable = False
+        inputs = x = keras.Input((side, side, 3))
+        if config.views:
+            x = keras.layers.RandomFlip("horizontal")(x)
+            x = keras.layers.RandomRotation(config.rotation)(x)
+            x = keras.layers.RandomZoom(config.zoom)(x)
+        x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+        x = keras.layers.GlobalAveragePooling2D()(backbone(x, training=False))
+        x = keras.layers.Dense(config.inner_size, activation="relu")(x)
+        x = keras.layers.Dropout(config.droprate)(x)
+        outputs = keras.layers.Dense(self.classes, activation="softmax")(x)
+        model = keras.Model(inputs, outputs)
+        model.compile(
+            keras.optimizers.Adam(config.learning_rate),
+            "sparse_categorical_crossentropy",
+            metrics=["accuracy"],
+        )
+        return model
+
+
+class Clocked(keras_tuner.RandomSearch):
+    """Random search that notes the seconds of each epoch of each trial."""
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run one trial under a clock."""
+        self.clocks = [*getattr(self, "clocks", []), EpochClock()]
+        # Keras Tuner copies callbacks; a shallow copy would lose the clock's list.
+        self.clocks[-1].__class__.__deepcopy__ = lambda clock, memo: clock  # type: ignore[attr-defined]
+        return super().run_trial(trial, *args, callbacks=[self.clocks[-1]], **kwargs)
+
+
+def timed_search(
+    hypermodel: keras_tuner.HyperModel, folder: Path, *data: Any, **options: Any
+) -> dict:
+    """Run the ten configurations; return times, configurations and accuracies."""
+    start = time.monotonic()
+    tuner = Clocked(
+        hypermodel,
+        "val_accuracy",
+        max_trials=CONFIGURATIONS,
+        seed=1,
+        directory=folder,
+        project_name="s",
+    )
+    tuner.search(*data, epochs=EPOCHS, verbose=0, **options)
+    seconds = time.monotonic() - start
+    epoch = statistics.median(value for clock in tuner.clocks for value in clock.seconds[1:])
+    trials = [tuner.oracle.trials[name] for name in sorted(tuner.oracle.trials)]
+    return {
+        "seconds": round(seconds, 1),
+        "seconds_an_epoch": round(epoch, 3),
+        "seconds_more_a_trial": round(seconds / CONFIGURATIONS - EPOCHS * epoch, 3),
+        "configurations": [trial.hyperparameters.values for trial in trials],
+        "val_accuracies": [round(trial.score or 0, 4) for trial in trials],
+    }
+
+
+def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -> dict:
+    """Search as a Keras Tuner user would."""
+    side = (base.image_size, base.image_size)
+    train, validation = (
+        keras.utils.image_dataset_from_directory(
+            prepared.folder / split, image_size=side, seed=1, verbose=False
+        )
+        for split in ("train", "validation")
+    )
+    hypermodel = PlainHyperModel(base, weights, len(prepared.labels))
+    return timed_search(hypermodel, folder, train, validation_data=validation)
+
+
+def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:
+    """Search with this project, vectors included."""
+    start = time.monotonic()
+    source = open_source(base, prepared, folder)
+    training_batches(base, source)
+    vectors = time.monotonic() - start
+    outcome = timed_search(FashionHyperModel(base, source), folder)
+    return {"seconds_for_vectors": round(vectors, 1), **outcome}
+
+
+def whole_search_seconds(outcome: dict, photos: float, trials: int, epochs: int) -> float:
+    """Extrapolate to all trials, epochs and photos; starting a trial costs the same on any data."""
+    grows = outcome.get("seconds_for_vectors", 0) + epochs * outcome["seconds_an_epoch"]
+    return photos * grows + trials * outcome["seconds_more_a_trial"]
+
+
+def main() -> None:
+    """Run both and compare."""
+    start = time.monotonic()
+    options = command.parser(__doc__ or "", "tests.benchmarks.search")
+    base = Config(image_size=150)
+    command.add_config_options(options, ("data", "weights", "views"), base)
+    command.add_folder_options(options)
+    given = options.parse_args()
+    base = dataclasses.replace(command.chosen(given, base), epochs=EPOCHS)
+    whole = prepare(base.data, given.cache)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        tenth = prepare(
+            str(link_share(whole, folder / "tenth", ("train", "validation"), STEP)), folder
+        )
+        ours = our_search(base, tenth, folder / "ours")
+        print("ours", ours, flush=True)
+        plain = plain_search(base, tenth, base.weights, folder / "plain")
+        print("plain", plain, flush=True)
+        if ours["configurations"] != plain["configurations"]:
+            raise RuntimeError("the two searches drew different configurations")
+        source = open_source(base, tenth, folder / "ours")
+        plan = open_hyperband(FashionHyperModel(base, source), folder / "plan", 30, 3, 1).plan
+    photos = len(whole.split("train")) / len(tenth.split("train"))
+    seconds = {
+        name: round(whole_search_seconds(outcome, photos, plan.trials, plan.epochs))
+        for name, outcome in (("plain", plain), ("ours", ours))
+    }
+    result = {
+        "ratio": round(seconds["plain"] / seconds["ours"], 1),
+        "ratio_of_the_measured_part": round(
+            plain["seconds"] / (ours["seconds"] + ours["seconds_for_vectors"]), 2
+        ),
+        "whole_search_seconds": seconds,
+        "whole_search": {
+            "trials": plan.trials,
+            "epochs": plan.epochs,
+            "photos": len(whole.split("train")),
+        },
+        "measured": {
+            "trials": CONFIGURATIONS,
+            "epochs_each": EPOCHS,
+            "photos": len(tenth.split("train")),
+        },
+        "plain": plain,
+        "ours": ours,
+        "run": command.provenance(start),
+    }
+    file = given.results / "benchmarks" / "search.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"ratio {result['ratio']}; {file}")
+
+
+if __name__ == "__main__":
+    command.run(main)

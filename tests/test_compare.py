@@ -1,0 +1,65 @@
+"""Training again outside Hyperband."""
+
+import dataclasses
+
+import pytest
+
+from fashion_keras.config import Config
+from fashion_keras.features import VectorStore
+from fashion_keras.training import Source
+from tuning import compare
+
+CONFIG = Config(image_size=71, views=0, batch_size=8, epochs=2)
+
+
+@pytest.fixture
+def source(prepared, tiny_backbone, tmp_path):
+    return Source(prepared, tiny_backbone, VectorStore(prepared, CONFIG, tiny_backbone, tmp_path))
+
+
+def test_mean_and_spread_of_a_finalist():
+    finalist = compare.Finalist(CONFIG, [0.8, 0.9, 1.0])
+    assert finalist.mean == pytest.approx(0.9)
+    assert finalist.spread == pytest.approx(0.1)
+
+
+def test_the_best_mean_comes_first(source, monkeypatch):
+    # Accuracy by learning rate and seed: the second has the best run, the first the best mean.
+    outcomes = {
+        (0.1, 1): 0.7,
+        (0.1, 2): 0.7,
+        (0.1, 3): 0.7,
+        (0.2, 1): 0.9,
+        (0.2, 2): 0.5,
+        (0.2, 3): 0.5,
+    }
+
+    def train(config, source):
+        best = {"val_accuracy": outcomes[config.learning_rate, config.seed]}
+        return compare_trained(best)
+
+    def compare_trained(best):
+        class Trained:
+            pass
+
+        trained = Trained()
+        trained.best = best  # type: ignore[attr-defined]
+        return trained
+
+    monkeypatch.setattr(compare, "train", train)
+    configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
+    finalists = compare.rerun(configs, source)
+    assert [finalist.config.learning_rate for finalist in finalists] == [0.1, 0.2]
+    assert finalists[1].accuracies == [0.9, 0.5, 0.5]
+
+
+def test_curves_have_each_value_and_epoch(source, monkeypatch):
+    monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
+    rows = list(compare.knob_curves(CONFIG, source))
+    assert [(row["knob"], row["value"], row["epoch"]) for row in rows] == [
+        ("droprate", 0.0, 1),
+        ("droprate", 0.0, 2),
+        ("droprate", 0.5, 1),
+        ("droprate", 0.5, 2),
+    ]
+    assert all(0 <= row["val_accuracy"] <= 1 for row in rows)

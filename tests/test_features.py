@@ -1,0 +1,179 @@
+"""Tests of the vectors: their numbers, what their key covers, and that only whole ones are used."""
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from fashion_keras.config import Config
+from fashion_keras.data import load_split
+from fashion_keras.features import VectorStore
+from fashion_keras.model import VECTOR_SIZE, build_vector_model
+from fashion_keras.prepare import Prepared, prepare
+
+CONFIG = Config(image_size=71, batch_size=8)
+
+
+@pytest.fixture
+def store(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> VectorStore:
+    """Open a store without any vectors."""
+    return VectorStore(prepared, CONFIG, tiny_backbone, tmp_path)
+
+
+def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*arguments: Any) -> None:
+        raise AssertionError("photos were read again")
+
+    monkeypatch.setattr("fashion_keras.features.load_split", read)
+
+
+def break_after_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*arguments: Any) -> Iterator:
+        yield next(iter(load_split(*arguments)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fashion_keras.features.load_split", read)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in (folder / "vectors").iterdir())
+
+
+def test_vectors_are_one_row_a_photo(store: VectorStore) -> None:
+    vectors = store.vectors("validation")
+    assert (vectors.shape, vectors.dtype) == ((20, VECTOR_SIZE), "float32")
+    assert isinstance(vectors, np.memmap)
+
+
+def test_view_0_is_what_the_bare_model_gives(
+    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+) -> None:
+    model = build_vector_model(tiny_backbone)
+    batches = [pixels for pixels, _ in load_split(prepared, "validation", 71, 8)]
+    expected = np.concatenate([model(pixels) for pixels in batches])
+    assert expected.std(axis=0).max() > 0.01
+    np.testing.assert_allclose(store.vectors("validation"), expected, atol=1e-6)
+
+
+def test_views_differ_for_every_photo(store: VectorStore) -> None:
+    plain, first, second = (store.vectors("validation", view) for view in range(3))
+    for one, other in [(plain, first), (plain, second), (first, second)]:
+        assert (np.abs(one - other).max(axis=1) > 1e-3).all()
+
+
+def test_same_view_is_the_same_in_another_store(
+    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    again = VectorStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
+    np.testing.assert_array_equal(store.vectors("validation", 2), again.vectors("validation", 2))
+
+
+def test_second_call_computes_nothing(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = np.array(store.vectors("validation", 1))
+    forbid_reading(monkeypatch)
+    capsys.readouterr()
+    np.testing.assert_array_equal(store.vectors("validation", 1), first)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize("change", [{"image_size": 72}, {"batch_size": 9}])
+def test_key_covers_what_decides_all_views(
+    view: int, change: dict, store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+) -> None:
+    config = dataclasses.replace(CONFIG, **change)
+    other = VectorStore(prepared, config, tiny_backbone, Path())
+    assert other.key("train", view) != store.key("train", view)
+
+
+@pytest.mark.parametrize("change", [{"rotation": 0.04}, {"zoom": 0.2}, {"seed": 2}])
+def test_key_covers_augmentation_in_augmented_views_only(
+    change: dict, store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+) -> None:
+    config = dataclasses.replace(CONFIG, **change)
+    other = VectorStore(prepared, config, tiny_backbone, Path())
+    assert other.key("train", 1) != store.key("train", 1)
+    assert other.key("train") == store.key("train")
+
+
+def test_key_passes_over_knobs_of_the_head(
+    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+) -> None:
+    config = Config(image_size=71, batch_size=8, views=3, inner_size=7, learning_rate=0.1)
+    assert VectorStore(prepared, config, tiny_backbone, Path()).key("train", 1) == store.key(
+        "train", 1
+    )
+
+
+def test_key_tells_views_and_splits_apart(store: VectorStore) -> None:
+    keys = {store.key(split, view) for split in ("train", "validation") for view in range(3)}
+    assert len(keys) == 6
+
+
+def test_key_covers_the_weights(
+    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+) -> None:
+    kernel, bias = tiny_backbone.get_weights()
+    bias[-1] += 1e-6
+    tiny_backbone.set_weights([kernel, bias])
+    assert VectorStore(prepared, CONFIG, tiny_backbone, Path()).key("train") != store.key("train")
+
+
+def test_key_covers_the_bytes_of_each_photo(
+    sample_folder: Path, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    photos = tmp_path / "photos"
+    for place in ("train/hat", "train/dress", "validation/hat"):
+        shutil.copytree(sample_folder / place, photos / place)
+
+    def key(split: str) -> str:
+        return VectorStore(prepare(str(photos), tmp_path), CONFIG, tiny_backbone, tmp_path).key(
+            split
+        )
+
+    before = key("train"), key("validation")
+    changed = sorted((photos / "train" / "hat").iterdir())[-1]
+    changed.write_bytes(changed.read_bytes() + b"\0")  # Behind a JPEG's end: the same pixels.
+    assert key("train") != before[0]
+    assert key("validation") == before[1]
+
+
+def test_interrupted_view_leaves_no_file(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_after_first_batch(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        store.vectors("validation")
+    assert files_in(tmp_path) == []
+
+
+def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(store.vectors("validation", 2))
+    shutil.rmtree(tmp_path / "vectors")
+    finished = np.array(store.vectors("validation", 1))
+    with monkeypatch.context() as patch:
+        break_after_first_batch(patch)
+        with pytest.raises(KeyboardInterrupt):
+            store.vectors("validation", 2)
+    np.testing.assert_array_equal(store.vectors("validation", 2), expected)
+    forbid_reading(monkeypatch)
+    np.testing.assert_array_equal(store.vectors("validation", 1), finished)
+
+
+def test_leftover_of_a_killed_run_is_not_used(store: VectorStore, tmp_path: Path) -> None:
+    expected = np.array(store.vectors("validation"))
+    whole = tmp_path / "vectors" / f"{store.key('validation')}.npy"
+    half = np.zeros((20, VECTOR_SIZE), "float32")
+    whole.unlink()
+    with whole.with_suffix(".99999.tmp").open("wb") as leftover:
+        np.save(leftover, half)
+    np.testing.assert_array_equal(store.vectors("validation"), expected)

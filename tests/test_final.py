@@ -1,0 +1,236 @@
+"""Tests of the whole run: its files, its numbers, its options, and a slice of the real photos."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from fashion_keras import command
+from fashion_keras.artifact import load_classifier
+from fashion_keras.config import Config, InputError, read_config, to_json
+from fashion_keras.evaluation import scores
+from fashion_keras.features import VectorStore
+from fashion_keras.final import final, main
+from fashion_keras.predict import predict
+from fashion_keras.sample import LABELS
+
+KNOBS: dict[str, Any] = {"image_size": 71, "batch_size": 8, "inner_size": 8, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where prepared photos and vectors stay from test to test."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def backbone(
+    request: pytest.FixtureRequest, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put the tiny backbone in place of Xception, but not on the real photos."""
+    if "real_weights" not in request.fixturenames:
+        monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+
+
+@pytest.fixture
+def run(sample_folder: Path, tmp_path: Path, cache: Path) -> Path:
+    """Run on the drawn photos, once for all tests, and return a copy of the results folder."""
+    if not (cache / "results").exists():
+        final(Config(data=str(sample_folder), **KNOBS), cache / "results", cache)
+    return shutil.copytree(cache / "results", tmp_path / "results")
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def read_rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="", encoding="utf-8") as source:
+        return list(csv.DictReader(source))
+
+
+def test_run_writes_all_its_files(run: Path) -> None:
+    names = "confusion.png fashion.keras history.csv learning_curves.png metrics.json"
+    expected = sorted([*names.split(), "config.json", "predictions.csv"])
+    assert sorted(path.name for path in run.iterdir()) == expected
+    for name in ("confusion.png", "learning_curves.png"):
+        with Image.open(run / name) as picture:
+            assert picture.format == "PNG"
+
+
+def test_metrics_follow_from_the_predictions(run: Path) -> None:
+    rows = read_rows(run / "predictions.csv")
+    probabilities = np.array([[float(row[label]) for label in LABELS] for row in rows])
+    expected = scores(np.array([LABELS.index(row["true"]) for row in rows]), probabilities, LABELS)
+    found = read_json(run / "metrics.json")["test"]
+    assert found.pop("by_class") == expected.pop("by_class")
+    assert found.pop("accuracy_interval") == expected.pop("accuracy_interval")
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert [row["predicted"] for row in rows] == [
+        LABELS[number] for number in probabilities.argmax(axis=1)
+    ]
+
+
+def test_every_test_photo_has_the_row_that_predict_gives(run: Path, sample_folder: Path) -> None:
+    rows = read_rows(run / "predictions.csv")
+    files = sorted((sample_folder / "test").glob("*/*.jpg"))
+    assert [sample_folder / row["file"] for row in rows] == files
+    assert [row["true"] for row in rows] == [file.parent.name for file in files]
+    predictions = predict(load_classifier(run / "fashion.keras"), files)
+    expected = [prediction.probabilities for prediction in predictions]
+    found = [[float(row[label]) for label in LABELS] for row in rows]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_metrics_name_the_best_epoch_and_the_run(run: Path) -> None:
+    metrics, history = read_json(run / "metrics.json"), read_rows(run / "history.csv")
+    best = history[metrics["best_epoch"] - 1]
+    assert len(history) == 2
+    assert metrics["validation"]["accuracy"] == float(best["val_accuracy"])
+    assert metrics["validation"]["loss"] == float(best["val_loss"])
+    assert metrics["run"]["versions"]["keras"] == keras.__version__
+
+
+def test_configuration_is_written_as_it_was_used(run: Path, sample_folder: Path) -> None:
+    assert read_config(run / "config.json") == Config(data=str(sample_folder), **KNOBS)
+
+
+def test_run_says_what_it_found(
+    sample_folder: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
+    metrics = read_json(tmp_path / "metrics.json")["test"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat")
+    assert f"everything will be in {tmp_path}" in lines
+    score = f"test accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval"
+    assert any(line.startswith(score) for line in lines)
+    assert lines[-1] == f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)"
+
+
+@pytest.fixture
+def without_test(sample_folder: Path, tmp_path: Path) -> Path:
+    """Copy the drawn photos of two classes without their test split."""
+    for place in ("train/hat", "train/dress", "validation/hat", "validation/dress"):
+        shutil.copytree(sample_folder / place, tmp_path / "photos" / place)
+    return tmp_path / "photos"
+
+
+def test_without_test_split_there_is_no_test_score(
+    without_test: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    final(Config(data=str(without_test), **KNOBS), tmp_path / "results", cache)
+    assert "the data has no test split: no test score" in capsys.readouterr().out.splitlines()
+    assert read_json(tmp_path / "results" / "metrics.json")["test"] is None
+    assert not (tmp_path / "results" / "predictions.csv").exists()
+
+
+def test_test_score_of_an_earlier_run_does_not_stay(
+    run: Path, without_test: Path, cache: Path
+) -> None:
+    final(Config(data=str(without_test), **KNOBS), run, cache)
+    names = "config.json fashion.keras history.csv learning_curves.png metrics.json"
+    assert sorted(path.name for path in run.iterdir()) == names.split()
+
+
+def test_test_photos_are_never_used_for_training(
+    sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, vectors = [], VectorStore.vectors
+
+    def listen(store: VectorStore, split: str, view: int = 0) -> np.ndarray:
+        asked.append((split, view))
+        return vectors(store, split, view)
+
+    monkeypatch.setattr(VectorStore, "vectors", listen)
+    final(Config(data=str(sample_folder), **KNOBS), tmp_path / "results", tmp_path)
+    assert asked == [("train", 0), ("train", 1), ("validation", 0)]
+    assert len(list((tmp_path / "vectors").iterdir())) == 3
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Put a list of what it was called with in place of `final`."""
+    calls: list[tuple] = []
+    monkeypatch.setattr("fashion_keras.final.final", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def arguments(folder: Path, *others: str) -> list[str]:
+    return ["--results", str(folder), "--cache", str(folder / "cache"), *others]
+
+
+def test_without_a_search_the_values_of_the_course_are_used(
+    used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(arguments(tmp_path))
+    assert used == [(Config(), tmp_path / "final", tmp_path / "cache")]
+    config = used[0][0]
+    assert (config.image_size, config.inner_size, config.droprate) == (299, 100, 0.2)
+    assert config.learning_rate == 0.0005
+    assert "the course's best values are used" in capsys.readouterr().out
+
+
+def test_winner_of_the_search_is_trained_at_the_full_size(
+    used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "search").mkdir()
+    found = Config(learning_rate=0.01, views=3, image_size=150, epochs=7)
+    (tmp_path / "search" / "best_config.json").write_text(to_json(found))
+    main(arguments(tmp_path))
+    assert used[0][0] == Config(learning_rate=0.01, views=3)
+    assert f"configuration: {tmp_path / 'search' / 'best_config.json'}" in capsys.readouterr().out
+
+
+def test_given_configuration_goes_before_the_search_and_options_before_both(
+    used: list[tuple], tmp_path: Path
+) -> None:
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "best_config.json").write_text(to_json(Config(droprate=0.9)))
+    (tmp_path / "mine.json").write_text(to_json(Config(droprate=0.5, learning_rate=0.01)))
+    options = ["--config", str(tmp_path / "mine.json"), "--learning-rate", "0.02"]
+    main(arguments(tmp_path, *options, "--image-size", "71"))
+    assert used[0][0] == Config(droprate=0.5, learning_rate=0.02, image_size=71)
+
+
+def test_missing_configuration_names_the_command_that_writes_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"No configuration file .*`python -m tuning\.search`"):
+        main(arguments(tmp_path, "--config", str(tmp_path / "gone.json")))
+
+
+def test_missing_photos_end_the_command_with_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        command.run(lambda: main(arguments(tmp_path, "--data", str(tmp_path / "gone"))))
+    assert capsys.readouterr().err.startswith("error: No folder ")
+
+
+@pytest.fixture
+def real_slice(real_data: Path, tmp_path: Path) -> Path:
+    """Link 20 photos for training, 5 for validation and 5 for testing of each real class."""
+    for split, count in {"train": 20, "validation": 5, "test": 5}.items():
+        for class_folder in sorted((real_data / split).iterdir()):
+            target = tmp_path / "photos" / split / class_folder.name
+            target.mkdir(parents=True)
+            for file in sorted(class_folder.iterdir())[:count]:
+                (target / file.name).symlink_to(file)
+    return tmp_path / "photos"
+
+
+def test_few_real_photos_are_enough_for_a_good_classifier(
+    real_slice: Path, real_weights: Path, tmp_path: Path
+) -> None:
+    knobs: dict[str, Any] = {"image_size": 150, "views": 0, "inner_size": 0, "learning_rate": 0.005}
+    config = Config(data=str(real_slice), weights=str(real_weights), epochs=15, **knobs)
+    file = final(config, tmp_path / "results", tmp_path / "cache")
+    metrics = read_json(tmp_path / "results" / "metrics.json")["test"]
+    assert metrics["photos"] == 50
+    assert metrics["accuracy"] >= 0.55  # 0.62 was measured; guessing gives 0.1.
+    assert load_classifier(file).labels == list(LABELS)  # The drawn sample has the same classes.

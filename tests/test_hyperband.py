@@ -1,0 +1,98 @@
+"""Hyperband with a plan, a line a trial, and failures that are said."""
+
+import csv
+
+import pytest
+
+from fashion_keras.config import Config, InputError
+from fashion_keras.features import VectorStore
+from fashion_keras.training import Source
+from tuning import hypermodel as hypermodel_module
+from tuning.hyperband import Stage, open_hyperband, run
+from tuning.hypermodel import FashionHyperModel
+
+CONFIG = Config(image_size=71, views=1, batch_size=8)
+
+
+@pytest.fixture
+def hypermodel(prepared, tiny_backbone, tmp_path):
+    store = VectorStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
+    return FashionHyperModel(CONFIG, Source(prepared, tiny_backbone, store))
+
+
+def fail_when(monkeypatch, condition):
+    """Make each trial whose number fulfils the condition raise an error."""
+    real, count = hypermodel_module.training_batches, iter(range(1000))
+
+    def training_batches(*args):
+        if condition(next(count)):
+            raise MemoryError("no room for the batch")
+        return real(*args)
+
+    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
+
+
+def test_plan_of_the_default_search(hypermodel, tmp_path):
+    plan = open_hyperband(hypermodel, tmp_path / "search", 30, 3, 1).plan
+    assert (plan.trials, plan.epochs) == (90, 576)
+    assert plan.stages[:2] == [Stage(3, 34, 0, 2), Stage(3, 12, 2, 4)]
+    assert str(plan).startswith("plan: 90 trials, 576 epochs in all\n  bracket 3: 34 to epoch 2")
+
+
+def test_all_trials_run_and_are_written(hypermodel, tmp_path, capsys):
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
+    trials = run(tuner)
+    scores = [trial.score for trial in trials]
+    assert len(trials) == tuner.plan.trials == 5
+    assert scores == sorted(scores, reverse=True)
+    with tuner.table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["COMPLETED"] * 5
+    assert float(rows[0]["val_accuracy"]) == pytest.approx(tuner.oracle.trials["0000"].score)
+    assert not list((tmp_path / "search").rglob("*.h5"))
+    assert "trial 5/5  val_accuracy" in capsys.readouterr().out
+
+
+def test_a_second_run_goes_on_and_has_nothing_left_to_do(hypermodel, tmp_path, capsys):
+    first = run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    capsys.readouterr()
+    second = run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    output = capsys.readouterr().out
+    assert "found 5 finished trials" in output
+    assert "trial 1/5" not in output
+    assert [trial.trial_id for trial in first] == [trial.trial_id for trial in second]
+
+
+def test_a_state_that_was_cut_off_is_said_and_the_search_starts_anew(hypermodel, tmp_path, capsys):
+    run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    (tmp_path / "search" / "oracle.json").write_text('{"ongoing_tr')
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
+    assert "the search starts anew" in capsys.readouterr().out
+    assert not tuner.finished()
+    assert not tuner.table.exists()
+
+
+def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeypatch, capsys):
+    fail_when(monkeypatch, lambda number: number == 1)
+    trials = run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    output = capsys.readouterr().out
+    assert "failed: MemoryError: no room for the batch" in output
+    assert "1 trials failed: MemoryError: no room for the batch" in output
+    assert all(trial.status == "COMPLETED" for trial in trials)
+
+
+def test_a_search_in_which_all_trials_fail_fails(hypermodel, tmp_path, monkeypatch):
+    fail_when(monkeypatch, lambda number: True)
+    with pytest.raises(InputError, match="MemoryError: no room for the batch"):
+        run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+
+
+# Keras Tuner looks for the best value with NumPy, which warns where there is none.
+@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
+def test_a_loss_that_is_no_number_is_a_failed_trial(hypermodel, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        hypermodel, "fit", lambda *args, **kwargs: {"val_accuracy": float("nan"), "val_loss": 1.0}
+    )
+    with pytest.raises(InputError, match="The search stopped"):
+        run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    assert "trial 1/5  failed" in capsys.readouterr().out

@@ -1,0 +1,87 @@
+"""The whole search on drawn photos, and what its command refuses."""
+
+import csv
+import dataclasses
+import json
+
+import pytest
+
+from fashion_keras import command
+from fashion_keras.config import Config, InputError, read_config
+from tuning import compare, search
+
+CONFIG = Config(image_size=71, views=1, batch_size=8)
+
+
+@pytest.fixture
+def results(tmp_path, sample_folder, tiny_backbone, monkeypatch):
+    """Run a small search; return its results folder."""
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    monkeypatch.setattr(compare, "SEEDS", 2)
+    monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
+    monkeypatch.setattr(search, "CURVES", compare.CURVES)
+    monkeypatch.setattr(search, "FINALISTS", 2)
+    config = dataclasses.replace(CONFIG, data=str(sample_folder))
+    search.search(config, 2, 2, tmp_path / "results", tmp_path / "cache")
+    return tmp_path / "results"
+
+
+def rows_of(file):
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+def test_a_search_writes_what_it_found(results, sample_folder):
+    best = read_config(results / "best_config.json")
+    finalists = rows_of(results / "finalists.csv")
+    summary = json.loads((results / "search.json").read_text())
+    assert (best.image_size, best.epochs, best.seed) == (299, 50, 1)
+    assert best.data == str(sample_folder)
+    assert float(finalists[0]["learning_rate"]) == best.learning_rate
+    assert float(finalists[0]["mean"]) >= float(finalists[1]["mean"])
+    assert summary["winner"]["inner_size"] == best.inner_size
+    assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
+    assert len(rows_of(results / "trials.csv")) == 5
+    assert len(rows_of(results / "curves.csv")) == 4
+    assert {"space.png", "droprate.png"} <= {file.name for file in results.iterdir()}
+
+
+def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbone):
+    from fashion_keras.features import VectorStore
+    from fashion_keras.training import Source
+
+    def key(config=CONFIG, factor=3):
+        source = Source(
+            prepared, tiny_backbone, VectorStore(prepared, config, tiny_backbone, tmp_path)
+        )
+        return search._key(config, factor, source)
+
+    others = [
+        key(factor=2),
+        key(dataclasses.replace(CONFIG, epochs=7)),
+        key(dataclasses.replace(CONFIG, image_size=80)),
+        key(dataclasses.replace(CONFIG, seed=2)),
+    ]
+    assert key() == key()
+    assert len({key(), *others}) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "advice"),
+    [
+        (["--factor", "1"], "`--factor` must be 2 or more"),
+        (["--seed", "0"], "`seed` must lie between 1 and"),
+        (["--max-epochs", "0"], "`epochs` must lie between 1 and"),
+        (["--data", "nowhere"], "No folder nowhere. `--data` takes"),
+    ],
+)
+def test_unusable_options_are_refused(arguments, advice, tmp_path):
+    with pytest.raises(InputError, match=advice):
+        search.main([*arguments, "--results", str(tmp_path), "--cache", str(tmp_path)])
+
+
+def test_errors_end_the_command_with_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.run(lambda: search.main(["--data", "nowhere", "--results", str(tmp_path)]))
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith("error: No folder nowhere.")

@@ -1,0 +1,163 @@
+"""Tests of training: determinism, the best epoch, stopping, views, history and Adam's state."""
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from fashion_keras.config import Config, InputError
+from fashion_keras.prepare import Prepared
+from fashion_keras.training import (
+    Source,
+    build_parts,
+    history_rows,
+    open_source,
+    train,
+    training_batches,
+    write_history,
+)
+
+CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=3, learning_rate=0.01)
+# Steps so large that accuracy goes up and down.
+WILD = Config(
+    image_size=71, batch_size=8, inner_size=0, droprate=0, views=0, epochs=8, learning_rate=0.1
+)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where vectors stay from test to test."""
+    return tmp_path_factory.mktemp("vectors")
+
+
+@pytest.fixture
+def source(
+    prepared: Prepared, tiny_backbone: keras.Model, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Source:
+    """Open the drawn photos through the tiny backbone."""
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    return open_source(CONFIG, prepared, cache)
+
+
+def weights_of(config: Config, source: Source) -> list[np.ndarray]:
+    return train(config, source).parts.head.get_weights()
+
+
+def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
+    return all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def test_same_seed_gives_the_same_weights_to_the_last_bit(source: Source) -> None:
+    assert equal(weights_of(CONFIG, source), weights_of(CONFIG, source))
+
+
+@pytest.mark.parametrize("knobs", [{"seed": 2}, {"views": 0}, {"learning_rate": 0.02}])
+def test_knobs_change_the_outcome(knobs: dict, source: Source) -> None:
+    assert not equal(
+        weights_of(CONFIG, source), weights_of(dataclasses.replace(CONFIG, **knobs), source)
+    )
+
+
+def test_training_lowers_the_loss(source: Source) -> None:
+    history = train(WILD, source).history
+    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
+
+
+def test_weights_of_the_best_epoch_come_back(source: Source) -> None:
+    trained = train(WILD, source)
+    accuracies = [row["val_accuracy"] for row in trained.history]
+    assert trained.best == trained.history[accuracies.index(max(accuracies))]
+    assert accuracies[-1] < max(accuracies)
+    _, validation = training_batches(WILD, source)
+    found = trained.parts.model.evaluate(validation, verbose="0", return_dict=True)
+    assert found["loss"] == pytest.approx(trained.best["val_loss"], rel=1e-5)
+    assert found["accuracy"] == pytest.approx(trained.best["val_accuracy"], rel=1e-5)
+
+
+def test_patience_ends_training_early(source: Source) -> None:
+    trained = train(dataclasses.replace(WILD, epochs=40, patience=2), source)
+    assert len(trained.history) == trained.best["epoch"] + 2 < 40
+
+
+def test_history_has_one_row_of_six_columns_an_epoch(source: Source) -> None:
+    history = train(CONFIG, source).history
+    assert [row["epoch"] for row in history] == [1, 2, 3]
+    columns = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
+    assert all(set(row) == columns and row["seconds"] > 0 for row in history)
+
+
+def test_history_rows_turn_lists_into_rows() -> None:
+    rows = history_rows({"loss": [2.5, 1.5], "val_loss": [3.0, 2.0]}, [0.12345, 2.0])
+    assert rows == [
+        {"epoch": 1, "loss": 2.5, "val_loss": 3.0, "seconds": 0.123},
+        {"epoch": 2, "loss": 1.5, "val_loss": 2.0, "seconds": 2.0},
+    ]
+
+
+def test_history_is_written_with_all_digits(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "loss": 1 / 3}, {"epoch": 2, "loss": 0.25}]
+    write_history(rows, tmp_path / "history.csv")
+    with (tmp_path / "history.csv").open(newline="", encoding="utf-8") as file:
+        read = [{name: float(text) for name, text in row.items()} for row in csv.DictReader(file)]
+    assert read == rows
+
+
+def test_weights_saved_in_training_carry_the_state_of_adam(source: Source, tmp_path: Path) -> None:
+    model = train(dataclasses.replace(CONFIG, patience=50), source).parts.model
+    model.save_weights(tmp_path / "trial.weights.h5")
+    continued: Any = build_parts(CONFIG, source).model
+    assert int(continued.optimizer.iterations) == 0
+    continued.load_weights(tmp_path / "trial.weights.h5")
+    assert int(continued.optimizer.iterations) in (5, 10, 15)  # 40 photos in batches of 8.
+    trained: Any = model
+    pairs = zip(continued.optimizer.variables, trained.optimizer.variables, strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
+
+
+def test_frozen_backbone_keeps_its_weights(source: Source) -> None:
+    assert source.backbone is not None
+    before = source.backbone.get_weights()
+    assert train(CONFIG, source).parts.backbone is source.backbone
+    assert equal(source.backbone.get_weights(), before)
+
+
+def trainable(backbone: keras.Model) -> Callable[[str], keras.Model]:
+    def build(weights: str) -> keras.Model:
+        assert weights == "none"
+        backbone.trainable = True
+        return backbone
+
+    return build
+
+
+def test_random_backbone_is_trained_on_pixels(
+    prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_keras.training.build_backbone", trainable(tiny_backbone))
+    config = dataclasses.replace(CONFIG, weights="none", epochs=1)
+    before = tiny_backbone.get_weights()
+    source = open_source(config, prepared, tmp_path)
+    assert source == (prepared, None, None)
+    parts = train(config, source).parts
+    assert parts.backbone is tiny_backbone
+    assert parts.model is not parts.head
+    assert not equal(parts.backbone.get_weights(), before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_cannot_be_had_end_the_run_at_once(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No weights file"):
+        open_source(Config(weights=str(tmp_path / "gone.h5")), prepared, tmp_path)
+
+
+def test_training_reads_each_view_and_validation_in_order(source: Source) -> None:
+    batches, validation = training_batches(dataclasses.replace(CONFIG, views=2), source)
+    assert int(batches.cardinality()) == 5
+    vectors, _ = next(validation.as_numpy_iterator())
+    assert source.store is not None
+    np.testing.assert_array_equal(vectors, source.store.vectors("validation"))
