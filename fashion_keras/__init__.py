@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
     """Hold back what is written to standard error; show it only if the import fails."""
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") is not None:  # The user asked for a level: obey.
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # The user asks to see messages.
         yield
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -112,11 +112,20 @@ def read_facts(path: Path) -> dict:
         raise InputError(f"{path} is not a whole .keras file: {error}") from error
     for layer in layers:
         if layer["config"]["name"].startswith(_PREFIX):
-            return _from_name(layer["config"]["name"])
+            return _checked(_from_name(layer["config"]["name"]), path)
     raise InputError(
         f"{path} holds no labels: it was not saved by this project. "
         "`python -m fashion_keras.final` makes such a file."
     )
+
+
+def _checked(facts: dict, path: Path) -> dict:
+    if facts["format"] > FORMAT:
+        raise InputError(
+            f"{path} has format {facts['format']}; this version of fashion_keras reads formats up "
+            f"to {FORMAT}. Install a newer one."
+        )
+    return facts
 
 
 def _to_name(facts: dict) -> str:

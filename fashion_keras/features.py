@@ -82,6 +82,8 @@ class VectorStore:
             for batch in progress(self._batches(split, view), count, label, len):
                 target[start : start + len(batch)] = batch
                 start += len(batch)
+            if start != count:
+                raise RuntimeError(f"{start} vectors were made of {count} photos of {split}")
             target.flush()
             del target  # Windows renames no file that is mapped.
             os.replace(unfinished, file)

@@ -1,8 +1,10 @@
 """Trains the best configuration, tests it once, saves one file: `python -m fashion_keras.final`."""
 
 import csv
-import dataclasses
 import json
+import math
+import os
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from fashion_keras import command, report
 from fashion_keras.artifact import Classifier, load_classifier, save_classifier
-from fashion_keras.config import Config, names, read_config, to_json
+from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.evaluation import confusion, photo_rows, scores
 from fashion_keras.model import check_weights
 from fashion_keras.predict import predict
@@ -18,10 +20,22 @@ from fashion_keras.prepare import Prepared, PreparedPhoto, prepare, summary
 from fashion_keras.training import Trained, open_source, train, write_history
 
 MODEL_FILE = "fashion.keras"
+FILES = (
+    MODEL_FILE,
+    "config.json",
+    "history.csv",
+    "metrics.json",
+    "predictions.csv",
+    "learning_curves.png",
+    "confusion.png",
+)
 
 
 def final(config: Config, results: Path, cache: Path) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
+
+    All files of a run take their places together at its end: until then those of an earlier run
+    stay as they are.
 
     Args:
         config: All knobs.
@@ -33,34 +47,51 @@ def final(config: Config, results: Path, cache: Path) -> Path:
         Path of the saved `.keras` file.
 
     Raises:
-        InputError: If photos or weights cannot be had or used.
+        InputError: If photos or weights cannot be had or used, or training diverges.
     """
     start = time.monotonic()
     check_weights(config.weights)
-    results.mkdir(parents=True, exist_ok=True)
+    work = results / ".unfinished"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     prepared = prepare(config.data, cache, config.seed)
     print(summary(prepared))
     print(f"everything will be in {results}", flush=True)
     source = open_source(config, prepared, cache)
     trained = train(config, source)
-    print(_outcome(trained), flush=True)
-    file = results / MODEL_FILE
-    save_classifier(
-        trained.parts.backbone, trained.parts.head, prepared.labels, config.image_size, file
-    )
+    print(_outcome(trained, config), flush=True)
+    parts, file = trained.parts, work / MODEL_FILE
+    save_classifier(parts.backbone, parts.head, prepared.labels, config.image_size, file)
     metrics = {
         "validation": {"accuracy": trained.best["val_accuracy"], "loss": trained.best["val_loss"]},
-        "test": _test(file, prepared, results),
+        "test": _test(file, prepared, work),
         "best_epoch": trained.best["epoch"],
         "run": command.provenance(start),
     }
-    _write_outcome(results, config, trained, metrics)
+    _write_outcome(work, config, trained, metrics)
+    _put_in_place(work, results)
+    file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
 
 
-def _outcome(trained: Trained) -> str:
+def _put_in_place(work: Path, results: Path) -> None:
+    """Move a finished run's files over those of an earlier run; what it did not write goes."""
+    for name in FILES:
+        if (work / name).exists():
+            os.replace(work / name, results / name)
+        else:
+            (results / name).unlink(missing_ok=True)
+    work.rmdir()
+
+
+def _outcome(trained: Trained, config: Config) -> str:
     best = trained.best
+    if not math.isfinite(best["val_loss"]):
+        raise InputError(
+            f"Training diverged: the loss is {best['val_loss']} after epoch {best['epoch']:.0f}. "
+            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
+        )
     return (
         f"trained {len(trained.history)} epochs; the best is {best['epoch']:.0f}: "
         f"validation accuracy {best['val_accuracy']:.4f}, loss {best['val_loss']:.4f}"
@@ -72,8 +103,6 @@ def _test(file: Path, prepared: Prepared, results: Path) -> dict | None:
     photos = prepared.split("test")
     if not photos:
         print("the data has no test split: no test score")
-        for name in ("predictions.csv", "confusion.png"):  # Of an earlier run on other data.
-            (results / name).unlink(missing_ok=True)
         return None
     classifier = load_classifier(file)
     probabilities = _probabilities(classifier, prepared, photos)
@@ -144,15 +173,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _base(file: Path | None, results: Path) -> Config:
-    """Return the configuration to start from, at the full image size."""
+    """Return the configuration to start from."""
     found = results / "search" / "best_config.json"
     if file is None and not found.exists():
         print("no search was run before: the course's best values are used")
         return Config()
     print(f"configuration: {file or found}")
-    return dataclasses.replace(
-        read_config(file or found), image_size=Config.image_size, epochs=Config.epochs
-    )
+    return read_config(file or found)
 
 
 if __name__ == "__main__":

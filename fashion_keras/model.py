@@ -85,7 +85,7 @@ def _imagenet_backbone() -> keras.Model:
     try:
         return _xception("imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
-        if "URL fetch failure" not in str(error):
+        if not any(sign in str(error) for sign in ("URL fetch failure", "corrupted file")):
             raise
         raise InputError(
             f"Cannot download the ImageNet weights: {error}. Give a copy of the file with "

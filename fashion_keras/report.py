@@ -19,8 +19,8 @@ def draw_learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, file
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     epochs = [row["epoch"] for row in rows]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[metric] for row in rows], label="training")
-        axes.plot(epochs, [row[f"val_{metric}"] for row in rows], label="validation")
+        axes.plot(epochs, [row[metric] for row in rows], marker=".", label="training")
+        axes.plot(epochs, [row[f"val_{metric}"] for row in rows], marker=".", label="validation")
         axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
         axes.set(xlabel="epoch", ylabel=metric)
         axes.grid(alpha=0.3)

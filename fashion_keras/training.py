@@ -165,9 +165,10 @@ class EpochClock(keras.callbacks.Callback):
 
 def history_rows(history: dict[str, list[float]], seconds: list[float]) -> list[dict[str, float]]:
     """Return Keras' history (one list a metric) as one row an epoch."""
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
     return [
         {"epoch": number + 1}
-        | {name: float(values[number]) for name, values in history.items()}
+        | {name: float(history[name][number]) for name in metrics}
         | {"seconds": round(seconds[number], 3)}
         for number in range(len(seconds))
     ]

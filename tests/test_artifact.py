@@ -236,3 +236,13 @@ def test_plain_keras_gives_what_predict_gives(saved: Path, tmp_path: Path) -> No
     )  # fmt: skip
     for found in np.load(tmp_path / "found.npy"):
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_file_of_a_newer_format_is_refused(
+    tiny_backbone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_keras.artifact.FORMAT", 2)
+    save(tiny_backbone, tmp_path / "new.keras")
+    monkeypatch.setattr("fashion_keras.artifact.FORMAT", 1)
+    with pytest.raises(InputError, match="has format 2; this version .* Install a newer one"):
+        load_classifier(tmp_path / "new.keras")

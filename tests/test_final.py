@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import fashion_keras.final as final_module
 from fashion_keras import command
 from fashion_keras.artifact import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
@@ -139,6 +140,36 @@ def test_test_score_of_an_earlier_run_does_not_stay(
     assert sorted(path.name for path in run.iterdir()) == names.split()
 
 
+def test_an_interrupted_run_leaves_the_earlier_one_as_it_was(
+    run: Path, sample_folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fashion_keras.final._write_outcome", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        final(Config(data=str(sample_folder), seed=2, **KNOBS), run, cache)
+    after = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert before == after
+
+
+def test_training_that_diverges_is_said_and_nothing_is_saved(
+    sample_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = final_module.train
+
+    def diverge(*arguments: Any) -> Any:
+        trained = train(*arguments)
+        return trained._replace(best={**trained.best, "val_loss": float("nan")})
+
+    monkeypatch.setattr("fashion_keras.final.train", diverge)
+    with pytest.raises(InputError, match="Training diverged.*Try a smaller `--learning-rate` than"):
+        final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
+    assert not list(tmp_path.rglob("*.keras"))
+
+
 def test_test_photos_are_never_used_for_training(
     sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,14 +208,14 @@ def test_without_a_search_the_values_of_the_course_are_used(
     assert "the course's best values are used" in capsys.readouterr().out
 
 
-def test_winner_of_the_search_is_trained_at_the_full_size(
+def test_winner_of_the_search_is_trained_as_it_was_written(
     used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "search").mkdir()
     found = Config(learning_rate=0.01, views=3, image_size=150, epochs=7)
     (tmp_path / "search" / "best_config.json").write_text(to_json(found))
     main(arguments(tmp_path))
-    assert used[0][0] == Config(learning_rate=0.01, views=3)
+    assert used[0][0] == found
     assert f"configuration: {tmp_path / 'search' / 'best_config.json'}" in capsys.readouterr().out
 
 

@@ -42,7 +42,7 @@ def test_plan_of_the_default_search(hypermodel, tmp_path):
 def test_all_trials_run_and_are_written(hypermodel, tmp_path, capsys):
     tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
     trials = run(tuner)
-    scores = [trial.score for trial in trials]
+    scores = [trial.score or 0 for trial in trials]
     assert len(trials) == tuner.plan.trials == 5
     assert scores == sorted(scores, reverse=True)
     with tuner.table.open(newline="") as file:
