@@ -7,8 +7,6 @@ written to the process's own standard error, before any Python setting can silen
 import contextlib
 import logging
 import os
-import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -27,15 +25,16 @@ def _quiet_start() -> Iterator[None]:
     with tempfile.TemporaryFile() as held_back:
         standard_error = os.dup(2)
         os.dup2(held_back.fileno(), 2)
+        went_well = False
         try:
             yield
-        except BaseException:
-            held_back.seek(0)
-            shutil.copyfileobj(held_back, sys.__stderr__.buffer)  # type: ignore[union-attr]
-            raise
+            went_well = True
         finally:
             os.dup2(standard_error, 2)
             os.close(standard_error)
+            if not went_well:
+                held_back.seek(0)
+                os.write(2, held_back.read())
 
 
 with _quiet_start():

@@ -4,8 +4,9 @@ import base64
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from fashion_keras.model import build_classifier
 
 FORMAT = 1
 _PREFIX = "facts_"  # The last layer's name is this and the facts, so they survive any re-save.
+_DAMAGED = (zipfile.BadZipFile, zlib.error)
 _MEMBER = "fashion.json"  # The same facts in plain sight inside the file.
 
 
@@ -49,8 +51,10 @@ def save_classifier(
         file: Where to save it; the name ends in `.keras`.
 
     Raises:
+        InputError: If a part of the model computes in half precision.
         RuntimeError: If the reloaded file does not give the same probabilities.
     """
+    _check_precision([*backbone.layers, *head.layers])
     facts = {"format": FORMAT, "labels": labels, "image_size": image_size}
     model = build_classifier(backbone, head, image_size, name=_to_name(facts))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -67,6 +71,16 @@ def save_classifier(
         unfinished.unlink(missing_ok=True)
 
 
+def _check_precision(layers: list[keras.Layer]) -> None:
+    # A file with such layers is slow, and less exact, on every computer without a graphics card.
+    half = [layer.name for layer in layers if layer.compute_dtype != "float32"]
+    if half:
+        raise InputError(
+            f"A classifier is saved in float32 only. Received: {half[0]} in half precision. Build "
+            "it under `keras.config.set_dtype_policy('float32')`."
+        )
+
+
 def _prove(model: keras.Model, file: Path) -> None:
     size = 71
     pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype="uint8")
@@ -74,7 +88,7 @@ def _prove(model: keras.Model, file: Path) -> None:
         model.predict_on_batch(pixels) - load_classifier(file).model.predict_on_batch(pixels)
     ).max()
     if not difference <= 1e-5:
-        raise RuntimeError(f"the saved file gives other probabilities, by up to {difference}")
+        raise RuntimeError(f"{file}, loaded, gives other probabilities, by up to {difference}")
 
 
 def load_classifier(path: Path | str) -> Classifier:
@@ -86,9 +100,14 @@ def load_classifier(path: Path | str) -> Classifier:
     path = Path(path)
     facts = read_facts(path)
     try:
-        model = keras.saving.load_model(path, compile=False)
+        model: Any = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras and h5py raise many kinds for damaged files.
         raise InputError(f"{path} cannot be loaded: {error}") from error
+    if model.output_shape[-1] != len(facts["labels"]):
+        raise InputError(
+            f"{path} is damaged: it has {len(facts['labels'])} labels for "
+            f"{model.output_shape[-1]} classes."
+        )
     return Classifier(model, facts["labels"], facts["image_size"])
 
 
@@ -104,22 +123,19 @@ def read_facts(path: Path) -> dict:
     try:
         with zipfile.ZipFile(path) as archive:
             layers = json.loads(archive.read("config.json"))["config"]["layers"]
+        names = [layer["config"]["name"] for layer in layers]
+        facts = next((_from_name(name) for name in names if name.startswith(_PREFIX)), None)
     except FileNotFoundError as error:
         raise InputError(
             f"No model file {path}; `python -m fashion_keras.final` makes one."
         ) from error
-    except (zipfile.BadZipFile, IsADirectoryError, KeyError, ValueError) as error:
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError, *_DAMAGED) as error:
         raise InputError(f"{path} is not a whole .keras file: {error}") from error
-    for layer in layers:
-        if layer["config"]["name"].startswith(_PREFIX):
-            return _checked(_from_name(layer["config"]["name"]), path)
-    raise InputError(
-        f"{path} holds no labels: it was not saved by this project. "
-        "`python -m fashion_keras.final` makes such a file."
-    )
-
-
-def _checked(facts: dict, path: Path) -> dict:
+    if not facts or not {"format", "labels", "image_size"} <= facts.keys():
+        raise InputError(
+            f"{path} holds no labels: it was not saved by this project. "
+            "`python -m fashion_keras.final` makes such a file."
+        )
     if facts["format"] > FORMAT:
         raise InputError(
             f"{path} has format {facts['format']}; this version of fashion_keras reads formats up "

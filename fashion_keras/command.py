@@ -1,6 +1,7 @@
 """What all commands share: options made from `Config`, progress lines, errors and exit codes."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import os
@@ -8,7 +9,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,11 +26,14 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+    except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from what is finished", file=sys.stderr)
+        print("interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(130)
 
 
@@ -93,6 +97,31 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     fields = {field.name for field in dataclasses.fields(Config)}
     return dataclasses.replace(base, **{name: given[name] for name in given.keys() & fields})
+
+
+@contextlib.contextmanager
+def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder to write a run's files to; they take their places when all are written.
+
+    Until then the files of an earlier run stay as they are, and if anything fails they stay.
+
+    Args:
+        folder: Where the files belong in the end.
+        files: Their names. Those that were not written are removed from `folder`: they would be
+            of an earlier run. The last one to be placed is the sign that all are there.
+    """
+    work = folder / ".unfinished"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        for name in files:
+            if (work / name).exists():
+                os.replace(work / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def provenance(start: float) -> dict:

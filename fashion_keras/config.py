@@ -36,7 +36,8 @@ class Config:
     )
     weights: str = _knob(
         "imagenet",
-        "what the backbone starts from: `imagenet` (downloaded once), a weights file of Keras' "
+        "what the backbone starts from: `imagenet` (downloaded once; where that is not possible, "
+        "set $FASHION_KERAS_WEIGHTS to a copy of the file), a weights file of Keras' "
         "Xception without its top, a `.keras` file saved by this project, or `none` (random: "
         "the backbone is trained too)",
     )
@@ -51,7 +52,7 @@ class Config:
     patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
     batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)
     # KerasTuner takes 0 for "draw a random seed", so 0 is refused everywhere.
-    seed: int = _knob(1, "seed of everything random, 1 or more", 1, 2**31 - 1)
+    seed: int = _knob(1, "seed of everything random, 1 or more", 1, 1_000_000_000)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):

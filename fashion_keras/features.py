@@ -1,19 +1,25 @@
 """Photos become vectors through the frozen backbone, once; they are kept on disk."""
 
+import collections
 import hashlib
+import importlib.metadata
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from fashion_keras.command import progress
 from fashion_keras.config import Config
-from fashion_keras.data import load_split
+from fashion_keras.data import class_numbers, load_split
 from fashion_keras.model import VECTOR_SIZE, build_augmentation, build_vector_model
 from fashion_keras.prepare import Prepared
+
+_LAYOUT = 1  # Raise it when vectors made by older versions must not be used any more.
 
 
 class VectorStore:
@@ -57,6 +63,7 @@ class VectorStore:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
         config = self._config
         facts = {
+            "layout": _LAYOUT,
             "photos": _photos_digest(self._prepared, split),
             "image_size": config.image_size,
             "weights": self._weights_digest,
@@ -70,35 +77,53 @@ class VectorStore:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
     def _compute(self, split: str, view: int, file: Path) -> None:
-        count = len(self._prepared.split(split))
+        numbers = class_numbers(self._prepared, split)
+        label = f"{split} vectors at {self._config.image_size} px, view {view}"
+        seen: list[np.ndarray] = []
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-        target = np.lib.format.open_memmap(
-            unfinished, mode="w+", dtype="float32", shape=(count, VECTOR_SIZE)
-        )
-        label = f"{split} vectors at {self._config.image_size} px, view {view}"
-        start = 0
         try:
-            for batch in progress(self._batches(split, view), count, label, len):
-                target[start : start + len(batch)] = batch
-                start += len(batch)
-            if start != count:
-                raise RuntimeError(f"{start} vectors were made of {count} photos of {split}")
-            target.flush()
-            del target  # Windows renames no file that is mapped.
+            with unfinished.open("wb") as target:
+                shape = (len(numbers), VECTOR_SIZE)
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(target, header)
+                batches = self._batches(split, view)
+                for vectors, true in progress(batches, len(numbers), label, _batch_length):
+                    target.write(vectors.astype("<f4").tobytes())
+                    seen.append(true)
+                target.flush()
+                os.fsync(target.fileno())
+            if not np.array_equal(np.concatenate(seen), numbers):
+                raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
             os.replace(unfinished, file)
         finally:
             unfinished.unlink(missing_ok=True)
 
-    def _batches(self, split: str, view: int) -> Iterator[np.ndarray]:
-        """Yield the vectors of each batch of photos."""
-        augment = build_augmentation(self._config, self._config.seed + 1000 * view)
-        for pixels, _ in load_split(
-            self._prepared, split, self._config.image_size, self._config.batch_size
-        ):
-            if view:
-                pixels = augment(pixels, training=True)
-            yield self._model.predict_on_batch(pixels)
+    def _batches(self, split: str, view: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the vectors and the class numbers of each batch of photos."""
+        config = self._config
+        batches = load_split(self._prepared, split, config.image_size, config.batch_size)
+        if view:
+            batches = _augmented(batches, build_augmentation(config, config.seed + 1000 * view))
+        for pixels, numbers in batches:
+            yield self._model.predict_on_batch(pixels), np.asarray(numbers)
+
+
+def _augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tuple[Any, Any]]:
+    """Yield augmented batches; the next one is made while the backbone works on the last."""
+    waiting: collections.deque[tuple[Future, Any]] = collections.deque()
+    with ThreadPoolExecutor(max_workers=1) as pool:  # One: the draws keep their order.
+        for pixels, numbers in batches:
+            waiting.append((pool.submit(augmentation, pixels, training=True), numbers))
+            if len(waiting) > 1:
+                ready, its_numbers = waiting.popleft()
+                yield ready.result(), its_numbers
+        for ready, numbers in waiting:
+            yield ready.result(), numbers
+
+
+def _batch_length(batch: tuple[np.ndarray, np.ndarray]) -> int:
+    return len(batch[0])
 
 
 def _photos_digest(prepared: Prepared, split: str) -> str:
@@ -116,4 +141,4 @@ def _weights_digest(backbone: keras.Model) -> str:
 
 
 def _backend_version() -> str:
-    return __import__(keras.backend.backend()).__version__
+    return importlib.metadata.version(keras.backend.backend())

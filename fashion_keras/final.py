@@ -3,8 +3,6 @@
 import csv
 import json
 import math
-import os
-import shutil
 import time
 from pathlib import Path
 
@@ -24,10 +22,10 @@ FILES = (
     MODEL_FILE,
     "config.json",
     "history.csv",
-    "metrics.json",
     "predictions.csv",
     "learning_curves.png",
     "confusion.png",
+    "metrics.json",
 )
 
 
@@ -51,47 +49,32 @@ def final(config: Config, results: Path, cache: Path) -> Path:
     """
     start = time.monotonic()
     check_weights(config.weights)
-    work = results / ".unfinished"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
     prepared = prepare(config.data, cache, config.seed)
     print(summary(prepared))
     print(f"everything will be in {results}", flush=True)
-    source = open_source(config, prepared, cache)
-    trained = train(config, source)
-    print(_outcome(trained, config), flush=True)
-    parts, file = trained.parts, work / MODEL_FILE
-    save_classifier(parts.backbone, parts.head, prepared.labels, config.image_size, file)
-    metrics = {
-        "validation": {"accuracy": trained.best["val_accuracy"], "loss": trained.best["val_loss"]},
-        "test": _test(file, prepared, work),
-        "best_epoch": trained.best["epoch"],
-        "run": command.provenance(start),
-    }
-    _write_outcome(work, config, trained, metrics)
-    _put_in_place(work, results)
+    with command.all_together(results, FILES) as work:
+        trained = train(config, open_source(config, prepared, cache))
+        _check_converged(trained, config)
+        print(_outcome(trained), flush=True)
+        parts, file = trained.parts, work / MODEL_FILE
+        save_classifier(parts.backbone, parts.head, prepared.labels, config.image_size, file)
+        _write_outcome(work, config, trained, _test(file, prepared, work), start)
     file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
 
 
-def _put_in_place(work: Path, results: Path) -> None:
-    """Move a finished run's files over those of an earlier run; what it did not write goes."""
-    for name in FILES:
-        if (work / name).exists():
-            os.replace(work / name, results / name)
-        else:
-            (results / name).unlink(missing_ok=True)
-    work.rmdir()
-
-
-def _outcome(trained: Trained, config: Config) -> str:
+def _check_converged(trained: Trained, config: Config) -> None:
     best = trained.best
     if not math.isfinite(best["val_loss"]):
         raise InputError(
             f"Training diverged: the loss is {best['val_loss']} after epoch {best['epoch']:.0f}. "
             f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
         )
+
+
+def _outcome(trained: Trained) -> str:
+    best = trained.best
     return (
         f"trained {len(trained.history)} epochs; the best is {best['epoch']:.0f}: "
         f"validation accuracy {best['val_accuracy']:.4f}, loss {best['val_loss']:.4f}"
@@ -131,10 +114,23 @@ def _probabilities(
     """Predict photo files the way the predict command does."""
     files = [prepared.folder / photo.prepared for photo in photos]
     predictions = command.progress(predict(classifier, files), len(files), "testing the saved file")
-    return np.stack([prediction.probabilities for prediction in predictions])
+    probabilities = []
+    for prediction, photo in zip(predictions, photos, strict=True):
+        if prediction.reason:
+            raise InputError(f"{photo.file} was readable and is not any more: {prediction.reason}.")
+        probabilities.append(prediction.probabilities)
+    return np.stack(probabilities)
 
 
-def _write_outcome(results: Path, config: Config, trained: Trained, metrics: dict) -> None:
+def _write_outcome(
+    results: Path, config: Config, trained: Trained, test: dict | None, start: float
+) -> None:
+    metrics = {
+        "validation": {"accuracy": trained.best["val_accuracy"], "loss": trained.best["val_loss"]},
+        "test": test,
+        "best_epoch": trained.best["epoch"],
+        "run": command.provenance(start),
+    }
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
     (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     write_history(trained.history, results / "history.csv")
@@ -163,7 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         "--config",
         type=Path,
         metavar="FILE",
-        help="configuration to start from (default: search/best_config.json in the results folder)",
+        help="configuration whose values are the defaults of all other options "
+        "(default: search/best_config.json in the results folder)",
     )
     command.add_config_options(options, names(), Config())
     command.add_folder_options(options)

@@ -1,5 +1,8 @@
 """The layers: augmentation, preprocessing, backbone and head, and how they are put together."""
 
+import http.client
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +11,12 @@ import keras
 from fashion_keras.config import Config, InputError
 
 BACKBONE = "xception"  # Name of the backbone layer in every model built here.
+COPY_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
+IMAGENET_ADDRESS = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
+    "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
+)
+_TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 VECTOR_SIZE = 2048  # Numbers that the backbone gives for one photo after pooling.
 
 
@@ -39,6 +48,9 @@ def check_weights(weights: str) -> None:
     Raises:
         InputError: If `weights` is neither a word of `Config.weights` nor a file.
     """
+    copy = os.environ.get(COPY_VARIABLE)
+    if weights == "imagenet" and copy and not Path(copy).is_file():
+        raise InputError(f"No weights file {copy}, to which ${COPY_VARIABLE} is set: correct it.")
     if weights not in ("imagenet", "none") and not Path(weights).expanduser().is_file():
         raise InputError(
             f"No weights file {weights}. `--weights` takes `imagenet`, `none`, a weights file of "
@@ -62,7 +74,10 @@ def build_backbone(weights: str) -> keras.Model:
         InputError: If the weights cannot be downloaded, found or used.
     """
     check_weights(weights)
-    if weights == "imagenet":
+    copy = os.environ.get(COPY_VARIABLE)
+    if weights == "imagenet" and copy:
+        backbone = _backbone_from_file(Path(copy))
+    elif weights == "imagenet":
         backbone = _imagenet_backbone()
     elif weights == "none":
         backbone = _xception(None)
@@ -82,15 +97,21 @@ def _xception(weights: str | None) -> keras.Model:
 
 
 def _imagenet_backbone() -> keras.Model:
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)  # Keras itself waits for ever for a server that stalls.
     try:
         return _xception("imagenet")
     except Exception as error:  # Keras raises a bare Exception when a download fails.
-        if not any(sign in str(error) for sign in ("URL fetch failure", "corrupted file")):
+        failed = ("URL fetch failure", "corrupted file")
+        expected = isinstance(error, OSError | http.client.HTTPException)
+        if not expected and not any(sign in str(error) for sign in failed):
             raise
         raise InputError(
-            f"Cannot download the ImageNet weights: {error}. Give a copy of the file with "
-            "`--weights FILE`, or train from random weights with `--weights none`."
+            f"Cannot download the ImageNet weights from {IMAGENET_ADDRESS}: {error}. Give a copy "
+            "of the file with `--weights FILE`, or train from random weights with `--weights none`."
         ) from error
+    finally:
+        socket.setdefaulttimeout(patience)
 
 
 def _backbone_from_file(file: Path) -> keras.Model:
@@ -118,16 +139,17 @@ def build_head(config: Config, classes: int) -> keras.Model:
     return keras.Model(inputs, logits, name="head")
 
 
-def _scaled(pixels: Any) -> Any:
-    # Xception's own preprocessing as a layer, so that the saved file needs none outside.
-    return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(pixels)
+def _vectors(pixels: Any, backbone: keras.Model, **options: Any) -> Any:
+    """Scale pixels as Xception expects, so that nobody else has to, and pool its maps."""
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(pixels)
+    x = backbone(x, **options)
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(x)
 
 
 def build_vector_model(backbone: keras.Model) -> keras.Model:
     """Return the model from pixels `(batch, height, width, 3)` to vectors `(batch, 2048)`."""
     pixels = keras.Input((None, None, 3), name="pixels")
-    maps = backbone(_scaled(pixels), training=False)
-    vectors = keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(maps)
+    vectors = _vectors(pixels, backbone, training=False)
     return keras.Model(pixels, vectors, name="vector_model")
 
 
@@ -151,8 +173,7 @@ def build_classifier(
         image_size, image_size, interpolation="bilinear", dtype="float32", name="resize"
     )(pixels)
     # Batch normalisation always uses the statistics it was trained with (training=False).
-    x = backbone(_scaled(x), training=False)
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(x)
+    x = _vectors(x, backbone, training=False)
     probabilities = keras.layers.Softmax(dtype="float32", name=name)(head(x))
     return keras.Model(pixels, probabilities, name="classifier")
 
@@ -166,6 +187,4 @@ def build_trainer(config: Config, backbone: keras.Model, head: keras.Model) -> k
     x = pixels
     if config.views:
         x = build_augmentation(config, config.seed)(x)
-    x = backbone(_scaled(x))
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(x)
-    return keras.Model(pixels, head(x), name="trainer")
+    return keras.Model(pixels, head(_vectors(x, backbone)), name="trainer")

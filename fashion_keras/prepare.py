@@ -16,7 +16,7 @@ from fashion_keras.command import progress
 from fashion_keras.config import InputError
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
-from fashion_keras.split import assign_splits, difference_hash
+from fashion_keras.split import Look, assign_splits, look_of
 
 _LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
 
@@ -62,7 +62,7 @@ class _Inspected(NamedTuple):
     photo: SourcePhoto
     reason: str  # Empty if the photo can be read.
     sha256: str
-    look: int  # Difference hash: near duplicates have nearly the same one.
+    look: Look | None
     rewritten: Path | None  # The photo as PNG, where the file itself cannot be used.
 
 
@@ -152,12 +152,12 @@ def _inspect(photo: SourcePhoto, target: Path) -> _Inspected:
     try:
         pixels, clean = read_photo(photo.path)
     except PhotoError as error:
-        return _Inspected(photo, str(error), "", 0, None)
+        return _Inspected(photo, str(error), "", None, None)
     if not clean:
         Image.fromarray(pixels).save(target, compress_level=1)
     file = photo.path if clean else target
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _Inspected(photo, "", sha256, difference_hash(pixels), None if clean else target)
+    return _Inspected(photo, "", sha256, look_of(pixels), None if clean else target)
 
 
 def _check_readable(
@@ -175,7 +175,7 @@ def _check_readable(
 
 def _with_splits(readable: list[_Inspected], seed: int) -> list[_Inspected]:
     labels = [one.photo.label for one in readable]
-    splits = assign_splits(labels, [one.look for one in readable], seed)
+    splits = assign_splits(labels, [one.look for one in readable if one.look], seed)
     divided = [
         one._replace(photo=one.photo._replace(split=split))
         for one, split in zip(readable, splits, strict=True)

@@ -37,7 +37,7 @@ def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: P
         title: Text above the picture.
         file: Where to save it.
     """
-    side = 3 + 0.5 * len(labels)
+    side = min(3 + 0.5 * len(labels), 40)  # Inches; Matplotlib draws no more than 65,536 pixels.
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)

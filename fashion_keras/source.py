@@ -24,6 +24,7 @@ CLOTHING_ADDRESS = (
 )
 # GitHub packs archives anew at any time, so the photos are checked, not the archive's bytes.
 CLOTHING_DIGEST = "c6aa7f631ab7f8e366112fde4141d59f60d7b7034c7f33724711740e32875af4"
+_ADVICE = "Give a copy of the photos with `--data FOLDER`, or try `--data sample`."
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 
 
@@ -77,7 +78,7 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
     if data == "sample":
         return draw_sample(cache / f"sample-{seed}", seed=seed)
     folder = Path(data).expanduser()
-    if not folder.is_dir():
+    if not data or not folder.is_dir():
         raise InputError(
             f"No folder {folder}. `--data` takes `clothing`, `sample`, or a folder with "
             "train/validation/test folders of class folders, or with class folders only."
@@ -86,7 +87,9 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    # By name, not by path: the order of paths ignores case on Windows, that of labels does not.
+    folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return sorted(folders, key=lambda path: path.name)
 
 
 def _split_of(name: str) -> str:
@@ -110,6 +113,10 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 def _in_split(folder: Path, split_folder: Path, split: str) -> list[SourcePhoto]:
     photos = []
     for class_folder in _subfolders(split_folder):
+        if not class_folder.name.isprintable():
+            raise InputError(
+                f"The name of the class folder {str(class_folder)!r} cannot be shown: rename it."
+            )
         files = _files_below(class_folder)
         if not files:
             raise InputError(f"The class folder {class_folder} is empty: add photos or remove it.")
@@ -169,18 +176,14 @@ def download_clothing(cache: Path) -> Path:
         return folder
     cache.mkdir(parents=True, exist_ok=True)
     archive = cache / f"{folder.name}.zip.part"
-    download(
-        CLOTHING_ADDRESS,
-        archive,
-        "Give a copy of the photos with `--data FOLDER`, or try `--data sample`.",
-    )
+    download(CLOTHING_ADDRESS, archive, _ADVICE)
     unpacked = _unpack(archive, cache / f"{folder.name}.tmp")
     if photos_digest(unpacked) != CLOTHING_DIGEST:
         archive.unlink()
         shutil.rmtree(unpacked)
         raise InputError(
             f"The download from {CLOTHING_ADDRESS} is damaged or was changed; it has been removed. "
-            "Run the command again, or give a copy of the photos with `--data FOLDER`."
+            f"Run the command again. {_ADVICE}"
         )
     os.replace(unpacked, folder)
     archive.unlink()

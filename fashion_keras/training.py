@@ -111,7 +111,7 @@ def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
     return train, vector_batches([held_out], class_numbers(prepared, "validation"), 1024)
 
 
-def train(config: Config, source: Source, verbose: int = 0) -> Trained:
+def train(config: Config, source: Source) -> Trained:
     """Train one model until its validation accuracy stops rising; keep its best epoch.
 
     Each improved epoch is saved beside, so that the weights of the best one come back at the
@@ -120,7 +120,6 @@ def train(config: Config, source: Source, verbose: int = 0) -> Trained:
     Args:
         config: All knobs.
         source: See `open_source`.
-        verbose: 0 for silence, 2 for one line an epoch.
     """
     batches, validation = training_batches(config, source)
     parts = build_parts(config, source)
@@ -132,7 +131,8 @@ def train(config: Config, source: Source, verbose: int = 0) -> Trained:
             validation_data=validation,
             epochs=config.epochs,
             shuffle=False,  # The batches are shuffled already.
-            verbose=verbose,  # type: ignore[arg-type]
+            # Epochs on vectors are too short to be shown, those on photos too long not to be.
+            verbose=0 if source.store else 2,  # type: ignore[arg-type]
             callbacks=[
                 keras.callbacks.ModelCheckpoint(
                     best, monitor=MONITOR, mode="max", save_best_only=True, save_weights_only=True

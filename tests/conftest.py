@@ -10,6 +10,10 @@ from fashion_keras.model import BACKBONE, VECTOR_SIZE
 from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.sample import draw_sample
 
+# The commands read some of these, too; tests start without them and ask for them by name.
+VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")
+ENVIRONMENT = {name: os.environ.pop(name, None) for name in VARIABLES}
+
 
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +40,7 @@ def tiny_backbone() -> keras.Model:
 
 
 def _from_environment(variable: str) -> Path:
-    value = os.environ.get(variable)
+    value = ENVIRONMENT[variable]
     if not value:
         pytest.skip(f"set {variable} to run this test on the real thing")
     path = Path(value).resolve()

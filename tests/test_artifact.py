@@ -246,3 +246,19 @@ def test_file_of_a_newer_format_is_refused(
     monkeypatch.setattr("fashion_keras.artifact.FORMAT", 1)
     with pytest.raises(InputError, match="has format 2; this version .* Install a newer one"):
         load_classifier(tmp_path / "new.keras")
+
+
+def test_half_precision_is_not_saved(tmp_path: Path, tiny_backbone: keras.Model) -> None:
+    head = build_head(Config(inner_size=4), 3)
+    head.get_layer("inner").dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    with pytest.raises(InputError, match="Received: inner in half precision. Build it under"):
+        save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "our.keras")
+
+
+@pytest.mark.parametrize("name", ["facts_a", "facts_e30", "facts_eyJhIjog"])
+def test_names_that_only_look_like_facts_are_refused(name: str, tmp_path: Path) -> None:
+    inputs = keras.Input((2,))
+    model = keras.Model(inputs, keras.layers.Softmax(name=name)(inputs))
+    model.save(tmp_path / "foreign.keras")
+    with pytest.raises(InputError, match="holds no labels|not a whole .keras file"):
+        read_facts(tmp_path / "foreign.keras")

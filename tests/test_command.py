@@ -94,11 +94,11 @@ def test_missing_file_is_named_in_one_line(capsys):
     assert capsys.readouterr().err == "error: [Errno 2] No such file or directory: 'no such file'\n"
 
 
-def test_interrupt_is_code_130_and_says_how_to_go_on(capsys):
+def test_interrupt_is_code_130_and_says_what_is_kept(capsys):
     with pytest.raises(SystemExit) as ended:
         command.run(raising(KeyboardInterrupt()))
     assert ended.value.code == 130
-    expected = "interrupted; the same command goes on from what is finished\n"
+    expected = "interrupted; what was finished is kept\n"
     assert capsys.readouterr().err == expected
 
 

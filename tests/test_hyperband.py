@@ -83,16 +83,27 @@ def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeyp
 
 def test_a_search_in_which_all_trials_fail_fails(hypermodel, tmp_path, monkeypatch):
     fail_when(monkeypatch, lambda number: True)
-    with pytest.raises(InputError, match="MemoryError: no room for the batch"):
+    with pytest.raises(InputError, match="Every trial failed: MemoryError: no room"):
         run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
 
 
-# Keras Tuner looks for the best value with NumPy, which warns where there is none.
-@pytest.mark.filterwarnings("ignore:All-NaN:RuntimeWarning")
-def test_a_loss_that_is_no_number_is_a_failed_trial(hypermodel, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        hypermodel, "fit", lambda *args, **kwargs: {"val_accuracy": float("nan"), "val_loss": 1.0}
-    )
-    with pytest.raises(InputError, match="The search stopped"):
-        run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
-    assert "trial 1/5  failed" in capsys.readouterr().out
+def test_ten_failures_in_a_row_stop_the_search_and_all_are_shown(
+    hypermodel, tmp_path, monkeypatch, capsys
+):
+    fail_when(monkeypatch, lambda number: True)
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 30, 3, 1)
+    with pytest.raises(InputError, match="The search stopped: MemoryError: no room"):
+        run(tuner)
+    assert "trial 10/90  failed: MemoryError" in capsys.readouterr().out
+    assert tuner.table.read_text().count("FAILED") == 10
+
+
+def test_errors_of_another_kind_are_not_renamed(hypermodel, tmp_path, monkeypatch):
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
+
+    def search(**options):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(tuner, "search", search)
+    with pytest.raises(RuntimeError, match="something else"):
+        run(tuner)

@@ -29,7 +29,9 @@ def test_fit_hands_on_what_hyperband_says(hypermodel):
     class Recorder:
         def fit(self, *args, **kwargs):
             self.args, self.kwargs = args, kwargs
+            return type("History", (), {"history": {"val_loss": losses}})
 
+    losses = [1.0, 0.9]
     model, callback = Recorder(), keras.callbacks.Callback()
     hypermodel.fit(
         keras_tuner.HyperParameters(), model, epochs=9, initial_epoch=3, callbacks=[callback]
@@ -48,3 +50,12 @@ def test_a_promoted_model_goes_on_with_its_optimizer_state(hypermodel, tmp_path)
     child = hypermodel.build(hp)
     child.load_weights(tmp_path / "parent.weights.h5")
     assert int(child.optimizer.iterations) == 2 * 5  # 40 photos in batches of 8.
+
+
+def test_a_loss_that_is_no_number_fails_the_trial(hypermodel):
+    class Diverging:
+        def fit(self, *args, **kwargs):
+            return type("History", (), {"history": {"val_loss": [1.0, float("nan")]}})
+
+    with pytest.raises(keras_tuner.errors.FailedTrialError, match="infinite or no number"):
+        hypermodel.fit(keras_tuner.HyperParameters(), Diverging())

@@ -20,6 +20,7 @@ from fashion_keras.model import (
     build_head,
     build_trainer,
     build_vector_model,
+    check_weights,
 )
 
 
@@ -277,3 +278,26 @@ def test_trainer_and_classifier_share_weights_and_agree(tiny_backbone: keras.Mod
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
     logits = trainer(noise(2, 71, 71), training=False)
     np.testing.assert_allclose(classifier(noise(2, 71, 71)), keras.ops.softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("failure", [ConnectionResetError("reset"), TimeoutError("timed out")])
+def test_download_that_breaks_off_names_the_address(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("keras.applications.Xception", fail)
+    with pytest.raises(InputError, match=r"storage\.googleapis\.com/.*`--weights FILE`"):
+        build_backbone("imagenet")
+
+
+def test_a_copy_of_the_weights_can_be_named_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(tmp_path / "copy.h5"))
+    with pytest.raises(InputError, match=r"No weights file .*copy\.h5.*correct it"):
+        check_weights("imagenet")
+    (tmp_path / "copy.h5").write_text("x")
+    with pytest.raises(InputError, match="does not hold the weights of an Xception"):
+        build_backbone("imagenet")

@@ -92,11 +92,14 @@ def test_history_has_one_row_of_six_columns_an_epoch(source: Source) -> None:
 
 
 def test_history_rows_turn_lists_into_rows() -> None:
-    rows = history_rows({"loss": [2.5, 1.5], "val_loss": [3.0, 2.0]}, [0.12345, 2.0])
-    assert rows == [
-        {"epoch": 1, "loss": 2.5, "val_loss": 3.0, "seconds": 0.123},
-        {"epoch": 2, "loss": 1.5, "val_loss": 2.0, "seconds": 2.0},
+    losses, accuracies = {"loss": [2.5, 1.5], "val_loss": [3.0, 2.0]}, [0.25, 0.5]
+    history = {**losses, "accuracy": accuracies, "val_accuracy": accuracies}
+    rows = history_rows(history, [0.12345, 2.0])
+    assert [list(row.values()) for row in rows] == [
+        [1, 2.5, 0.25, 3.0, 0.25, 0.123],
+        [2, 1.5, 0.5, 2.0, 0.5, 2.0],
     ]
+    assert " ".join(rows[0]) == "epoch loss accuracy val_loss val_accuracy seconds"
 
 
 def test_history_is_written_with_all_digits(tmp_path: Path) -> None:

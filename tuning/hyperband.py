@@ -78,6 +78,8 @@ class Hyperband(keras_tuner.Hyperband):
                 max_epochs=max_epochs,
                 factor=factor,
                 seed=seed,
+                # Rates at the upper end may make a few trials in a row diverge.
+                max_consecutive_failed_trials=10,
                 directory=folder.parent,
                 project_name=folder.name,
             )
@@ -85,8 +87,13 @@ class Hyperband(keras_tuner.Hyperband):
         self.folder = folder
         self.plan = self._plan()
         self.table = folder / "trials.csv"
+        self.found = len(self.finished())
+
+    def search(self, *args: Any, **kwargs: Any) -> None:
+        """Run the trials that are left."""
         self._start = time.monotonic()
         self._cost_before = self._cost_done()
+        super().search(*args, **kwargs)
 
     def _plan(self) -> Plan:
         oracle: Any = self.oracle
@@ -105,13 +112,15 @@ class Hyperband(keras_tuner.Hyperband):
         self._trial_start = time.monotonic()
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Save the trial's outcome, then show it."""
-        super().on_trial_end(trial)
-        seconds = time.monotonic() - self._trial_start
-        # The oracle holds the trial as it was judged; `trial` may be an older copy.
-        row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
-        append_row(self.table, row)
-        print(self._line(row), flush=True)
+        """Save the trial's outcome and show it, also if it is the one failure too many."""
+        try:
+            super().on_trial_end(trial)
+        finally:
+            seconds = time.monotonic() - self._trial_start
+            # The oracle holds the trial as it was judged; `trial` may be an older copy.
+            row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
+            append_row(self.table, row)
+            print(self._line(row), flush=True)
 
     def _line(self, row: dict) -> str:
         number = len(self.finished())
@@ -133,9 +142,13 @@ class Hyperband(keras_tuner.Hyperband):
             if trial.status in ("COMPLETED", "FAILED")
         ]
 
-    def _cost_done(self) -> float:
+    def epochs_done(self) -> int:
+        """Return the epochs of all finished trials."""
         values = [trial.hyperparameters.values for trial in self.finished()]
-        return sum(_START_COST + row["tuner/epochs"] - row["tuner/initial_epoch"] for row in values)
+        return sum(row["tuner/epochs"] - row["tuner/initial_epoch"] for row in values)
+
+    def _cost_done(self) -> float:
+        return self.epochs_done() + _START_COST * len(self.finished())
 
     def _seconds_left(self) -> float:
         done = self._cost_done()
@@ -162,21 +175,25 @@ def run(tuner: Hyperband) -> list[Trial]:
     Raises:
         InputError: If trials failed one after the other, or no trial was completed.
     """
-    done = len(tuner.finished())
-    if done:
-        print(f"found {done} finished trials in {tuner.folder}; the search goes on after them")
+    if tuner.found:
+        print(
+            f"found {tuner.found} finished trials in {tuner.folder}; the search goes on after them"
+        )
     gc.freeze()  # Keras Tuner looks for garbage before each trial; what exists now is none.
     try:
         tuner.search(verbose=0)
-    except RuntimeError as error:  # Keras Tuner gives up after three failures in a row.
+    except RuntimeError as error:  # Keras Tuner gives up after ten failures in a row.
+        if "consecutive failures" not in str(error):
+            raise
         raise InputError(f"The search stopped: {_failures(tuner)}") from error
     finally:
         gc.unfreeze()
     completed = [trial for trial in tuner.finished() if trial.status == "COMPLETED"]
     if not completed:
         raise InputError(f"Every trial failed: {_failures(tuner)}")
-    if len(completed) < tuner.plan.trials:
-        print(f"{len(tuner.finished()) - len(completed)} trials failed: {_failures(tuner)}")
+    failed = len(tuner.finished()) - len(completed)
+    if failed:
+        print(f"{failed} trials failed: {_failures(tuner)}")
     for checkpoint in tuner.folder.glob("trial_*/checkpoint.weights.h5"):
         checkpoint.unlink()  # No trial will be promoted any more.
     return sorted(completed, key=lambda trial: (-(trial.score or -math.inf), trial.trial_id))

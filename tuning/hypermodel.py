@@ -1,5 +1,6 @@
 """The adapter between Keras Tuner and the training of `fashion_keras`."""
 
+import math
 from typing import Any
 
 import keras
@@ -30,6 +31,13 @@ class FashionHyperModel(keras_tuner.HyperModel):
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Fit `model`; Hyperband's epochs, first epoch and checkpoints arrive in `kwargs`."""
+        """Fit `model`; Hyperband's epochs, first epoch and checkpoints arrive in `kwargs`.
+
+        Raises:
+            FailedTrialError: If the validation loss is not a number in any epoch.
+        """
         train, validation = training_batches(sample_config(hp, self.base), self.source)
-        return model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
+        fitted = model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
+        if not all(map(math.isfinite, fitted.history["val_loss"])):
+            raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
+        return fitted

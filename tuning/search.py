@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras_tuner
+
 from fashion_keras import command
 from fashion_keras.config import Config, InputError, to_json
 from fashion_keras.model import check_weights
@@ -20,6 +22,16 @@ from tuning.hyperband import Hyperband, append_row, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
 from tuning.pictures import draw_knob, draw_space
 from tuning.space import sample_config, searched_values
+
+FILES = (
+    "trials.csv",
+    "space.png",
+    "finalists.csv",
+    "curves.csv",
+    *(f"{knob}.png" for knob in CURVES),
+    "search.json",
+    "best_config.json",
+)
 
 
 def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Path) -> Config:
@@ -41,38 +53,47 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
     """
     start = time.monotonic()
     check_weights(base.weights)
-    results.mkdir(parents=True, exist_ok=True)
     base = dataclasses.replace(base, epochs=max_epochs)
     prepared = prepare(base.data, cache, base.seed)
     print(summary(prepared))
     print(f"everything will be in {results}", flush=True)
     source = open_source(base, prepared, cache)
-    training_batches(base, source)  # All vectors, so that no trial has to wait for them.
     folder = cache / "search" / _key(base, factor, source)
     tuner = open_hyperband(FashionHyperModel(base, source), folder, max_epochs, factor, base.seed)
     print(tuner.plan, flush=True)
+    training_batches(base, source)  # All vectors, so that no trial has to wait for them.
     trials = run(tuner)
-    _write_trials(tuner, results)
-    configs = [sample_config(trial.hyperparameters, base) for trial in trials]
-    finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], source)
-    _write_finalists(finalists, results)
-    _write_curves(finalists[0].config, source, results)
-    # The search looks at small photos for speed; the final training does not have to.
-    winner = dataclasses.replace(
-        finalists[0].config, image_size=Config.image_size, epochs=Config.epochs
-    )
-    _write_summary(tuner, finalists, base, results, start)
-    (results / "best_config.json").write_text(to_json(winner), encoding="utf-8")
+    with command.all_together(results, FILES) as work:
+        _write_trials(tuner, work)
+        configs = [sample_config(trial.hyperparameters, base) for trial in trials]
+        finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], source)
+        _write_finalists(finalists, work)
+        _write_curves(finalists[0].config, source, work)
+        _write_summary(tuner, finalists, base, work, start)
+        winner = _for_final(finalists[0].config)
+        (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
     return winner
+
+
+def _for_final(winner: Config) -> Config:
+    """Return the winner as it is trained in the end: at full size, as long as it gets better."""
+    size = max(winner.image_size, Config.image_size)
+    return dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
 
 
 def _key(base: Config, factor: int, source: Source) -> str:
     """Hash what a state must have in common with a search that goes on from it."""
-    photos = source.prepared.folder.name
-    vectors = source.store.key("train") if source.store else ""
-    knobs = {**dataclasses.asdict(base), "data": "", "weights": ""}
-    text = json.dumps([photos, vectors, knobs, factor], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    hp = keras_tuner.HyperParameters()
+    sample_config(hp, base)
+    facts = {
+        "photos": source.prepared.folder.name,
+        "vectors": source.store.key("train") if source.store else "",
+        "knobs": {**dataclasses.asdict(base), "data": "", "weights": ""},
+        "factor": factor,
+        "space": hp.get_config()["space"],
+        "keras_tuner": keras_tuner.__version__,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write_trials(tuner: Hyperband, results: Path) -> None:
@@ -83,7 +104,6 @@ def _write_trials(tuner: Hyperband, results: Path) -> None:
 
 def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
     file = results / "finalists.csv"
-    file.unlink(missing_ok=True)
     for finalist in finalists:
         row = {
             **searched_values(finalist.config),
@@ -101,7 +121,6 @@ def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
 def _write_curves(winner: Config, source: Source, results: Path) -> None:
     rows = list(knob_curves(winner, source))
     file = results / "curves.csv"
-    file.unlink(missing_ok=True)
     for row in rows:
         append_row(file, row)
     for knob in CURVES:
@@ -120,7 +139,8 @@ def _write_summary(
         "winner": searched_values(best.config),
         "trials": len(tuner.finished()),
         "failed": sum(trial.status == "FAILED" for trial in tuner.finished()),
-        "epochs": tuner.plan.epochs,
+        "epochs": tuner.epochs_done(),
+        "trials_of_an_interrupted_run": tuner.found,  # Not in the seconds of this one.
         "run": command.provenance(start),
     }
     (results / "search.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
@@ -164,8 +184,11 @@ def _options() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, search, and say where the winner is."""
     given = _options().parse_args(arguments)
-    if given.factor < 2:
-        raise InputError(f"`--factor` must be 2 or more. Received: {given.factor}")
+    for option, least in (("factor", 2), ("max_epochs", 1)):
+        value = getattr(given, option)
+        if value < least:
+            name = option.replace("_", "-")
+            raise InputError(f"`--{name}` must be {least} or more. Received: {value}")
     folder = given.results / "search"
     search(command.chosen(given, _BASE), given.max_epochs, given.factor, folder, given.cache)
     print(f"winner: {folder / 'best_config.json'}; now run: python -m fashion_keras.final")
