@@ -48,6 +48,12 @@ class Config:
     inner_size: int = _knob(100, "units of the head's inner layer; 0 for none", 0, 65536)
     droprate: float = _knob(0.2, "share of inner units dropped while training", 0.0, 0.95)
     learning_rate: float = _knob(0.0005, "learning rate of Adam", 1e-8, 10.0)
+    label_smoothing: float = _knob(
+        0.1, "share of each label that is spread over all classes while training", 0.0, 0.9
+    )
+    averaged_epochs: float = _knob(
+        5.0, "the head's weights are averaged over about so many last epochs; 0 for none", 0.0, 1e4
+    )
     epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
     patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
     batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)

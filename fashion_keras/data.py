@@ -33,7 +33,7 @@ def load_split(
         A `tf.data.Dataset` of pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255],
         and class numbers `(batch,)`, int32.
     """
-    return keras.utils.image_dataset_from_directory(
+    batches: Any = keras.utils.image_dataset_from_directory(
         prepared.folder / split,
         class_names=prepared.labels,
         label_mode="int",
@@ -44,6 +44,15 @@ def load_split(
         interpolation="bilinear",
         verbose=False,
     )
+    return _without_autotuning(batches)
+
+
+def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
+    # The thread that tunes a pipeline's buffers holds up the end of a pass by seconds, on a busy
+    # computer even more; the untuned values (all cores, two batches ahead) are just as fast.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def class_numbers(prepared: Prepared, split: str) -> np.ndarray:
@@ -84,10 +93,19 @@ def vector_batches(
         tf.TensorSpec((None, width), tf.float32),
         tf.TensorSpec((None,), tf.int32),
     )
-    batches = tf.data.Dataset.from_generator(blocks, output_signature=signature).rebatch(batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size))).prefetch(
-        tf.data.AUTOTUNE
+    steps = -(-count // batch_size)
+    batches = (
+        tf.data.Dataset.from_generator(blocks, output_signature=signature)
+        .rebatch(batch_size)
+        .apply(tf.data.experimental.assert_cardinality(steps))
+        .prefetch(2)
     )
+    return _without_autotuning(batches)
+
+
+def one_hot(batches: Any, classes: int) -> Any:
+    """Return the batches with class numbers `(batch,)` as rows `(batch, classes)` of 0 and 1."""
+    return batches.map(lambda inputs, numbers: (inputs, tf.one_hot(numbers, classes)))
 
 
 def _gather(views: Sequence[np.ndarray], chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:

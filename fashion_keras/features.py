@@ -39,7 +39,7 @@ class VectorStore:
         self._config = config
         self._model = build_vector_model(backbone)
         self._weights_digest = _weights_digest(backbone)
-        self._folder = cache / "vectors"
+        self._folder = cache / f"vectors-{_LAYOUT}"
 
     def vectors(self, split: str, view: int = 0) -> np.ndarray:
         """Return one view of all photos of a split as vectors.
@@ -63,7 +63,6 @@ class VectorStore:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
         config = self._config
         facts = {
-            "layout": _LAYOUT,
             "photos": _photos_digest(self._prepared, split),
             "image_size": config.image_size,
             "weights": self._weights_digest,

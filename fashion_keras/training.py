@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import keras
 
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers, load_split, vector_batches
+from fashion_keras.data import class_numbers, load_split, one_hot, vector_batches
 from fashion_keras.features import VectorStore
 from fashion_keras.model import build_backbone, build_head, build_trainer
 from fashion_keras.prepare import Prepared
 
-# The best epoch is the most accurate. The loss is lowest long before: on photos held out from both,
-# the epoch with the lowest loss was 1 to 2 points less accurate (4 folds of the training photos).
-MONITOR = "val_accuracy"
+# With smoothed labels and averaged weights the loss tells the best epoch better than accuracy,
+# which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
+MONITOR = "val_loss"
 _STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
 
 
@@ -73,24 +73,38 @@ def build_parts(config: Config, source: Source) -> Parts:
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, len(source.prepared.labels))
     if source.backbone is not None:
-        _compile(head, config, _STEPS_IN_ONE_CALL)
+        _compile(head, config, _STEPS_IN_ONE_CALL, _momentum(config, source.prepared))
         return Parts(head, head, source.backbone)
     backbone = build_backbone("none")
     trainer = build_trainer(config, backbone, head)
-    _compile(trainer, config, 1)
+    # No average: batch normalisation keeps statistics of the weights as they are, not averaged.
+    _compile(trainer, config, 1, 0.0)
     return Parts(trainer, head, backbone)
 
 
-def _compile(model: keras.Model, config: Config, steps_per_execution: int) -> None:
+def _momentum(config: Config, prepared: Prepared) -> float:
+    """Return how much of the average of weights each step keeps; 0 for no average."""
+    steps = -(-len(prepared.split("train")) // config.batch_size)
+    return max(1 - 1 / (config.averaged_epochs * steps), 0.0) if config.averaged_epochs else 0.0
+
+
+def _compile(
+    model: keras.Model, config: Config, steps_per_execution: int, ema_momentum: float
+) -> None:
     model.compile(
-        optimizer=keras.optimizers.Adam(config.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        optimizer=keras.optimizers.Adam(
+            config.learning_rate, use_ema=ema_momentum > 0, ema_momentum=ema_momentum
+        ),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        ),
         metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
     # So that weights saved with Adam's state can be loaded with it: Hyperband promotes a trial by
     # loading its weights into a new model, and training would start with a jolt.
-    model.optimizer.build(model.trainable_variables)
+    optimizer: Any = model.optimizer
+    optimizer.build(model.trainable_variables)
 
 
 def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
@@ -98,21 +112,22 @@ def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
 
     Vectors that are not on disk yet are computed now.
     """
-    prepared = source.prepared
+    prepared, classes = source.prepared, len(source.prepared.labels)
     if source.store is None:
         size = (config.image_size, config.batch_size)
         train = load_split(prepared, "train", *size, seed=config.seed)
-        return train, load_split(prepared, "validation", *size)
-    views = [source.store.vectors("train", view) for view in range(config.views + 1)]
-    train = vector_batches(
-        views, class_numbers(prepared, "train"), config.batch_size, seed=config.seed
-    )
-    held_out = source.store.vectors("validation")
-    return train, vector_batches([held_out], class_numbers(prepared, "validation"), 1024)
+        validation = load_split(prepared, "validation", *size)
+    else:
+        views = [source.store.vectors("train", view) for view in range(config.views + 1)]
+        numbers = class_numbers(prepared, "train")
+        train = vector_batches(views, numbers, config.batch_size, seed=config.seed)
+        held_out = source.store.vectors("validation")
+        validation = vector_batches([held_out], class_numbers(prepared, "validation"), 1024)
+    return one_hot(train, classes), one_hot(validation, classes)
 
 
 def train(config: Config, source: Source) -> Trained:
-    """Train one model until its validation accuracy stops rising; keep its best epoch.
+    """Train one model until its validation loss stops falling; keep its best epoch.
 
     Each improved epoch is saved beside, so that the weights of the best one come back at the
     end, however many epochs follow it.
@@ -134,16 +149,22 @@ def train(config: Config, source: Source) -> Trained:
             # Epochs on vectors are too short to be shown, those on photos too long not to be.
             verbose=0 if source.store else 2,  # type: ignore[arg-type]
             callbacks=[
+                *_averaging(parts.model),
                 keras.callbacks.ModelCheckpoint(
-                    best, monitor=MONITOR, mode="max", save_best_only=True, save_weights_only=True
+                    best, monitor=MONITOR, save_best_only=True, save_weights_only=True
                 ),
-                keras.callbacks.EarlyStopping(MONITOR, mode="max", patience=config.patience),
+                keras.callbacks.EarlyStopping(MONITOR, patience=config.patience),
                 clock,
             ],
         )
         parts.model.load_weights(best)
     rows = history_rows(fitted.history, clock.seconds)
-    return Trained(parts, rows, max(rows, key=lambda row: row[MONITOR]))
+    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+
+
+def _averaging(model: Any) -> list[keras.callbacks.Callback]:
+    """Put averaged weights, if there are any, into the model for validation and saving."""
+    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if model.optimizer.use_ema else []
 
 
 class EpochClock(keras.callbacks.Callback):

@@ -41,7 +41,7 @@ def break_after_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "vectors").iterdir())
+    return sorted(path.name for path in (folder / "vectors-1").iterdir())
 
 
 def test_vectors_are_one_row_a_photo(store: VectorStore) -> None:
@@ -158,7 +158,7 @@ def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
     store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = np.array(store.vectors("validation", 2))
-    shutil.rmtree(tmp_path / "vectors")
+    shutil.rmtree(tmp_path / "vectors-1")
     finished = np.array(store.vectors("validation", 1))
     with monkeypatch.context() as patch:
         break_after_first_batch(patch)
@@ -171,7 +171,7 @@ def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
 
 def test_leftover_of_a_killed_run_is_not_used(store: VectorStore, tmp_path: Path) -> None:
     expected = np.array(store.vectors("validation"))
-    whole = tmp_path / "vectors" / f"{store.key('validation')}.npy"
+    whole = tmp_path / "vectors-1" / f"{store.key('validation')}.npy"
     half = np.zeros((20, VECTOR_SIZE), "float32")
     whole.unlink()
     with whole.with_suffix(".99999.tmp").open("wb") as leftover:

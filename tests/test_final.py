@@ -182,7 +182,7 @@ def test_test_photos_are_never_used_for_training(
     monkeypatch.setattr(VectorStore, "vectors", listen)
     final(Config(data=str(sample_folder), **KNOBS), tmp_path / "results", tmp_path)
     assert asked == [("train", 0), ("train", 1), ("validation", 0)]
-    assert len(list((tmp_path / "vectors").iterdir())) == 3
+    assert len(list((tmp_path / "vectors-1").iterdir())) == 3
 
 
 @pytest.fixture

@@ -59,7 +59,9 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
     print(f"everything will be in {results}", flush=True)
     source = open_source(base, prepared, cache)
     folder = cache / "search" / _key(base, factor, source)
-    tuner = open_hyperband(FashionHyperModel(base, source), folder, max_epochs, factor, base.seed)
+    # Trials of few epochs are too short for a moving average of weights to mean anything.
+    hypermodel = FashionHyperModel(dataclasses.replace(base, averaged_epochs=0.0), source)
+    tuner = open_hyperband(hypermodel, folder, max_epochs, factor, base.seed)
     print(tuner.plan, flush=True)
     training_batches(base, source)  # All vectors, so that no trial has to wait for them.
     trials = run(tuner)
@@ -154,6 +156,8 @@ _KNOBS = [
     "views",
     "rotation",
     "zoom",
+    "label_smoothing",
+    "averaged_epochs",
     "patience",
     "batch_size",
     "seed",

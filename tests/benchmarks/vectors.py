@@ -37,7 +37,7 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def one_round(model: Any, batches: list, store: VectorStore, cache: Path) -> dict[str, float]:
     """Time the bare backbone and both kinds of view once, on the same photos."""
-    shutil.rmtree(cache / "vectors", ignore_errors=True)
+    shutil.rmtree(cache / "vectors-1", ignore_errors=True)
     return {
         "bare": seconds(lambda: [model.predict_on_batch(pixels) for pixels in batches]),
         "view 0": seconds(lambda: store.vectors("train", 0)),
