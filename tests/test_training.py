@@ -23,9 +23,16 @@ from fashion_keras.training import (
 )
 
 CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=3, learning_rate=0.01)
-# Steps so large that accuracy goes up and down.
+# Steps so large that accuracy and loss go up and down.
 WILD = Config(
-    image_size=71, batch_size=8, inner_size=0, droprate=0, views=0, epochs=8, learning_rate=0.1
+    image_size=71,
+    batch_size=8,
+    inner_size=0,
+    droprate=0,
+    views=0,
+    epochs=8,
+    learning_rate=0.1,
+    averaged_epochs=0,
 )
 
 
@@ -164,3 +171,27 @@ def test_training_reads_each_view_and_validation_in_order(source: Source) -> Non
     vectors, _ = next(validation.as_numpy_iterator())
     assert source.store is not None
     np.testing.assert_array_equal(vectors, source.store.vectors("validation"))
+
+
+def test_weights_are_averaged_over_so_many_epochs(source: Source) -> None:
+    optimizer: Any = build_parts(CONFIG, source).model.optimizer
+    assert optimizer.use_ema
+    assert optimizer.ema_momentum == pytest.approx(1 - 1 / (5 * 5))  # 5 epochs of 5 batches.
+    optimizer = build_parts(dataclasses.replace(CONFIG, averaged_epochs=0), source).model.optimizer
+    assert not optimizer.use_ema
+
+
+def test_validation_sees_the_averaged_weights(source: Source) -> None:
+    averaged = train(dataclasses.replace(CONFIG, averaged_epochs=2), source).history
+    plain = train(dataclasses.replace(CONFIG, averaged_epochs=0), source).history
+    assert averaged[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
+    assert averaged[-1]["val_loss"] != pytest.approx(plain[-1]["val_loss"], rel=1e-3)
+
+
+def test_smoothed_labels_raise_the_loss_of_sure_predictions(source: Source) -> None:
+    sure = np.array([[30.0, 0.0]], "float32")
+    for smoothing, expected in ((0.0, 0.0), (0.1, 1.5)):
+        config = dataclasses.replace(CONFIG, label_smoothing=smoothing)
+        model: Any = build_parts(config, source).model
+        loss = float(model.compute_loss(y=np.array([[1.0, 0.0]], "float32"), y_pred=sure))
+        assert loss == pytest.approx(expected, abs=1e-4)  # 0.1 / 2 classes * 30.
