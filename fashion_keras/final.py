@@ -2,7 +2,6 @@
 
 import csv
 import json
-import math
 import time
 from pathlib import Path
 
@@ -11,11 +10,12 @@ import numpy as np
 from fashion_keras import command, report
 from fashion_keras.artifact import Classifier, load_classifier, save_classifier
 from fashion_keras.config import Config, InputError, names, read_config, to_json
+from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluation import confusion, photo_rows, scores
 from fashion_keras.model import check_weights
 from fashion_keras.predict import predict
 from fashion_keras.prepare import Prepared, PreparedPhoto, prepare, summary
-from fashion_keras.training import Trained, open_source, train, write_history
+from fashion_keras.training import open_source, write_history
 
 MODEL_FILE = "fashion.keras"
 FILES = (
@@ -53,31 +53,21 @@ def final(config: Config, results: Path, cache: Path) -> Path:
     print(summary(prepared))
     print(f"everything will be in {results}", flush=True)
     with command.all_together(results, FILES) as work:
-        trained = train(config, open_source(config, prepared, cache))
-        _check_converged(trained, config)
-        print(_outcome(trained), flush=True)
-        parts, file = trained.parts, work / MODEL_FILE
-        save_classifier(parts.backbone, parts.head, prepared.labels, config.image_size, file)
+        trained = train_ensemble(config, open_source(config, prepared, cache))
+        print(_outcome(trained, config), flush=True)
+        file = work / MODEL_FILE
+        labels = prepared.labels
+        save_classifier(trained.backbone, trained.head, labels, config.image_size, file)
         _write_outcome(work, config, trained, _test(file, prepared, work), start)
     file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
 
 
-def _check_converged(trained: Trained, config: Config) -> None:
-    best = trained.best
-    if not math.isfinite(best["val_loss"]):
-        raise InputError(
-            f"Training diverged: the loss is {best['val_loss']} after epoch {best['epoch']:.0f}. "
-            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
-        )
-
-
-def _outcome(trained: Trained) -> str:
-    best = trained.best
+def _outcome(trained: Ensemble, config: Config) -> str:
     return (
-        f"trained {len(trained.history)} epochs; the best is {best['epoch']:.0f}: "
-        f"validation accuracy {best['val_accuracy']:.4f}, loss {best['val_loss']:.4f}"
+        f"trained {config.heads} heads, {len(trained.history)} epochs in all: validation accuracy "
+        f"{trained.validation['accuracy']:.4f}, loss {trained.validation['loss']:.4f}"
     )
 
 
@@ -123,20 +113,17 @@ def _probabilities(
 
 
 def _write_outcome(
-    results: Path, config: Config, trained: Trained, test: dict | None, start: float
+    results: Path, config: Config, trained: Ensemble, test: dict | None, start: float
 ) -> None:
     metrics = {
-        "validation": {"accuracy": trained.best["val_accuracy"], "loss": trained.best["val_loss"]},
+        "validation": trained.validation,
         "test": test,
-        "best_epoch": trained.best["epoch"],
         "run": command.provenance(start),
     }
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
     (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     write_history(trained.history, results / "history.csv")
-    report.draw_learning_curves(
-        trained.history, int(trained.best["epoch"]), results / "learning_curves.png"
-    )
+    report.draw_learning_curves(trained.history, results / "learning_curves.png")
 
 
 def _write_table(file: Path, header: list[str], rows: list[list]) -> None:

@@ -8,23 +8,28 @@ import numpy as np
 from matplotlib.figure import Figure
 
 
-def draw_learning_curves(rows: Sequence[dict[str, float]], best_epoch: int, file: Path) -> None:
+def draw_learning_curves(rows: Sequence[dict[str, float]], file: Path) -> None:
     """Draw loss and accuracy over epochs, for training and validation, as PNG.
 
     Args:
-        rows: One row an epoch (see `training.Trained`).
-        best_epoch: The epoch whose weights were kept; it is marked.
+        rows: One row an epoch of each head (see `training.Ensemble`); the epoch of each head
+            that was kept, that with the lowest validation loss, is marked.
         file: Where to save the picture.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained")
-    epochs = [row["epoch"] for row in rows]
+    heads = sorted({row["head"] for row in rows})
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        axes.plot(epochs, [row[metric] for row in rows], marker=".", label="training")
-        axes.plot(epochs, [row[f"val_{metric}"] for row in rows], marker=".", label="validation")
-        axes.axvline(best_epoch, color="grey", linestyle=":", label=f"kept: epoch {best_epoch}")
+        for head in heads:
+            chosen = [row for row in rows if row["head"] == head]
+            epochs = [row["epoch"] for row in chosen]
+            kept = min(chosen, key=lambda row: row["val_loss"])
+            axes.plot(epochs, [row[metric] for row in chosen], "C0.-", linewidth=1)
+            axes.plot(epochs, [row[f"val_{metric}"] for row in chosen], "C1.-", linewidth=1)
+            axes.plot(kept["epoch"], kept[f"val_{metric}"], "ko", zorder=3)
         axes.set(xlabel="epoch", ylabel=metric)
         axes.grid(alpha=0.3)
-        axes.legend()
+        handles = axes.get_lines()[:3]
+        axes.legend(handles, ["training", "validation", "kept epoch of each head"])
     figure.savefig(file, dpi=110)
 
 

@@ -73,12 +73,12 @@ def build_parts(config: Config, source: Source) -> Parts:
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, len(source.prepared.labels))
     if source.backbone is not None:
-        _compile(head, config, _STEPS_IN_ONE_CALL, _momentum(config, source.prepared))
+        compile_model(head, config, _STEPS_IN_ONE_CALL, _momentum(config, source.prepared))
         return Parts(head, head, source.backbone)
     backbone = build_backbone("none")
     trainer = build_trainer(config, backbone, head)
     # No average: batch normalisation keeps statistics of the weights as they are, not averaged.
-    _compile(trainer, config, 1, 0.0)
+    compile_model(trainer, config)
     return Parts(trainer, head, backbone)
 
 
@@ -88,9 +88,17 @@ def _momentum(config: Config, prepared: Prepared) -> float:
     return max(1 - 1 / (config.averaged_epochs * steps), 0.0) if config.averaged_epochs else 0.0
 
 
-def _compile(
-    model: keras.Model, config: Config, steps_per_execution: int, ema_momentum: float
+def compile_model(
+    model: keras.Model, config: Config, steps_per_execution: int = 1, ema_momentum: float = 0.0
 ) -> None:
+    """Give a model that returns logits its optimizer, loss and metric.
+
+    Args:
+        model: The model.
+        config: `learning_rate` and `label_smoothing` are used.
+        steps_per_execution: Steps in one call of TensorFlow.
+        ema_momentum: How much of the moving average of weights each step keeps; 0 for none.
+    """
     model.compile(
         optimizer=keras.optimizers.Adam(
             config.learning_rate, use_ema=ema_momentum > 0, ema_momentum=ema_momentum

@@ -18,6 +18,7 @@ ROOMS = [
     "fashion_keras.model",
     "fashion_keras.features",
     "fashion_keras.training",
+    "fashion_keras.ensemble",
     "fashion_keras.artifact",
     "fashion_keras.predict",
     "fashion_keras.evaluation",

@@ -12,7 +12,10 @@ from fashion_keras.report import draw_confusion, draw_learning_curves
 def history(epochs: int, loss: float) -> list[dict[str, float]]:
     """Return a history whose loss falls from a first value."""
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    return [{"epoch": epoch} | dict.fromkeys(names, loss / epoch) for epoch in range(1, epochs + 1)]
+    return [
+        {"head": 1, "epoch": epoch} | dict.fromkeys(names, loss / epoch)
+        for epoch in range(1, epochs + 1)
+    ]
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -21,14 +24,14 @@ def pixels(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-@pytest.mark.parametrize(
-    ("rows", "best"), [(history(3, 1.0), 3), (history(3, 2.0), 2), (history(4, 2.0), 3)]
-)
-def test_learning_curves_follow_the_history(
-    rows: list[dict[str, float]], best: int, tmp_path: Path
-) -> None:
-    draw_learning_curves(history(3, 2.0), 3, tmp_path / "first.png")
-    draw_learning_curves(rows, best, tmp_path / "second.png")
+def two_heads() -> list[dict[str, float]]:
+    return history(3, 2.0) + [{**row, "head": 2, "loss": 9.0} for row in history(3, 2.0)]
+
+
+@pytest.mark.parametrize("rows", [history(3, 1.0), history(4, 2.0), two_heads()])
+def test_learning_curves_follow_the_history(rows: list[dict[str, float]], tmp_path: Path) -> None:
+    draw_learning_curves(history(3, 2.0), tmp_path / "first.png")
+    draw_learning_curves(rows, tmp_path / "second.png")
     first, second = pixels(tmp_path / "first.png"), pixels(tmp_path / "second.png")
     assert first.shape == second.shape
     assert not np.array_equal(first, second)
@@ -36,12 +39,12 @@ def test_learning_curves_follow_the_history(
 
 def test_same_history_gives_the_same_picture(tmp_path: Path) -> None:
     for name in ("first.png", "second.png"):
-        draw_learning_curves(history(3, 2.0), 3, tmp_path / name)
+        draw_learning_curves(history(3, 2.0), tmp_path / name)
     np.testing.assert_array_equal(pixels(tmp_path / "first.png"), pixels(tmp_path / "second.png"))
 
 
 def test_learning_curves_of_one_epoch(tmp_path: Path) -> None:
-    draw_learning_curves(history(1, 2.0), 1, tmp_path / "curves.png")
+    draw_learning_curves(history(1, 2.0), tmp_path / "curves.png")
     assert pixels(tmp_path / "curves.png").std() > 0
 
 

@@ -11,6 +11,7 @@ both are extrapolated to the default search on all photos. Writes
 
 import dataclasses
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -22,6 +23,7 @@ import keras_tuner
 
 from fashion_keras import command
 from fashion_keras.config import Config
+from fashion_keras.model import COPY_VARIABLE
 from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.training import EpochClock, open_source, training_batches
 from tests.benchmarks.slice import link_share
@@ -149,7 +151,8 @@ def main() -> None:
         )
         ours = our_search(base, tenth, folder / "ours")
         print("ours", ours, flush=True)
-        plain = plain_search(base, tenth, base.weights, folder / "plain")
+        copy = os.environ.get(COPY_VARIABLE) if base.weights == "imagenet" else None
+        plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
         print("plain", plain, flush=True)
         if ours["configurations"] != plain["configurations"]:
             raise RuntimeError("the two searches drew different configurations")

@@ -1,0 +1,72 @@
+"""Trains several heads over one backbone and makes one of them."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import keras
+
+from fashion_keras.config import Config, InputError
+from fashion_keras.model import average_heads
+from fashion_keras.training import (
+    Parts,
+    Source,
+    Trained,
+    compile_model,
+    train,
+    training_batches,
+)
+
+
+class Ensemble(NamedTuple):
+    """Several heads over one backbone that act as one.
+
+    Attributes:
+        backbone: The backbone.
+        head: Gives the mean of the logits of all heads.
+        history: One row an epoch of each head, with the head's number.
+        validation: `loss` (with smoothed labels) and `accuracy` of the whole on validation.
+    """
+
+    backbone: keras.Model
+    head: keras.Model
+    history: list[dict[str, float]]
+    validation: dict[str, float]
+
+
+def train_ensemble(config: Config, source: Source) -> Ensemble:
+    """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
+
+    Raises:
+        InputError: If several heads are wanted but the backbone is trained too, so that they
+            cannot share it; or if the loss of one is not a number.
+    """
+    if config.heads > 1 and source.backbone is None:
+        raise InputError("Without pretrained weights only one head can be trained: `--heads 1`.")
+    members = []
+    for number in range(config.heads):
+        member = train(dataclasses.replace(config, seed=config.seed + number), source)
+        _check_converged(member, config)
+        members.append(member)
+    parts = members[0].parts
+    if config.heads > 1:
+        head = average_heads([member.parts.head for member in members])
+        parts = Parts(head, head, parts.backbone)
+        compile_model(head, config)
+    _, validation = training_batches(config, source)
+    measured: Any = parts.model.evaluate(validation, return_dict=True, verbose="0")
+    history = [
+        {"head": number} | row
+        for number, member in enumerate(members, start=1)
+        for row in member.history
+    ]
+    return Ensemble(parts.backbone, parts.head, history, measured)
+
+
+def _check_converged(trained: Trained, config: Config) -> None:
+    best = trained.best
+    if not math.isfinite(best["val_loss"]):
+        raise InputError(
+            f"Training diverged: the loss is {best['val_loss']} after epoch {best['epoch']:.0f}. "
+            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
+        )

@@ -1,0 +1,62 @@
+"""Several heads that act as one."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from fashion_keras.config import Config, InputError
+from fashion_keras.ensemble import train_ensemble
+from fashion_keras.features import VectorStore
+from fashion_keras.model import average_heads, build_head
+from fashion_keras.training import Source, train
+
+CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=2, learning_rate=0.01, heads=2)
+
+
+@pytest.fixture
+def source(prepared, tiny_backbone, tmp_path):
+    return Source(prepared, tiny_backbone, VectorStore(prepared, CONFIG, tiny_backbone, tmp_path))
+
+
+def test_the_mean_of_heads_is_the_mean_of_their_logits():
+    heads = [build_head(Config(inner_size=4), 3) for _ in range(3)]
+    vectors = np.random.default_rng(1).normal(size=(5, 2048)).astype("float32")
+    expected = np.mean([head.predict_on_batch(vectors) for head in heads], axis=0)
+    whole = average_heads(heads).predict_on_batch(vectors)
+    np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_heads_differ_by_their_seeds_and_each_is_in_the_history(source):
+    ensemble = train_ensemble(CONFIG, source)
+    members = [train(dataclasses.replace(CONFIG, seed=seed), source) for seed in (1, 2)]
+    vectors = np.array(source.store.vectors("validation"))
+    outputs = [member.parts.head.predict_on_batch(vectors) for member in members]
+    whole = ensemble.head.predict_on_batch(vectors)
+    assert np.abs(outputs[0] - outputs[1]).max() > 1e-3
+    np.testing.assert_allclose(whole, np.mean(outputs, axis=0), rtol=1e-4, atol=1e-5)
+    assert [(row["head"], row["epoch"]) for row in ensemble.history] == [
+        (1, 1),
+        (1, 2),
+        (2, 1),
+        (2, 2),
+    ]
+
+
+def test_one_head_is_what_training_gives(source):
+    ensemble = train_ensemble(dataclasses.replace(CONFIG, heads=1), source)
+    best = train(CONFIG, source).best
+    assert ensemble.validation["accuracy"] == pytest.approx(best["val_accuracy"])
+    assert ensemble.validation["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_several_heads_need_a_backbone_that_they_share(prepared):
+    with pytest.raises(InputError, match="only one head can be trained: `--heads 1`"):
+        train_ensemble(CONFIG, Source(prepared, None, None))
+
+
+def test_an_average_has_the_layers_of_all_heads():
+    head = average_heads([build_head(Config(inner_size=4), 3) for _ in range(2)])
+    assert isinstance(head, keras.Model)
+    assert {layer.name for layer in head.layers} >= {"head_1", "head_2", "mean_logits"}
