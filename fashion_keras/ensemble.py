@@ -7,9 +7,8 @@ from typing import Any, NamedTuple
 import keras
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.model import average_heads
+from fashion_keras.model import average_heads, build_head
 from fashion_keras.training import (
-    Parts,
     Source,
     Trained,
     compile_model,
@@ -48,19 +47,38 @@ def train_ensemble(config: Config, source: Source) -> Ensemble:
         member = train(dataclasses.replace(config, seed=config.seed + number), source)
         _check_converged(member, config)
         members.append(member)
-    parts = members[0].parts
-    if config.heads > 1:
-        head = average_heads([member.parts.head for member in members])
-        parts = Parts(head, head, parts.backbone)
-        compile_model(head, config)
-    _, validation = training_batches(config, source)
-    measured: Any = parts.model.evaluate(validation, return_dict=True, verbose="0")
+    head = _joined(members, config, len(source.prepared.labels))
     history = [
         {"head": number} | row
         for number, member in enumerate(members, start=1)
         for row in member.history
     ]
-    return Ensemble(parts.backbone, parts.head, history, measured)
+    backbone = members[0].parts.backbone
+    if source.backbone is None:
+        return Ensemble(backbone, head, history, _metrics(members[0].best))
+    return Ensemble(backbone, head, history, _measure(head, config, source))
+
+
+def _joined(members: list[Trained], config: Config, classes: int) -> keras.Model:
+    """Return one head with the weights of all, without the optimizers they were trained with."""
+    heads = []
+    for member in members:
+        heads.append(build_head(config, classes))
+        heads[-1].set_weights(member.parts.head.get_weights())
+    return average_heads(heads) if len(heads) > 1 else heads[0]
+
+
+def _metrics(best: dict[str, float]) -> dict[str, float]:
+    return {"loss": best["val_loss"], "accuracy": best["val_accuracy"]}
+
+
+def _measure(head: keras.Model, config: Config, source: Source) -> dict[str, float]:
+    """Return loss and accuracy of a head on the vectors of validation."""
+    probe = keras.Model(head.inputs, head.outputs)  # `head` itself is saved: no optimizer for it.
+    compile_model(probe, config)
+    _, validation = training_batches(config, source)
+    measured: Any = probe.evaluate(validation, return_dict=True, verbose="0")
+    return {name: measured[name] for name in ("loss", "accuracy")}
 
 
 def _check_converged(trained: Trained, config: Config) -> None:

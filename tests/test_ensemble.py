@@ -1,11 +1,15 @@
 """Several heads that act as one."""
 
 import dataclasses
+import io
+import zipfile
 
+import h5py
 import keras
 import numpy as np
 import pytest
 
+from fashion_keras.artifact import save_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import train_ensemble
 from fashion_keras.features import VectorStore
@@ -60,3 +64,16 @@ def test_an_average_has_the_layers_of_all_heads():
     head = average_heads([build_head(Config(inner_size=4), 3) for _ in range(2)])
     assert isinstance(head, keras.Model)
     assert {layer.name for layer in head.layers} >= {"head_1", "head_2", "mean_logits"}
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_no_optimizer_gets_into_the_saved_file(heads, source, tmp_path):
+    ensemble = train_ensemble(dataclasses.replace(CONFIG, heads=heads), source)
+    labels = source.prepared.labels
+    save_classifier(ensemble.backbone, ensemble.head, labels, 71, tmp_path / "our.keras")
+    with zipfile.ZipFile(tmp_path / "our.keras") as archive:
+        with h5py.File(io.BytesIO(archive.read("model.weights.h5"))) as weights:
+            stored: list[str] = []
+            weights.visit(stored.append)
+    assert stored
+    assert not [name for name in stored if "optimizer" in name and "vars/" in name]
