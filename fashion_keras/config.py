@@ -55,7 +55,11 @@ class Config:
         5.0, "the head's weights are averaged over about so many last epochs; 0 for none", 0.0, 1e4
     )
     heads: int = _knob(
-        5, "heads that are trained with different seeds and averaged at the end", 1, 1000
+        5,
+        "heads that are trained with different seeds and averaged in the end; one if the backbone "
+        "is trained too",
+        1,
+        1000,
     )
     epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
     patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)

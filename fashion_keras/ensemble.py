@@ -36,14 +36,17 @@ class Ensemble(NamedTuple):
 def train_ensemble(config: Config, source: Source) -> Ensemble:
     """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
 
+    Without a frozen backbone to share there is one head, trained together with its backbone.
+
     Raises:
-        InputError: If several heads are wanted but the backbone is trained too, so that they
-            cannot share it; or if the loss of one is not a number.
+        InputError: If the loss of a head is not a number.
     """
-    if config.heads > 1 and source.backbone is None:
-        raise InputError("Without pretrained weights only one head can be trained: `--heads 1`.")
+    count = config.heads
+    if source.backbone is None:
+        print("the backbone is trained too, so there is one head")
+        count = 1
     members = []
-    for number in range(config.heads):
+    for number in range(count):
         member = train(dataclasses.replace(config, seed=config.seed + number), source)
         _check_converged(member, config)
         members.append(member)

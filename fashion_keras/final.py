@@ -54,7 +54,7 @@ def final(config: Config, results: Path, cache: Path) -> Path:
     print(f"everything will be in {results}", flush=True)
     with command.all_together(results, FILES) as work:
         trained = train_ensemble(config, open_source(config, prepared, cache))
-        print(_outcome(trained, config), flush=True)
+        print(_outcome(trained), flush=True)
         file = work / MODEL_FILE
         labels = prepared.labels
         save_classifier(trained.backbone, trained.head, labels, config.image_size, file)
@@ -64,9 +64,10 @@ def final(config: Config, results: Path, cache: Path) -> Path:
     return file
 
 
-def _outcome(trained: Ensemble, config: Config) -> str:
+def _outcome(trained: Ensemble) -> str:
     return (
-        f"trained {config.heads} heads, {len(trained.history)} epochs in all: validation accuracy "
+        f"trained {trained.history[-1]['head']} heads, {len(trained.history)} epochs in all: "
+        "validation accuracy "
         f"{trained.validation['accuracy']:.4f}, loss {trained.validation['loss']:.4f}"
     )
 

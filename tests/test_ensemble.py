@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.artifact import save_classifier
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import Config
 from fashion_keras.ensemble import train_ensemble
 from fashion_keras.features import VectorStore
 from fashion_keras.model import average_heads, build_head
@@ -55,9 +55,18 @@ def test_one_head_is_what_training_gives(source):
     assert ensemble.validation["loss"] == pytest.approx(best["val_loss"], rel=1e-5)
 
 
-def test_several_heads_need_a_backbone_that_they_share(prepared):
-    with pytest.raises(InputError, match="only one head can be trained: `--heads 1`"):
-        train_ensemble(CONFIG, Source(prepared, None, None))
+def test_a_backbone_that_is_trained_too_has_one_head(prepared, tiny_backbone, monkeypatch, capsys):
+    tiny_backbone.trainable = True
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    before = [weight.copy() for weight in tiny_backbone.get_weights()]
+    config = dataclasses.replace(CONFIG, weights="none")
+    ensemble = train_ensemble(config, Source(prepared, None, None))
+    assert {row["head"] for row in ensemble.history} == {1}
+    assert "so there is one head" in capsys.readouterr().out
+    assert ensemble.backbone is tiny_backbone
+    assert any(
+        (old != new).any() for old, new in zip(before, tiny_backbone.get_weights(), strict=True)
+    )
 
 
 def test_an_average_has_the_layers_of_all_heads():

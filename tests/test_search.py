@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 
+import keras
 import pytest
 
 from fashion_keras import command
@@ -85,3 +86,21 @@ def test_errors_end_the_command_with_one_line(tmp_path, capsys):
         command.run(lambda: search.main(["--data", "nowhere", "--results", str(tmp_path)]))
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: No folder nowhere.")
+
+
+def test_without_pretrained_weights_each_trial_trains_its_own_backbone(
+    tmp_path, sample_folder, tiny_backbone, monkeypatch
+):
+    def build(weights):
+        backbone = keras.models.clone_model(tiny_backbone)
+        backbone.trainable = True
+        return backbone
+
+    monkeypatch.setattr("fashion_keras.training.build_backbone", build)
+    monkeypatch.setattr(compare, "SEEDS", 2)
+    monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0,)})
+    monkeypatch.setattr(search, "CURVES", compare.CURVES)
+    config = dataclasses.replace(CONFIG, data=str(sample_folder), weights="none")
+    winner = search.search(config, 1, 2, tmp_path / "results", tmp_path / "cache")
+    assert winner.weights == "none"
+    assert not list((tmp_path / "cache").glob("vectors*"))
