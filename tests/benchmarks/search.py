@@ -27,7 +27,7 @@ from fashion_keras.model import COPY_VARIABLE
 from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.training import EpochClock, open_source, training_batches
 from tests.benchmarks.slice import link_share
-from tuning.hyperband import open_hyperband
+from tuning.hyperband import Plan, open_hyperband
 from tuning.hypermodel import FashionHyperModel
 from tuning.space import sample_config
 
@@ -134,6 +134,24 @@ def whole_search_seconds(outcome: dict, photos: float, trials: int, epochs: int)
     return photos * grows + trials * outcome["seconds_more_a_trial"]
 
 
+def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]:
+    """Run both on a tenth; return their outcomes, the default plan and the number of photos."""
+    copy = os.environ.get(COPY_VARIABLE) if base.weights == "imagenet" else None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        photos = link_share(whole, folder / "tenth", ("train", "validation"), STEP)
+        tenth = prepare(str(photos), folder)
+        ours = our_search(base, tenth, folder / "ours")
+        print("ours", ours, flush=True)
+        plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
+        print("plain", plain, flush=True)
+        source = open_source(base, tenth, folder / "ours")
+        plan = open_hyperband(FashionHyperModel(base, source), folder / "plan", 30, 3, 1).plan
+    if ours["configurations"] != plain["configurations"]:
+        raise RuntimeError("the two searches drew different configurations")
+    return ours, plain, plan, len(tenth.split("train"))
+
+
 def main() -> None:
     """Run both and compare."""
     start = time.monotonic()
@@ -144,41 +162,19 @@ def main() -> None:
     given = options.parse_args()
     base = dataclasses.replace(command.chosen(given, base), epochs=EPOCHS)
     whole = prepare(base.data, given.cache)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        tenth = prepare(
-            str(link_share(whole, folder / "tenth", ("train", "validation"), STEP)), folder
-        )
-        ours = our_search(base, tenth, folder / "ours")
-        print("ours", ours, flush=True)
-        copy = os.environ.get(COPY_VARIABLE) if base.weights == "imagenet" else None
-        plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
-        print("plain", plain, flush=True)
-        if ours["configurations"] != plain["configurations"]:
-            raise RuntimeError("the two searches drew different configurations")
-        source = open_source(base, tenth, folder / "ours")
-        plan = open_hyperband(FashionHyperModel(base, source), folder / "plan", 30, 3, 1).plan
-    photos = len(whole.split("train")) / len(tenth.split("train"))
+    ours, plain, plan, photos = both_searches(base, whole)
+    every = len(whole.split("train"))
     seconds = {
-        name: round(whole_search_seconds(outcome, photos, plan.trials, plan.epochs))
+        name: round(whole_search_seconds(outcome, every / photos, plan.trials, plan.epochs))
         for name, outcome in (("plain", plain), ("ours", ours))
     }
+    measured_ratio = plain["seconds"] / (ours["seconds"] + ours["seconds_for_vectors"])
     result = {
         "ratio": round(seconds["plain"] / seconds["ours"], 1),
-        "ratio_of_the_measured_part": round(
-            plain["seconds"] / (ours["seconds"] + ours["seconds_for_vectors"]), 2
-        ),
+        "ratio_of_the_measured_part": round(measured_ratio, 2),
         "whole_search_seconds": seconds,
-        "whole_search": {
-            "trials": plan.trials,
-            "epochs": plan.epochs,
-            "photos": len(whole.split("train")),
-        },
-        "measured": {
-            "trials": CONFIGURATIONS,
-            "epochs_each": EPOCHS,
-            "photos": len(tenth.split("train")),
-        },
+        "whole_search": {"trials": plan.trials, "epochs": plan.epochs, "photos": every},
+        "measured": {"trials": CONFIGURATIONS, "epochs_each": EPOCHS, "photos": photos},
         "plain": plain,
         "ours": ours,
         "run": command.provenance(start),
