@@ -1,0 +1,156 @@
+"""Choices of the head, on vectors of the training photos."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fashion_keras.config import Config
+from fashion_keras.data import class_numbers, feature_batches, one_hot
+from fashion_keras.model import average_heads, build_head
+from fashion_keras.prepare import prepare
+from fashion_keras.training import compile_model, open_material
+from tests.benchmarks.folds import Measure, cross_validate
+
+EPOCHS = 15  # No early stopping: every choice gets the same training.
+VIEWS = 4
+SILENT: Any = 0  # Keras declares text; the text "0" is loud.
+HEAD = {"inner_size": 167, "droprate": 0.317, "learning_rate": 0.00143}  # The search's winner.
+
+
+def train_heads(
+    config: Config, views: Sequence[np.ndarray], numbers: np.ndarray, weights: Any = None
+) -> keras.Model:
+    """Train `config.heads` heads on vectors and return their mean."""
+    classes = int(numbers.max()) + 1
+    steps = -(-len(numbers) // config.batch_size)
+    momentum = 1 - 1 / (config.averaged_epochs * steps) if config.averaged_epochs else 0.0
+    heads = []
+    for seed in range(config.seed, config.seed + config.heads):
+        keras.utils.set_random_seed(seed)
+        head = build_head(config, classes)
+        compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
+        batches = one_hot(feature_batches(views, numbers, config.batch_size, seed), classes)
+        if weights is not None:
+            batches = batches.map(lambda x, y: (x, y, keras.ops.sum(y * weights, axis=-1)))
+        # At the end of `fit` the averaged weights, if there are any, take the place of the others.
+        head.fit(batches, epochs=config.epochs, shuffle=False, verbose=SILENT)
+        heads.append(head)
+    return average_heads(heads) if len(heads) > 1 else heads[0]
+
+
+def softmax(logits: Any) -> np.ndarray:
+    """Return probabilities for logits."""
+    return np.asarray(keras.ops.softmax(logits))
+
+
+def measure(
+    config: Config,
+    views: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    seeds: int,
+    folds: int,
+    balanced: bool = False,
+) -> dict[str, list[float]]:
+    """Cross-validate heads on the first `config.views` augmented views."""
+
+    def predict(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+        used = [view[train] for view in views[: config.views + 1]]
+        counts = np.bincount(numbers[train])
+        weights = (counts.mean() / counts).astype("float32") if balanced else None
+        seeded = dataclasses.replace(config, seed=100 * seed)
+        head = train_heads(seeded, used, numbers[train], weights)
+        return softmax(head.predict_on_batch(views[0][rows]))
+
+    return cross_validate(numbers, seeds, folds, predict)
+
+
+def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[str, Measure]]:
+    """Yield one row a choice."""
+    prepared = prepare(base.data, cache, base.seed)
+    material = open_material(base, prepared, cache)
+    _, store = material.frozen()
+    numbers = class_numbers(prepared, "train")
+    views = [np.array(store.vectors("train", view)) for view in range(VIEWS + 1)]
+    config = dataclasses.replace(base, heads=1, epochs=EPOCHS, **HEAD)
+    choices: dict[str, dict[str, Any]] = {
+        "the search's winner, one head, K = 1": {},
+        "no augmented view (K = 0)": {"views": 0},
+        "K = 2": {"views": 2},
+        "K = 4": {"views": 4},
+        "no inner layer": {"inner_size": 0},
+        "the course's head (inner 100, droprate 0.2, rate 0.0005)": {
+            "inner_size": 100,
+            "droprate": 0.2,
+            "learning_rate": 0.0005,
+        },
+        "no label smoothing": {"label_smoothing": 0.0},
+        "no average of weights": {"averaged_epochs": 0.0},
+        "mean of three heads": {"heads": 3},
+    }
+    for name, knobs in choices.items():
+        changed = dataclasses.replace(config, **knobs)
+        yield name, functools.partial(measure, changed, views, numbers, seeds, folds)
+    balanced = functools.partial(measure, config, views, numbers, seeds, folds, balanced=True)
+    yield "class weights", balanced
+    yield from kept_epochs(config, views, numbers, seeds, folds)
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Notes after each epoch what it says about the photos that choose and those that score."""
+
+    def __init__(self, choosing: np.ndarray, scoring: np.ndarray) -> None:
+        super().__init__()
+        self._parts = (choosing, scoring)
+        self.found: list[list[np.ndarray]] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Predict both parts with the averaged weights (see `SwapEMAWeights`)."""
+        model: Any = self.model
+        self.found.append([softmax(model.predict_on_batch(part)) for part in self._parts])
+
+
+def kept_epochs(
+    config: Config, views: Sequence[np.ndarray], numbers: np.ndarray, seeds: int, folds: int
+) -> Iterator[tuple[str, Measure]]:
+    """Yield one row for each way to choose the epoch, a sixth of the photos choosing it."""
+
+    def best_loss(probabilities: np.ndarray, true: np.ndarray) -> float:
+        return float(-np.log(probabilities[np.arange(len(true)), true] + 1e-9).mean())
+
+    def worst_accuracy(probabilities: np.ndarray, true: np.ndarray) -> float:
+        return -float((probabilities.argmax(axis=1) == true).mean())
+
+    ways: dict[str, Any] = {
+        "a sixth of the photos held back; last of 15 epochs": None,
+        "a sixth held back to choose the epoch by loss (val_loss)": best_loss,
+        "a sixth held back to choose the epoch by accuracy (val_accuracy)": worst_accuracy,
+    }
+    for name, way in ways.items():
+
+        def predict(train: np.ndarray, rows: np.ndarray, seed: int, way: Any = way) -> np.ndarray:
+            order = np.random.default_rng(seed).permutation(train)
+            choosing, learning = order[: len(order) // 6], order[len(order) // 6 :]
+            watch = _Epochs(views[0][choosing], views[0][rows])
+            keras.utils.set_random_seed(100 * seed)
+            head = build_head(config, int(numbers.max()) + 1)
+            momentum = 1 - config.batch_size / (config.averaged_epochs * len(learning))
+            compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
+            used = [view[learning] for view in views[:2]]
+            batches = feature_batches(used, numbers[learning], config.batch_size, seed)
+            head.fit(
+                one_hot(batches, int(numbers.max()) + 1),
+                epochs=config.epochs,
+                shuffle=False,
+                verbose=SILENT,
+                callbacks=[keras.callbacks.SwapEMAWeights(swap_on_epoch=True), watch],
+            )
+            costs = [way(chosen, numbers[choosing]) if way else 0.0 for chosen, _ in watch.found]
+            kept = int(np.argmin(costs)) if way else -1
+            return watch.found[kept][1]
+
+        yield name, functools.partial(cross_validate, numbers, seeds, folds, predict)

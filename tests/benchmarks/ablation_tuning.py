@@ -1,0 +1,129 @@
+"""Choices of fine-tuning, from maps of the training photos."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from fashion_keras.config import Config
+from fashion_keras.data import class_numbers, feature_batches, one_hot
+from fashion_keras.fine_tuning import build_fine_tuner, compile_fine_tuner
+from fashion_keras.prepare import prepare
+from fashion_keras.training import Material, open_material
+from tests.benchmarks.ablation_heads import EPOCHS, HEAD, SILENT, softmax, train_heads
+from tests.benchmarks.folds import Measure, cross_validate
+
+# Choices that the product does not offer are made by `_extra` below.
+CHOICES: dict[str, dict[str, Any]] = {
+    "from block 13, K = 1, six passes, rate 0.0003": {},
+    "not at all (heads on frozen vectors)": {"fine_tuning_epochs": 0},
+    "from block 14": {"cut": "block14"},
+    "from block 11": {"cut": "block11"},
+    "rate 0.0001": {"fine_tuning_rate": 0.0001},
+    "rate 0.001": {"fine_tuning_rate": 0.001},
+    "K = 0": {"fine_tuning_views": 0},
+    "K = 3": {"fine_tuning_views": 3},
+    "twelve passes": {"fine_tuning_epochs": 12},
+    "no label smoothing": {"label_smoothing": 0.0},
+    "no inner layer in the head": {"inner_size": 0},
+    "one head instead of three": {"heads": 1},
+    "average of weights over the last two passes": {"extra": "average"},
+    "weight decay 0.05": {"extra": "decay"},
+    "mixup 0.2 of maps": {"extra": "mixup"},
+}
+
+
+def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[str, Measure]]:
+    """Yield one row a choice."""
+    config = dataclasses.replace(
+        base,
+        cut="block13",
+        heads=3,
+        epochs=EPOCHS,
+        fine_tuning_views=1,
+        fine_tuning_epochs=6,
+        fine_tuning_rate=0.0003,
+        **HEAD,
+    )
+    prepared = prepare(base.data, cache, base.seed)
+    material = open_material(config, prepared, cache)
+    numbers = class_numbers(prepared, "train")
+    for name, knobs in CHOICES.items():
+        extra = knobs.get("extra", "")
+        known = {knob: value for knob, value in knobs.items() if knob != "extra"}
+        changed = dataclasses.replace(config, **known)
+        yield name, functools.partial(measure, changed, material, numbers, seeds, folds, extra)
+
+
+def measure(
+    config: Config, material: Material, numbers: np.ndarray, seeds: int, folds: int, extra: str
+) -> dict[str, list[float]]:
+    """Cross-validate head and fine-tuning; each fold begins with the same backbone."""
+    backbone, store = material.frozen()
+    original = backbone.get_weights()
+    maps = [store.maps("train", view, config.cut) for view in range(config.fine_tuning_views + 1)]
+    vectors = [np.array(store.vectors("train", view)) for view in range(2)]  # Of the heads.
+
+    def predict(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+        seeded = dataclasses.replace(config, seed=100 * seed)
+        backbone.set_weights(original)
+        head = train_heads(seeded, [view[train] for view in vectors], numbers[train])
+        if not config.fine_tuning_epochs:
+            return softmax(head.predict_on_batch(vectors[0][rows]))
+        views = [view[train] for view in maps]
+        trainer = _tuned(seeded, material, head, views, numbers[train], extra)
+        held_out = feature_batches([maps[0][rows]], numbers[rows], 64)
+        classes = int(numbers.max()) + 1
+        return softmax(trainer.predict(one_hot(held_out, classes), verbose=SILENT))
+
+    found = cross_validate(numbers, seeds, folds, predict)
+    backbone.set_weights(original)
+    return found
+
+
+def _tuned(
+    config: Config,
+    material: Material,
+    head: keras.Model,
+    views: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    extra: str,
+) -> keras.Model:
+    """Fine-tune on maps and return the model from maps to logits."""
+    trainer = build_fine_tuner(config, material, head)
+    steps = -(-len(numbers) // config.batch_size)
+    compile_fine_tuner(trainer, config, steps)
+    classes = int(numbers.max()) + 1
+    batches = one_hot(feature_batches(views, numbers, config.batch_size, config.seed), classes)
+    batches = _extra(extra, trainer, batches, steps)
+    trainer.fit(batches, epochs=config.fine_tuning_epochs, shuffle=False, verbose=SILENT)
+    return trainer
+
+
+def _extra(extra: str, trainer: keras.Model, batches: Any, steps: int) -> Any:
+    """Change optimizer or batches in a way that the product does not offer."""
+    changes = {"average": {"use_ema": True, "ema_momentum": 1 - 1 / (2 * steps)}}
+    changes["decay"] = {"weight_decay": 0.05}
+    if extra in changes:
+        optimizer: Any = trainer.optimizer
+        changed = type(optimizer).from_config(optimizer.get_config() | changes[extra])
+        changed.build(trainer.trainable_variables)
+        trainer.compile(changed, trainer.loss, metrics=["accuracy"])
+    if extra != "mixup":
+        return batches
+    draws = np.random.default_rng(1).beta(0.2, 0.2, size=4096).astype("float32")
+
+    def mixed(maps: Any, labels: Any) -> tuple[Any, Any]:
+        shape: Any = keras.ops.shape(maps)
+        picked: Any = keras.random.randint((shape[0],), 0, len(draws))
+        share: Any = keras.ops.take(keras.ops.convert_to_tensor(draws), picked)
+        wide: Any = keras.ops.reshape(share, (-1, 1, 1, 1))
+        flat: Any = keras.ops.reshape(share, (-1, 1))
+        others: Any = (maps[::-1], labels[::-1])  # The photos come in random order already.
+        return maps * wide + others[0] * (1 - wide), labels * flat + others[1] * (1 - flat)
+
+    return batches.map(mixed)
