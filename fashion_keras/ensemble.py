@@ -9,7 +9,7 @@ import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import average_heads, build_head
 from fashion_keras.training import (
-    Source,
+    Material,
     Trained,
     compile_model,
     train,
@@ -23,17 +23,17 @@ class Ensemble(NamedTuple):
     Attributes:
         backbone: The backbone.
         head: Gives the mean of the logits of all heads.
-        history: One row an epoch of each head, with the head's number.
+        history: One row an epoch with its stage: `head 1`, `head 2`, ..., `fine-tuning`.
         validation: `loss` (with smoothed labels) and `accuracy` of the whole on validation.
     """
 
     backbone: keras.Model
     head: keras.Model
-    history: list[dict[str, float]]
+    history: list[dict[str, Any]]
     validation: dict[str, float]
 
 
-def train_ensemble(config: Config, source: Source) -> Ensemble:
+def train_ensemble(config: Config, material: Material) -> Ensemble:
     """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
 
     Without a frozen backbone to share there is one head, trained together with its backbone.
@@ -42,24 +42,24 @@ def train_ensemble(config: Config, source: Source) -> Ensemble:
         InputError: If the loss of a head is not a number.
     """
     count = config.heads
-    if source.backbone is None:
+    if material.backbone is None:
         print("the backbone is trained too, so there is one head")
         count = 1
     members = []
     for number in range(count):
-        member = train(dataclasses.replace(config, seed=config.seed + number), source)
+        member = train(dataclasses.replace(config, seed=config.seed + number), material)
         _check_converged(member, config)
         members.append(member)
-    head = _joined(members, config, len(source.prepared.labels))
+    head = _joined(members, config, len(material.prepared.labels))
     history = [
-        {"head": number} | row
+        {"stage": f"head {number}"} | row
         for number, member in enumerate(members, start=1)
         for row in member.history
     ]
     backbone = members[0].parts.backbone
-    if source.backbone is None:
+    if material.backbone is None:
         return Ensemble(backbone, head, history, _metrics(members[0].best))
-    return Ensemble(backbone, head, history, _measure(head, config, source))
+    return Ensemble(backbone, head, history, _measure(head, config, material))
 
 
 def _joined(members: list[Trained], config: Config, classes: int) -> keras.Model:
@@ -75,11 +75,11 @@ def _metrics(best: dict[str, float]) -> dict[str, float]:
     return {"loss": best["val_loss"], "accuracy": best["val_accuracy"]}
 
 
-def _measure(head: keras.Model, config: Config, source: Source) -> dict[str, float]:
+def _measure(head: keras.Model, config: Config, material: Material) -> dict[str, float]:
     """Return loss and accuracy of a head on the vectors of validation."""
     probe = keras.Model(head.inputs, head.outputs)  # `head` itself is saved: no optimizer for it.
     compile_model(probe, config)
-    _, validation = training_batches(config, source)
+    _, validation = training_batches(config, material)
     measured: Any = probe.evaluate(validation, return_dict=True, verbose="0")
     return {name: measured[name] for name in ("loss", "accuracy")}
 

@@ -1,35 +1,41 @@
-"""Photos become vectors through the frozen backbone, once; they are kept on disk."""
+"""Photos become vectors or maps through the frozen backbone, once; they are kept on disk."""
 
 import collections
+import contextlib
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import keras
 import numpy as np
 
+from fashion_keras.backbone import blocks
 from fashion_keras.command import progress
-from fashion_keras.config import Config
+from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
-from fashion_keras.model import VECTOR_SIZE, build_augmentation, build_vector_model
+from fashion_keras.model import build_augmentation, build_feature_model
 from fashion_keras.prepare import Prepared
 
-_LAYOUT = 1  # Raise it when vectors made by older versions must not be used any more.
+_LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
+# Half precision halves the maps on disk; their values are of the order of 1, far from its limits.
+_TYPES = {"vectors": "<f4", "maps": "<f2"}
 
 
-class VectorStore:
-    """The vectors of one data set through one backbone, computed at first need.
+class FeatureStore:
+    """The vectors and maps of one data set through one backbone, computed at first need.
 
     Args:
         prepared: The data set.
-        config: `image_size`, `rotation`, `zoom`, `batch_size` and `seed` decide the vectors.
-        backbone: See `model.build_backbone`.
-        cache: Folder in which vectors are kept.
+        config: `image_size`, `batch_size`, `seed` and the augmentation decide the features.
+        backbone: See `backbone.build_backbone`; its weights must not change before all is computed.
+        cache: Folder in which features are kept.
     """
 
     def __init__(
@@ -37,14 +43,14 @@ class VectorStore:
     ) -> None:
         self._prepared = prepared
         self._config = config
-        self._model = build_vector_model(backbone)
+        self._backbone = backbone
         self._weights_digest = _weights_digest(backbone)
         self._folder = cache / f"vectors-{_LAYOUT}"
 
     def vectors(self, split: str, view: int = 0) -> np.ndarray:
         """Return one view of all photos of a split as vectors.
 
-        The file is written under another name and renamed when it is whole; so a view that was
+        A file is written under another name and renamed when it is whole; so a view that was
         interrupted is made again, and a finished one never.
 
         Args:
@@ -54,12 +60,64 @@ class VectorStore:
         Returns:
             `(photos, 2048)` float32, mapped from disk, in the order of `Prepared.split`.
         """
-        file = self._folder / f"{self.key(split, view)}.npy"
+        file = self._file(split, view)
         if not file.exists():
-            self._compute(split, view, file)
+            self._compute(split, view, None, {"vectors": file})
         return np.load(file, mmap_mode="r")
 
-    def key(self, split: str, view: int = 0) -> str:
+    def maps(self, split: str, view: int, cut: str) -> np.ndarray:
+        """Return one view of all photos of a split as maps; its vectors are kept on the way.
+
+        Args:
+            split: See `vectors`.
+            view: See `vectors`.
+            cut: Name of the block of the backbone whose input is kept.
+
+        Returns:
+            `(photos, rows, columns, channels)` float16, mapped from disk.
+        """
+        file = self._file(split, view, cut)
+        if not file.exists():
+            files = {"maps": file}
+            if self.missing(split, view):
+                files["vectors"] = self._file(split, view)
+            self._compute(split, view, cut, files)
+        return np.load(file, mmap_mode="r")
+
+    def make_maps(self, views: int, cut: str) -> None:
+        """Make the maps of validation and of views 0 to `views` of training, and their vectors.
+
+        Raises:
+            InputError: If the disk has no room for them.
+        """
+        wanted = [("train", view) for view in range(views + 1)] + [("validation", 0)]
+        wanted = [(split, view) for split, view in wanted if self.missing(split, view, cut)]
+        size = self._config.image_size
+        lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[cut])
+        shape = lower.compute_output_shape((1, size, size, 3))
+        photos = sum(len(self._prepared.split(split)) for split, _ in wanted)
+        needed = photos * math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
+        self._folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._folder).free
+        if needed > free:
+            raise InputError(
+                f"Fine-tuning keeps {needed / 1e9:.1f} GB of maps in {self._folder}, where "
+                f"{free / 1e9:.1f} GB are free. Give another `--cache`, or fewer "
+                "`--fine-tuning-views`."
+            )
+        if wanted:
+            print(f"maps for fine-tuning take {needed / 1e9:.1f} GB in {self._folder}", flush=True)
+        for split, view in wanted:
+            self.maps(split, view, cut)
+
+    def missing(self, split: str, view: int, cut: str | None = None) -> bool:
+        """Tell whether this view still has to be computed."""
+        return not self._file(split, view, cut).exists()
+
+    def _file(self, split: str, view: int, cut: str | None = None) -> Path:
+        return self._folder / f"{self.key(split, view, cut)}.npy"
+
+    def key(self, split: str, view: int = 0, cut: str | None = None) -> str:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
         config = self._config
         facts = {
@@ -73,39 +131,65 @@ class VectorStore:
         }
         if view:
             facts["augmentation"] = [config.rotation, config.zoom, config.seed]
+        if cut:
+            facts["maps"] = [cut, _TYPES["maps"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
-    def _compute(self, split: str, view: int, file: Path) -> None:
+    def _compute(self, split: str, view: int, cut: str | None, files: dict[str, Path]) -> None:
+        """Write vectors or maps, or both, of all photos to their files."""
+        if _weights_digest(self._backbone) != self._weights_digest:
+            raise RuntimeError("The backbone was trained on; its features would be kept as others.")
         numbers = class_numbers(self._prepared, split)
-        label = f"{split} vectors at {self._config.image_size} px, view {view}"
+        kind = "maps" if cut else "vectors"
+        label = f"{split} {kind} at {self._config.image_size} px, view {view}"
         seen: list[np.ndarray] = []
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with unfinished.open("wb") as target:
-                shape = (len(numbers), VECTOR_SIZE)
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(target, header)
-                batches = self._batches(split, view)
-                for vectors, true in progress(batches, len(numbers), label, _batch_length):
-                    target.write(vectors.astype("<f4").tobytes())
-                    seen.append(true)
-                target.flush()
-                os.fsync(target.fileno())
+        with contextlib.ExitStack() as stack:
+            targets = {name: stack.enter_context(_whole_file(file)) for name, file in files.items()}
+            batches = self._batches(split, view, cut)
+            for features, true in progress(batches, len(numbers), label, _batch_length):
+                for name, target in targets.items():
+                    _append(target, features[name].astype(_TYPES[name]), len(numbers))
+                seen.append(true)
             if not np.array_equal(np.concatenate(seen), numbers):
                 raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
-            os.replace(unfinished, file)
-        finally:
-            unfinished.unlink(missing_ok=True)
 
-    def _batches(self, split: str, view: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the vectors and the class numbers of each batch of photos."""
+    def _batches(
+        self, split: str, view: int, cut: str | None
+    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Yield vectors (and maps) and the class numbers of each batch of photos."""
         config = self._config
+        model = build_feature_model(self._backbone, cut)
         batches = load_split(self._prepared, split, config.image_size, config.batch_size)
         if view:
             batches = _augmented(batches, build_augmentation(config, config.seed + 1000 * view))
         for pixels, numbers in batches:
-            yield self._model.predict_on_batch(pixels), np.asarray(numbers)
+            yield model.predict_on_batch(pixels), np.asarray(numbers)
+
+
+@contextlib.contextmanager
+def _whole_file(file: Path) -> Iterator[BinaryIO]:
+    """Yield a new file under another name that takes its place if nothing fails."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as target:
+            yield target
+            target.flush()
+            os.fsync(target.fileno())
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _append(target: BinaryIO, rows: np.ndarray, count: int) -> None:
+    """Append rows to an array file that will hold `count` of them."""
+    if not np.isfinite(rows).all():
+        raise RuntimeError(f"The backbone gives numbers that {rows.dtype} cannot hold.")
+    if target.tell() == 0:
+        shape = (count, *rows.shape[1:])
+        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(target, header)
+    target.write(rows.tobytes())
 
 
 def _augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tuple[Any, Any]]:
@@ -121,8 +205,8 @@ def _augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tu
             yield ready.result(), numbers
 
 
-def _batch_length(batch: tuple[np.ndarray, np.ndarray]) -> int:
-    return len(batch[0])
+def _batch_length(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> int:
+    return len(batch[1])
 
 
 def _photos_digest(prepared: Prepared, split: str) -> str:

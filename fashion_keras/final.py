@@ -1,35 +1,34 @@
 """Trains the best configuration, tests it once, saves one file: `python -m fashion_keras.final`."""
 
-import csv
+import argparse
 import json
 import time
 from pathlib import Path
 
-import numpy as np
-
 from fashion_keras import command, report
-from fashion_keras.artifact import Classifier, load_classifier, save_classifier
+from fashion_keras.artifact import save_classifier
+from fashion_keras.backbone import check_weights
+from fashion_keras.budget import Plan, plan
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
-from fashion_keras.evaluation import confusion, photo_rows, scores
-from fashion_keras.model import check_weights
-from fashion_keras.predict import predict
-from fashion_keras.prepare import Prepared, PreparedPhoto, prepare, summary
-from fashion_keras.training import open_source, write_history
+from fashion_keras.evaluate import FILES as TEST_FILES
+from fashion_keras.evaluate import Labelled, evaluate, headline, write_metrics
+from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut, fine_tune
+from fashion_keras.prepare import Prepared, prepare, summary
+from fashion_keras.training import Material, open_material, write_history
 
 MODEL_FILE = "fashion.keras"
 FILES = (
     MODEL_FILE,
     "config.json",
     "history.csv",
-    "predictions.csv",
     "learning_curves.png",
-    "confusion.png",
-    "metrics.json",
+    *TEST_FILES,
+    "training.json",
 )
 
 
-def final(config: Config, results: Path, cache: Path) -> Path:
+def final(config: Config, results: Path, cache: Path, budget: float | None = None) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
 
     All files of a run take their places together at its end: until then those of an earlier run
@@ -37,101 +36,111 @@ def final(config: Config, results: Path, cache: Path) -> Path:
 
     Args:
         config: All knobs.
-        results: Folder for the `.keras` file, `config.json`, `history.csv`, `metrics.json`,
-            `predictions.csv`, `learning_curves.png` and `confusion.png`.
-        cache: Folder for downloads, prepared photos and vectors.
+        results: Folder for the `.keras` file, `config.json`, `history.csv`, `training.json`,
+            `learning_curves.png`, and the files of `evaluate`.
+        cache: Folder for downloads, prepared photos, vectors, maps and the state of fine-tuning.
+        budget: Minutes in which all should be done; None for as long as it takes.
 
     Returns:
         Path of the saved `.keras` file.
 
     Raises:
-        InputError: If photos or weights cannot be had or used, or training diverges.
+        InputError: If photos or weights cannot be had or used, the budget is too small, or
+            training diverges.
     """
     start = time.monotonic()
     check_weights(config.weights)
+    check_cut(config)
+    if budget is not None and config.weights == "none":
+        raise InputError("`--budget` plans fine-tuning; with `--weights none` use `--epochs`.")
     prepared = prepare(config.data, cache, config.seed)
     print(summary(prepared))
+    material = open_material(config, prepared, cache)
+    planned = None
+    if budget is not None:
+        config, planned = plan(config, material, budget, start, cache)
+        _show_plan(planned)
     print(f"everything will be in {results}", flush=True)
     with command.all_together(results, FILES) as work:
-        trained = train_ensemble(config, open_source(config, prepared, cache))
-        print(_outcome(trained), flush=True)
+        trained = _train(config, material, cache)
         file = work / MODEL_FILE
-        labels = prepared.labels
-        save_classifier(trained.backbone, trained.head, labels, config.image_size, file)
-        _write_outcome(work, config, trained, _test(file, prepared, work), start)
+        save_classifier(trained.backbone, trained.head, prepared.labels, config.image_size, file)
+        _test(file, prepared, work, start)
+        _write_outcome(work, config, trained, planned, start)
     file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
 
 
-def _outcome(trained: Ensemble) -> str:
-    return (
-        f"trained {trained.history[-1]['head']} heads, {len(trained.history)} epochs in all: "
-        "validation accuracy "
-        f"{trained.validation['accuracy']:.4f}, loss {trained.validation['loss']:.4f}"
-    )
+def _show_plan(planned: Plan) -> None:
+    print(f"the run should take {planned.expected_minutes:g} minutes", flush=True)
+    for line in planned.left_out or ["nothing"]:
+        print(f"left out for the budget: {line}", flush=True)
 
 
-def _test(file: Path, prepared: Prepared, results: Path) -> dict | None:
-    """Score the saved file, loaded anew, on the test split, every photo of it, once."""
-    photos = prepared.split("test")
+def _train(config: Config, material: Material, cache: Path) -> Ensemble:
+    """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
+    if material.store is None or config.fine_tuning_epochs == 0:
+        print("no fine-tuning: the backbone " + ("stays frozen" if material.store else "is new"))
+        trained = train_ensemble(config, material)
+        print(_outcome("heads", trained), flush=True)
+        return trained
+    cut = chosen_cut(config)
+    print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
+    if cut != PIXELS:  # Now, because they give the vectors for the heads, too.
+        material.store.make_maps(config.fine_tuning_views, cut)
+    trained = train_ensemble(config, material)
+    print(_outcome("heads", trained), flush=True)
+    trained = fine_tune(config, material, trained, cache)
+    print(_outcome("fine-tuning", trained), flush=True)
+    return trained
+
+
+def _outcome(stage: str, trained: Ensemble) -> str:
+    accuracy, loss = trained.validation["accuracy"], trained.validation["loss"]
+    return f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}"
+
+
+def _test(file: Path, prepared: Prepared, results: Path, start: float) -> None:
+    """Score the saved file on the test split, every photo of it, once."""
+    photos = [
+        Labelled(prepared.folder / photo.prepared, photo.file, photo.label)
+        for photo in prepared.split("test")
+    ]
     if not photos:
         print("the data has no test split: no test score")
-        return None
-    classifier = load_classifier(file)
-    probabilities = _probabilities(classifier, prepared, photos)
-    true = np.array([classifier.labels.index(photo.label) for photo in photos])
-    metrics = scores(true, probabilities, classifier.labels)
-    rows = photo_rows(
-        [photo.file for photo in photos],
-        [photo.label for photo in photos],
-        probabilities,
-        classifier.labels,
-    )
-    _write_table(
-        results / "predictions.csv", ["file", "true", "predicted", *classifier.labels], rows
-    )
-    low, high = metrics["accuracy_interval"]
-    headline = f"test accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of {len(photos)})"
-    table = confusion(true, probabilities.argmax(axis=1), len(classifier.labels))
-    report.draw_confusion(table, classifier.labels, headline, results / "confusion.png")
-    print(f"{headline}, 95 % interval {low:.3f} to {high:.3f}, macro F1 {metrics['macro_f1']:.4f}")
-    return metrics
-
-
-def _probabilities(
-    classifier: Classifier, prepared: Prepared, photos: list[PreparedPhoto]
-) -> np.ndarray:
-    """Predict photo files the way the predict command does."""
-    files = [prepared.folder / photo.prepared for photo in photos]
-    predictions = command.progress(predict(classifier, files), len(files), "testing the saved file")
-    probabilities = []
-    for prediction, photo in zip(predictions, photos, strict=True):
-        if prediction.reason:
-            raise InputError(f"{photo.file} was readable and is not any more: {prediction.reason}.")
-        probabilities.append(prediction.probabilities)
-    return np.stack(probabilities)
+        return
+    metrics = evaluate(file, photos, results)
+    if metrics["unreadable"]:
+        raise InputError(f"This was readable and is not any more: {metrics['unreadable'][0]}.")
+    write_metrics(metrics, start, results / "metrics.json")
+    print(f"test: {headline(metrics)}")
 
 
 def _write_outcome(
-    results: Path, config: Config, trained: Ensemble, test: dict | None, start: float
+    results: Path, config: Config, trained: Ensemble, planned: Plan | None, start: float
 ) -> None:
-    metrics = {
+    outcome = {
         "validation": trained.validation,
-        "test": test,
+        "cut": chosen_cut(config),
+        "budget": planned._asdict() if planned else None,
+        "peak_memory_gb": command.peak_memory(),
         "run": command.provenance(start),
     }
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
-    (results / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    (results / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     write_history(trained.history, results / "history.csv")
     report.draw_learning_curves(trained.history, results / "learning_curves.png")
 
 
-def _write_table(file: Path, header: list[str], rows: list[list]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.writer(target)
-        writer.writerow(header)
-        writer.writerows(rows)
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"expected minutes, more than 0. Received: {text}")
+    return minutes
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -152,9 +161,16 @@ def main(arguments: list[str] | None = None) -> None:
     )
     command.add_config_options(options, names(), Config())
     command.add_folder_options(options)
+    options.add_argument(
+        "--budget",
+        type=_minutes,
+        metavar="MINUTES",
+        help="leave out views and passes of fine-tuning, so that all is done in about this time; "
+        "the speed of this machine is measured first (default: as long as it takes)",
+    )
     given = options.parse_args(arguments)
     config = command.chosen(given, _base(given.config, given.results))
-    final(config, given.results / "final", given.cache)
+    final(config, given.results / "final", given.cache, given.budget)
 
 
 def _base(file: Path | None, results: Path) -> Config:

@@ -1,24 +1,12 @@
-"""The layers: augmentation, preprocessing, backbone and head, and how they are put together."""
+"""The layers: augmentation, preprocessing and head, and how they are put around the backbone."""
 
-import http.client
-import os
-import socket
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 
-from fashion_keras.config import Config, InputError
-
-BACKBONE = "xception"  # Name of the backbone layer in every model built here.
-COPY_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
-IMAGENET_ADDRESS = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/xception/"
-    "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
-)
-_TIMEOUT = 20  # Seconds without a single byte before a download is given up.
-VECTOR_SIZE = 2048  # Numbers that the backbone gives for one photo after pooling.
+from fashion_keras.backbone import VECTOR_SIZE, blocks
+from fashion_keras.config import Config
 
 
 def build_augmentation(config: Config, seed: int) -> keras.Sequential:
@@ -41,92 +29,6 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
         ],
         name="augmentation",
     )
-
-
-def check_weights(weights: str) -> None:
-    """Raise the error for a weights file that does not exist, before anything slow is done.
-
-    Raises:
-        InputError: If `weights` is neither a word of `Config.weights` nor a file.
-    """
-    copy = os.environ.get(COPY_VARIABLE)
-    if weights == "imagenet" and copy and not Path(copy).is_file():
-        raise InputError(f"No weights file {copy}, to which ${COPY_VARIABLE} is set: correct it.")
-    if weights not in ("imagenet", "none") and not Path(weights).expanduser().is_file():
-        raise InputError(
-            f"No weights file {weights}. `--weights` takes `imagenet`, `none`, a weights file of "
-            "Xception without its top (.h5), or a .keras file saved by this project."
-        )
-
-
-def build_backbone(weights: str) -> keras.Model:
-    """Return Xception without its top, frozen unless its weights are random.
-
-    Source: Chollet 2017, "Xception: Deep Learning with Depthwise Separable Convolutions".
-
-    Args:
-        weights: See `Config.weights`.
-
-    Returns:
-        Model from scaled pixels `(batch, height, width, 3)` in [-1, 1] to maps
-        `(batch, rows, columns, 2048)`.
-
-    Raises:
-        InputError: If the weights cannot be downloaded, found or used.
-    """
-    check_weights(weights)
-    copy = os.environ.get(COPY_VARIABLE)
-    if weights == "imagenet" and copy:
-        backbone = _backbone_from_file(Path(copy))
-    elif weights == "imagenet":
-        backbone = _imagenet_backbone()
-    elif weights == "none":
-        backbone = _xception(None)
-    else:
-        backbone = _backbone_from_file(Path(weights).expanduser())
-    backbone.trainable = weights == "none"
-    return backbone
-
-
-def _xception(weights: str | None) -> keras.Model:
-    return keras.applications.Xception(
-        include_top=False,
-        weights=weights,  # pyright: ignore[reportArgumentType] -- None is documented.
-        input_shape=(None, None, 3),
-        name=BACKBONE,
-    )
-
-
-def _imagenet_backbone() -> keras.Model:
-    patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT)  # Keras itself waits for ever for a server that stalls.
-    try:
-        return _xception("imagenet")
-    except Exception as error:  # Keras raises a bare Exception when a download fails.
-        failed = ("URL fetch failure", "corrupted file")
-        expected = isinstance(error, OSError | http.client.HTTPException)
-        if not expected and not any(sign in str(error) for sign in failed):
-            raise
-        raise InputError(
-            f"Cannot download the ImageNet weights from {IMAGENET_ADDRESS}: {error}. Give a copy "
-            "of the file with `--weights FILE`, or train from random weights with `--weights none`."
-        ) from error
-    finally:
-        socket.setdefaulttimeout(patience)
-
-
-def _backbone_from_file(file: Path) -> keras.Model:
-    try:
-        if file.suffix == ".keras":
-            saved: Any = keras.saving.load_model(file, compile=False)
-            backbone = _xception(None)
-            backbone.set_weights(saved.get_layer(BACKBONE).get_weights())
-            return backbone
-        return _xception(str(file))
-    except Exception as error:  # h5py and Keras raise many kinds for a file of another sort.
-        raise InputError(
-            f"{file} does not hold the weights of an Xception without its top: {error}"
-        ) from error
 
 
 def build_head(config: Config, classes: int) -> keras.Model:
@@ -154,18 +56,36 @@ def average_heads(heads: Sequence[keras.Model]) -> keras.Model:
     return keras.Model(inputs, logits, name="head")
 
 
+def _scaled(pixels: Any) -> Any:
+    """Scale pixels as Xception expects, so that nobody else has to."""
+    return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(pixels)
+
+
+def _pooled(maps: Any) -> Any:
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(maps)
+
+
 def _vectors(pixels: Any, backbone: keras.Model, **options: Any) -> Any:
-    """Scale pixels as Xception expects, so that nobody else has to, and pool its maps."""
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(pixels)
-    x = backbone(x, **options)
-    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(x)
+    return _pooled(backbone(_scaled(pixels), **options))
 
 
-def build_vector_model(backbone: keras.Model) -> keras.Model:
-    """Return the model from pixels `(batch, height, width, 3)` to vectors `(batch, 2048)`."""
+def build_feature_model(backbone: keras.Model, cut: str | None = None) -> keras.Model:
+    """Return the model from pixels `(batch, height, width, 3)` to what is kept of the backbone.
+
+    Args:
+        backbone: See `build_backbone`.
+        cut: Name of a block of the backbone (see `blocks`).
+
+    Returns:
+        Model to a dictionary of `vectors`, `(batch, 2048)`, and, with a cut, `maps`,
+        `(batch, rows, columns, channels)`, what goes into that block.
+    """
     pixels = keras.Input((None, None, 3), name="pixels")
-    vectors = _vectors(pixels, backbone, training=False)
-    return keras.Model(pixels, vectors, name="vector_model")
+    if not cut:
+        return keras.Model(pixels, {"vectors": _vectors(pixels, backbone, training=False)})
+    both = keras.Model(backbone.inputs, [backbone.output, blocks(backbone)[cut]])
+    top, maps = both(_scaled(pixels), training=False)
+    return keras.Model(pixels, {"vectors": _pooled(top), "maps": maps})
 
 
 def build_classifier(
@@ -193,13 +113,32 @@ def build_classifier(
     return keras.Model(pixels, probabilities, name="classifier")
 
 
-def build_trainer(config: Config, backbone: keras.Model, head: keras.Model) -> keras.Model:
+def build_trainer(
+    config: Config, backbone: keras.Model, head: keras.Model, **options: Any
+) -> keras.Model:
     """Return the model that trains backbone and head together on augmented pixels; it gives logits.
 
     It shares the weights of both and is never saved (see `build_augmentation`).
+
+    Args:
+        config: The augmentation, `views` and `image_size` are used.
+        backbone: See `build_backbone`.
+        head: See `build_head`.
+        options: `training=False` keeps batch normalisation as the backbone was trained.
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
     x = pixels
     if config.views:
         x = build_augmentation(config, config.seed)(x)
-    return keras.Model(pixels, head(_vectors(x, backbone)), name="trainer")
+    return keras.Model(pixels, head(_vectors(x, backbone, **options)), name="trainer")
+
+
+def build_top(backbone: keras.Model, head: keras.Model, cut: str) -> keras.Model:
+    """Return the model from maps at a cut (see `build_feature_model`) to logits.
+
+    It shares the weights of backbone and head. Batch normalisation uses the statistics it was
+    trained with.
+    """
+    upper = keras.Model(blocks(backbone)[cut], backbone.output, name="upper")
+    maps = keras.Input(upper.input_shape[1:], name="maps")
+    return keras.Model(maps, head(_pooled(upper(maps, training=False))), name="top")

@@ -1,4 +1,4 @@
-"""A saved file and photos become categories: `python -m fashion_keras.predict MODEL PHOTO...`."""
+"""A saved file and photos become categories: `python -m fashion_keras.predict PHOTO...`."""
 
 import collections
 import os
@@ -15,6 +15,7 @@ from fashion_keras.artifact import Classifier, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.photo import PhotoError, read_photo
 
+RELEASED = Path(__file__).parents[1] / "results" / "final" / "fashion.keras"
 _BATCH = 32
 
 
@@ -123,6 +124,19 @@ def describe(prediction: Prediction, labels: list[str], top: int = 3) -> str:
     )
 
 
+def _model_and_photos(inputs: list[Path]) -> tuple[Path, list[Path]]:
+    if inputs[0].suffix != ".keras":
+        if not RELEASED.exists():
+            raise InputError(
+                f"There is no {RELEASED}: give a .keras file before the photos, such as one made "
+                "by `python -m fashion_keras.final`."
+            )
+        return RELEASED, inputs
+    if len(inputs) == 1:
+        raise InputError(f"Expected photos or folders after the model. Received: {inputs[0]} alone")
+    return inputs[0], inputs[1:]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, predict each photo and print a line for it."""
     options = command.parser(
@@ -130,15 +144,21 @@ def main(arguments: list[str] | None = None) -> None:
         "the next two categories. A photo that cannot be read gets a line with the reason.\n"
         "Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage.",
         "fashion_keras.predict",
-        "example:\n  python -m fashion_keras.predict results/final/fashion.keras photos/ hat.jpg",
+        "examples:\n  python -m fashion_keras.predict hat.jpg photos/\n"
+        "  python -m fashion_keras.predict my_own.keras hat.jpg",
     )
     options.add_argument(
-        "model", type=Path, help="a .keras file made by `python -m fashion_keras.final`"
+        "photos",
+        type=Path,
+        nargs="+",
+        metavar="PHOTO",
+        help="photo files, or folders of photos; before them, if you like, a .keras file made by "
+        f"`python -m fashion_keras.final` (default: {RELEASED})",
     )
-    options.add_argument("photos", type=Path, nargs="+", help="photo files, or folders of photos")
     given = options.parse_args(arguments)
-    files = find_files(given.photos)
-    classifier = load_classifier(given.model)
+    model, photos = _model_and_photos(given.photos)
+    files = find_files(photos)
+    classifier = load_classifier(model)
     unreadable = 0
     for prediction in predict(classifier, files):
         unreadable += bool(prediction.reason)

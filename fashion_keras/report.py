@@ -7,30 +7,44 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from fashion_keras.fine_tuning import STAGE
 
-def draw_learning_curves(rows: Sequence[dict[str, float]], file: Path) -> None:
+
+def draw_learning_curves(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Draw loss and accuracy over epochs, for training and validation, as PNG.
 
     Args:
-        rows: One row an epoch of each head (see `training.Ensemble`); the epoch of each head
-            that was kept, that with the lowest validation loss, is marked.
+        rows: One row an epoch with its stage (see `ensemble.Ensemble`). Heads and fine-tuning are
+            drawn beside each other; the epoch of each head that was kept, that with the lowest
+            validation loss, is marked; of fine-tuning the last one is.
         file: Where to save the picture.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    heads = sorted({row["head"] for row in rows})
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for head in heads:
-            chosen = [row for row in rows if row["head"] == head]
-            epochs = [row["epoch"] for row in chosen]
-            kept = min(chosen, key=lambda row: row["val_loss"])
-            axes.plot(epochs, [row[metric] for row in chosen], "C0.-", linewidth=1)
-            axes.plot(epochs, [row[f"val_{metric}"] for row in chosen], "C1.-", linewidth=1)
-            axes.plot(kept["epoch"], kept[f"val_{metric}"], "ko", zorder=3)
-        axes.set(xlabel="epoch", ylabel=metric)
-        axes.grid(alpha=0.3)
-        handles = axes.get_lines()[:3]
-        axes.legend(handles, ["training", "validation", "kept epoch of each head"])
+    tuned = [row for row in rows if row["stage"] == STAGE]
+    parts = [[row for row in rows if row["stage"] != STAGE], tuned]
+    parts = [part for part in parts if part]
+    figure = Figure(figsize=(9, 3.6 * len(parts)), layout="constrained")
+    grid = figure.subplots(len(parts), 2, squeeze=False)
+    for line, part in zip(grid, parts, strict=True):
+        for axes, metric in zip(line, ("loss", "accuracy"), strict=True):
+            _draw_stages(axes, part, metric)
     figure.savefig(file, dpi=110)
+
+
+def _draw_stages(axes: Any, rows: list[dict[str, Any]], metric: str) -> None:
+    for stage in sorted({row["stage"] for row in rows}):
+        chosen = [row for row in rows if row["stage"] == stage]
+        tuning = stage == STAGE
+        kept = chosen[-1] if tuning else min(chosen, key=lambda row: row["val_loss"])
+        epochs = [row["epoch"] for row in chosen]
+        axes.plot(epochs, [row[metric] for row in chosen], "C0.-", linewidth=1)
+        axes.plot(epochs, [row[f"val_{metric}"] for row in chosen], "C1.-", linewidth=1)
+        axes.plot(kept["epoch"], kept[f"val_{metric}"], "ko", zorder=3)
+    axes.set(
+        xlabel="pass of fine-tuning" if rows[0]["stage"] == STAGE else "epoch of each head",
+        ylabel=metric,
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(axes.get_lines()[:3], ["training", "validation", "kept"])
 
 
 def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: Path) -> None:

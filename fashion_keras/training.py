@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import keras
 
+from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers, load_split, one_hot, vector_batches
-from fashion_keras.features import VectorStore
-from fashion_keras.model import build_backbone, build_head, build_trainer
+from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.features import FeatureStore
+from fashion_keras.model import build_head, build_trainer
 from fashion_keras.prepare import Prepared
 
 # With smoothed labels and averaged weights the loss tells the best epoch better than accuracy,
@@ -20,7 +21,7 @@ MONITOR = "val_loss"
 _STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
 
 
-class Source(NamedTuple):
+class Material(NamedTuple):
     """What models are trained from.
 
     Attributes:
@@ -31,7 +32,17 @@ class Source(NamedTuple):
 
     prepared: Prepared
     backbone: keras.Model | None
-    store: VectorStore | None
+    store: FeatureStore | None
+
+    def frozen(self) -> tuple[keras.Model, FeatureStore]:
+        """Return backbone and store where there are any.
+
+        Raises:
+            ValueError: If each model trains a backbone of its own.
+        """
+        if self.backbone is None or self.store is None:
+            raise ValueError("Expected a frozen backbone. Received: one that starts from nothing.")
+        return self.backbone, self.store
 
 
 class Parts(NamedTuple):
@@ -56,25 +67,25 @@ class Trained(NamedTuple):
     best: dict[str, float]
 
 
-def open_source(config: Config, prepared: Prepared, cache: Path) -> Source:
+def open_material(config: Config, prepared: Prepared, cache: Path) -> Material:
     """Build the backbone and open the vectors that belong to it; nothing is computed yet.
 
     Raises:
-        InputError: If the weights cannot be had (see `model.build_backbone`).
+        InputError: If the weights cannot be had (see `backbone.build_backbone`).
     """
     if config.weights == "none":
-        return Source(prepared, None, None)
+        return Material(prepared, None, None)
     backbone = build_backbone(config.weights)
-    return Source(prepared, backbone, VectorStore(prepared, config, backbone, cache))
+    return Material(prepared, backbone, FeatureStore(prepared, config, backbone, cache))
 
 
-def build_parts(config: Config, source: Source) -> Parts:
+def build_parts(config: Config, material: Material) -> Parts:
     """Return a compiled model, freshly initialised from `config.seed`."""
     keras.utils.set_random_seed(config.seed)
-    head = build_head(config, len(source.prepared.labels))
-    if source.backbone is not None:
-        compile_model(head, config, _STEPS_IN_ONE_CALL, _momentum(config, source.prepared))
-        return Parts(head, head, source.backbone)
+    head = build_head(config, len(material.prepared.labels))
+    if material.backbone is not None:
+        compile_model(head, config, _STEPS_IN_ONE_CALL, _momentum(config, material.prepared))
+        return Parts(head, head, material.backbone)
     backbone = build_backbone("none")
     trainer = build_trainer(config, backbone, head)
     # No average: batch normalisation keeps statistics of the weights as they are, not averaged.
@@ -115,26 +126,26 @@ def compile_model(
     optimizer.build(model.trainable_variables)
 
 
-def training_batches(config: Config, source: Source) -> tuple[Any, Any]:
+def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
     """Return the datasets for training and validation: vectors, or pixels without a store.
 
     Vectors that are not on disk yet are computed now.
     """
-    prepared, classes = source.prepared, len(source.prepared.labels)
-    if source.store is None:
+    prepared, classes = material.prepared, len(material.prepared.labels)
+    if material.store is None:
         size = (config.image_size, config.batch_size)
         train = load_split(prepared, "train", *size, seed=config.seed)
         validation = load_split(prepared, "validation", *size)
     else:
-        views = [source.store.vectors("train", view) for view in range(config.views + 1)]
+        views = [material.store.vectors("train", view) for view in range(config.views + 1)]
         numbers = class_numbers(prepared, "train")
-        train = vector_batches(views, numbers, config.batch_size, seed=config.seed)
-        held_out = source.store.vectors("validation")
-        validation = vector_batches([held_out], class_numbers(prepared, "validation"), 1024)
+        train = feature_batches(views, numbers, config.batch_size, seed=config.seed)
+        held_out = material.store.vectors("validation")
+        validation = feature_batches([held_out], class_numbers(prepared, "validation"), 1024)
     return one_hot(train, classes), one_hot(validation, classes)
 
 
-def train(config: Config, source: Source) -> Trained:
+def train(config: Config, material: Material) -> Trained:
     """Train one model until its validation loss stops falling; keep its best epoch.
 
     Each improved epoch is saved beside, so that the weights of the best one come back at the
@@ -142,10 +153,10 @@ def train(config: Config, source: Source) -> Trained:
 
     Args:
         config: All knobs.
-        source: See `open_source`.
+        material: See `open_material`.
     """
-    batches, validation = training_batches(config, source)
-    parts = build_parts(config, source)
+    batches, validation = training_batches(config, material)
+    parts = build_parts(config, material)
     clock = EpochClock()
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
         best = Path(folder) / "best.weights.h5"
@@ -155,7 +166,7 @@ def train(config: Config, source: Source) -> Trained:
             epochs=config.epochs,
             shuffle=False,  # The batches are shuffled already.
             # Epochs on vectors are too short to be shown, those on photos too long not to be.
-            verbose=0 if source.store else 2,  # type: ignore[arg-type]
+            verbose=0 if material.store else 2,  # type: ignore[arg-type]
             callbacks=[
                 *_averaging(parts.model),
                 keras.callbacks.ModelCheckpoint(
@@ -194,16 +205,20 @@ class EpochClock(keras.callbacks.Callback):
 
 def history_rows(history: dict[str, list[float]], seconds: list[float]) -> list[dict[str, float]]:
     """Return Keras' history (one list a metric) as one row an epoch."""
-    metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
     return [
-        {"epoch": number + 1}
-        | {name: float(history[name][number]) for name in metrics}
-        | {"seconds": round(seconds[number], 3)}
-        for number in range(len(seconds))
+        history_row(number, {name: values[number] for name, values in history.items()}, taken)
+        for number, taken in enumerate(seconds)
     ]
 
 
-def write_history(rows: list[dict[str, float]], file: Path) -> None:
+def history_row(number: int, logs: dict[str, float], seconds: float) -> dict[str, float]:
+    """Return the row of one epoch, counted from 0, from Keras' logs."""
+    metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
+    row = {"epoch": number + 1} | {name: float(logs[name]) for name in metrics}
+    return row | {"seconds": round(seconds, 3)}
+
+
+def write_history(rows: list[dict[str, Any]], file: Path) -> None:
     """Write one row an epoch as CSV."""
     with file.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, fieldnames=list(rows[0]))

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import pytest
 
-from fashion_keras.model import BACKBONE, VECTOR_SIZE
+from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
 from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.sample import draw_sample
 
@@ -34,9 +34,22 @@ def tiny_backbone() -> keras.Model:
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(VECTOR_SIZE, 5, strides=16, activation="relu")(pixels)
+    # The only block: it changes nothing until it is trained.
+    block = keras.layers.DepthwiseConv2D(1, depthwise_initializer="ones", name="block13_conv")
+    maps = block(maps)
     backbone = keras.Model(pixels, maps, name=BACKBONE)
     backbone.trainable = False
     return backbone
+
+
+def normalised_backbone() -> keras.Model:
+    """Return a small backbone, not frozen, with a block that ends in batch normalisation."""
+    keras.utils.set_random_seed(1)
+    pixels = keras.Input((None, None, 3))
+    maps = keras.layers.Conv2D(4, 5, strides=16)(pixels)
+    maps = keras.layers.Conv2D(VECTOR_SIZE, 1, name="block13_conv")(maps)
+    maps = keras.layers.BatchNormalization(name="block13_bn")(maps)
+    return keras.Model(pixels, maps, name=BACKBONE)
 
 
 def _from_environment(variable: str) -> Path:

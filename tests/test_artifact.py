@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.artifact import load_classifier, read_facts, save_classifier
+from fashion_keras.artifact import Classifier, load_classifier, read_facts, save_classifier
+from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.predict import predict
@@ -191,7 +192,7 @@ def test_damaged_weights_are_refused(saved: Path) -> None:
     with zipfile.ZipFile(saved) as archive:
         place = archive.getinfo("model.weights.h5").header_offset
     content = bytearray(saved.read_bytes())
-    content[place + 100_000] ^= 1
+    content[place + 10_000] ^= 1
     saved.write_bytes(content)
     with pytest.raises(InputError, match=r"our\.keras cannot be loaded: .*CRC"):
         load_classifier(saved)
@@ -262,3 +263,51 @@ def test_names_that_only_look_like_facts_are_refused(name: str, tmp_path: Path) 
     model.save(tmp_path / "foreign.keras")
     with pytest.raises(InputError, match="holds no labels|not a whole .keras file"):
         read_facts(tmp_path / "foreign.keras")
+
+
+def test_weights_in_the_file_fit_into_half_precision(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    before = tiny_backbone.get_weights()
+    save(tiny_backbone, tmp_path / "our.keras")
+    after = load_classifier(tmp_path / "our.keras").model.get_weights()
+    for weight in after:
+        assert weight.dtype == "float32"
+        np.testing.assert_array_equal(weight, weight.astype("float16"))
+    np.testing.assert_allclose(tiny_backbone.get_weights()[0], before[0], rtol=2**-11, atol=1e-7)
+    assert np.abs(tiny_backbone.get_weights()[0] - before[0]).max() > 0
+
+
+def test_weights_beyond_half_precision_are_kept(tiny_backbone: keras.Model, tmp_path: Path) -> None:
+    weights = tiny_backbone.get_weights()
+    weights[1] += 70000.1
+    tiny_backbone.set_weights(weights)
+    save(tiny_backbone, tmp_path / "our.keras")
+    saved = load_classifier(tmp_path / "our.keras").model
+    found: Any = saved.get_layer("xception")
+    np.testing.assert_array_equal(found.get_weights()[1], weights[1])
+
+
+def test_file_takes_no_more_than_two_thirds_of_the_weights(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    save(tiny_backbone, tmp_path / "our.keras")
+    numbers = tiny_backbone.count_params() + 4 * 2048
+    assert (tmp_path / "our.keras").stat().st_size < 4 * numbers * 2 / 3
+
+
+def test_rounding_hardly_moves_the_probabilities_of_real_photos(
+    real_data: Path, real_weights: Path, tmp_path: Path
+) -> None:
+    keras.utils.set_random_seed(1)
+    backbone, head = build_backbone(str(real_weights)), build_head(Config(inner_size=0), 10)
+    kernel, bias = head.get_weights()
+    head.set_weights([kernel * 20, bias])  # As sure of itself as a trained one.
+    files = sorted((real_data / "validation").glob("*/*.jpg"))[::20]
+    exact = Classifier(build_classifier(backbone, head, 150), list("abcdefghij"), 150)
+    before = [row.probabilities for row in predict(exact, files)]
+    save_classifier(backbone, head, exact.labels, 150, tmp_path / "our.keras")
+    rounded = predict(load_classifier(tmp_path / "our.keras"), files)
+    difference = np.abs(np.array(before) - [row.probabilities for row in rounded])
+    assert np.max(before, axis=1).mean() > 0.5
+    assert 0 < difference.max() < 0.005

@@ -5,16 +5,18 @@ import dataclasses
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.features import VectorStore
-from fashion_keras.training import Source
+from fashion_keras.features import FeatureStore
+from fashion_keras.training import Material
 from tuning import compare
 
 CONFIG = Config(image_size=71, views=0, batch_size=8, epochs=2)
 
 
 @pytest.fixture
-def source(prepared, tiny_backbone, tmp_path):
-    return Source(prepared, tiny_backbone, VectorStore(prepared, CONFIG, tiny_backbone, tmp_path))
+def material(prepared, tiny_backbone, tmp_path):
+    return Material(
+        prepared, tiny_backbone, FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    )
 
 
 def test_mean_and_spread_of_a_finalist():
@@ -23,7 +25,7 @@ def test_mean_and_spread_of_a_finalist():
     assert finalist.spread == pytest.approx(0.1)
 
 
-def test_the_best_mean_comes_first(source, monkeypatch):
+def test_the_best_mean_comes_first(material, monkeypatch):
     # Accuracy by learning rate and seed: the second has the best run, the first the best mean.
     outcomes = {
         (0.1, 1): 0.7,
@@ -34,7 +36,7 @@ def test_the_best_mean_comes_first(source, monkeypatch):
         (0.2, 3): 0.5,
     }
 
-    def train(config, source):
+    def train(config, material):
         best = {"val_accuracy": outcomes[config.learning_rate, config.seed]}
         return compare_trained(best)
 
@@ -48,14 +50,14 @@ def test_the_best_mean_comes_first(source, monkeypatch):
 
     monkeypatch.setattr(compare, "train", train)
     configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
-    finalists = compare.rerun(configs, source)
+    finalists = compare.rerun(configs, material)
     assert [finalist.config.learning_rate for finalist in finalists] == [0.1, 0.2]
     assert finalists[1].accuracies == [0.9, 0.5, 0.5]
 
 
-def test_curves_have_each_value_and_epoch(source, monkeypatch):
+def test_curves_have_each_value_and_epoch(material, monkeypatch):
     monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
-    rows = list(compare.knob_curves(CONFIG, source))
+    rows = list(compare.knob_curves(CONFIG, material))
     assert [(row["knob"], row["value"], row["epoch"]) for row in rows] == [
         ("droprate", 0.0, 1),
         ("droprate", 0.0, 2),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.data import class_numbers, load_split, vector_batches
+from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.prepare import Prepared, prepare
 
 
@@ -80,13 +80,13 @@ def test_same_seed_shuffles_the_same_way(noise: Prepared) -> None:
     np.testing.assert_array_equal(first, again)
 
 
-@pytest.mark.parametrize("block", [3, 2048])
+@pytest.mark.parametrize("block", [1, 24, 2**24])
 def test_vectors_without_seed_are_the_first_view_in_order(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fashion_keras.data._BLOCK", block)
     numbers = np.arange(10, dtype="int32") * 7
-    batches = vector_batches(marked_views(10, 2), numbers, 4)
+    batches = feature_batches(marked_views(10, 2), numbers, 4)
     assert [len(labels) for _, labels in batches.as_numpy_iterator()] == [4, 4, 2]
     vectors, labels = in_one(batches)
     np.testing.assert_array_equal(vectors, marked_views(10, 1)[0])
@@ -95,7 +95,7 @@ def test_vectors_without_seed_are_the_first_view_in_order(
 
 def test_each_pass_takes_every_photo_once_in_one_of_its_views() -> None:
     numbers = np.arange(50, dtype="int32") + 100
-    batches = vector_batches(marked_views(50, 3), numbers, 8, seed=1)
+    batches = feature_batches(marked_views(50, 3), numbers, 8, seed=1)
     for _ in range(2):
         vectors, labels = in_one(batches)
         assert sorted(vectors[:, 0]) == list(range(50))
@@ -104,7 +104,7 @@ def test_each_pass_takes_every_photo_once_in_one_of_its_views() -> None:
 
 
 def test_second_pass_has_another_order_and_other_views() -> None:
-    batches = vector_batches(marked_views(50, 3), np.zeros(50, "int32"), 8, seed=1)
+    batches = feature_batches(marked_views(50, 3), np.zeros(50, "int32"), 8, seed=1)
     first, second = in_one(batches)[0], in_one(batches)[0]
     assert first[:, 0].tolist() != second[:, 0].tolist()
     views = [vectors[vectors[:, 0].argsort(), 1].tolist() for vectors in (first, second)]
@@ -113,7 +113,7 @@ def test_second_pass_has_another_order_and_other_views() -> None:
 
 def test_seed_decides_all_passes_over_vectors() -> None:
     def two_passes(seed: int) -> list:
-        batches = vector_batches(marked_views(50, 3), np.zeros(50, "int32"), 8, seed=seed)
+        batches = feature_batches(marked_views(50, 3), np.zeros(50, "int32"), 8, seed=seed)
         return [in_one(batches)[0].tolist() for _ in range(2)]
 
     assert two_passes(1) == two_passes(1)
@@ -121,13 +121,29 @@ def test_seed_decides_all_passes_over_vectors() -> None:
 
 
 @pytest.mark.parametrize(("photos", "batch_size", "batches"), [(10, 4, 3), (8, 4, 2), (1, 4, 1)])
-def test_number_of_vector_batches_is_known(photos: int, batch_size: int, batches: int) -> None:
-    dataset = vector_batches(marked_views(photos, 1), np.zeros(photos, "int32"), batch_size)
+def test_number_of_feature_batches_is_known(photos: int, batch_size: int, batches: int) -> None:
+    dataset = feature_batches(marked_views(photos, 1), np.zeros(photos, "int32"), batch_size)
     assert int(dataset.cardinality()) == batches
 
 
 def test_vectors_are_read_from_a_mapped_file(tmp_path: Path) -> None:
     np.save(tmp_path / "view.npy", marked_views(10, 1)[0])
     mapped = np.load(tmp_path / "view.npy", mmap_mode="r")
-    vectors, _ = in_one(vector_batches([mapped, mapped], np.zeros(10, "int32"), 4, seed=1))
+    vectors, _ = in_one(feature_batches([mapped, mapped], np.zeros(10, "int32"), 4, seed=1))
     assert sorted(vectors[:, 0]) == list(range(10))
+
+
+def test_passes_go_on_where_an_earlier_run_stopped() -> None:
+    views, numbers = marked_views(50, 3), np.zeros(50, "int32")
+    whole = feature_batches(views, numbers, 8, seed=1)
+    _, second = in_one(whole)[0], in_one(whole)[0]
+    later = feature_batches(views, numbers, 8, seed=1, first_pass=1)
+    np.testing.assert_array_equal(in_one(later)[0], second)
+
+
+def test_maps_in_half_precision_become_float32_with_rows_of_labels() -> None:
+    maps = np.arange(24, dtype="float16").reshape(2, 2, 2, 3)
+    found, labels = in_one(one_hot(feature_batches([maps], np.array([2, 0], "int32"), 2), 3))
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found, maps)
+    np.testing.assert_array_equal(labels, [[0, 0, 1], [1, 0, 0]])

@@ -10,19 +10,20 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras.config import Config
+from fashion_keras.backbone import VECTOR_SIZE
+from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split
-from fashion_keras.features import VectorStore
-from fashion_keras.model import VECTOR_SIZE, build_vector_model
+from fashion_keras.features import FeatureStore
+from fashion_keras.model import build_feature_model
 from fashion_keras.prepare import Prepared, prepare
 
 CONFIG = Config(image_size=71, batch_size=8)
 
 
 @pytest.fixture
-def store(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> VectorStore:
+def store(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> FeatureStore:
     """Open a store without any vectors."""
-    return VectorStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    return FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,37 +45,37 @@ def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in (folder / "vectors-1").iterdir())
 
 
-def test_vectors_are_one_row_a_photo(store: VectorStore) -> None:
+def test_vectors_are_one_row_a_photo(store: FeatureStore) -> None:
     vectors = store.vectors("validation")
     assert (vectors.shape, vectors.dtype) == ((20, VECTOR_SIZE), "float32")
     assert isinstance(vectors, np.memmap)
 
 
 def test_view_0_is_what_the_bare_model_gives(
-    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
-    model = build_vector_model(tiny_backbone)
+    model = build_feature_model(tiny_backbone)
     batches = [pixels for pixels, _ in load_split(prepared, "validation", 71, 8)]
-    expected = np.concatenate([model(pixels) for pixels in batches])
+    expected = np.concatenate([model(pixels)["vectors"] for pixels in batches])
     assert expected.std(axis=0).max() > 0.01
     np.testing.assert_allclose(store.vectors("validation"), expected, atol=1e-6)
 
 
-def test_views_differ_for_every_photo(store: VectorStore) -> None:
+def test_views_differ_for_every_photo(store: FeatureStore) -> None:
     plain, first, second = (store.vectors("validation", view) for view in range(3))
     for one, other in [(plain, first), (plain, second), (first, second)]:
         assert (np.abs(one - other).max(axis=1) > 1e-3).all()
 
 
 def test_same_view_is_the_same_in_another_store(
-    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    again = VectorStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
+    again = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
     np.testing.assert_array_equal(store.vectors("validation", 2), again.vectors("validation", 2))
 
 
 def test_second_call_computes_nothing(
-    store: VectorStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = np.array(store.vectors("validation", 1))
     forbid_reading(monkeypatch)
@@ -86,44 +87,44 @@ def test_second_call_computes_nothing(
 @pytest.mark.parametrize("view", [0, 1])
 @pytest.mark.parametrize("change", [{"image_size": 72}, {"batch_size": 9}])
 def test_key_covers_what_decides_all_views(
-    view: int, change: dict, store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+    view: int, change: dict, store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
     config = dataclasses.replace(CONFIG, **change)
-    other = VectorStore(prepared, config, tiny_backbone, Path())
+    other = FeatureStore(prepared, config, tiny_backbone, Path())
     assert other.key("train", view) != store.key("train", view)
 
 
 @pytest.mark.parametrize("change", [{"rotation": 0.04}, {"zoom": 0.2}, {"seed": 2}])
 def test_key_covers_augmentation_in_augmented_views_only(
-    change: dict, store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+    change: dict, store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
     config = dataclasses.replace(CONFIG, **change)
-    other = VectorStore(prepared, config, tiny_backbone, Path())
+    other = FeatureStore(prepared, config, tiny_backbone, Path())
     assert other.key("train", 1) != store.key("train", 1)
     assert other.key("train") == store.key("train")
 
 
 def test_key_passes_over_knobs_of_the_head(
-    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
     config = Config(image_size=71, batch_size=8, views=3, inner_size=7, learning_rate=0.1)
-    assert VectorStore(prepared, config, tiny_backbone, Path()).key("train", 1) == store.key(
+    assert FeatureStore(prepared, config, tiny_backbone, Path()).key("train", 1) == store.key(
         "train", 1
     )
 
 
-def test_key_tells_views_and_splits_apart(store: VectorStore) -> None:
+def test_key_tells_views_and_splits_apart(store: FeatureStore) -> None:
     keys = {store.key(split, view) for split in ("train", "validation") for view in range(3)}
     assert len(keys) == 6
 
 
 def test_key_covers_the_weights(
-    store: VectorStore, prepared: Prepared, tiny_backbone: keras.Model
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
-    kernel, bias = tiny_backbone.get_weights()
+    *others, bias = tiny_backbone.get_weights()
     bias[-1] += 1e-6
-    tiny_backbone.set_weights([kernel, bias])
-    assert VectorStore(prepared, CONFIG, tiny_backbone, Path()).key("train") != store.key("train")
+    tiny_backbone.set_weights([*others, bias])
+    assert FeatureStore(prepared, CONFIG, tiny_backbone, Path()).key("train") != store.key("train")
 
 
 def test_key_covers_the_bytes_of_each_photo(
@@ -134,7 +135,7 @@ def test_key_covers_the_bytes_of_each_photo(
         shutil.copytree(sample_folder / place, photos / place)
 
     def key(split: str) -> str:
-        return VectorStore(prepare(str(photos), tmp_path), CONFIG, tiny_backbone, tmp_path).key(
+        return FeatureStore(prepare(str(photos), tmp_path), CONFIG, tiny_backbone, tmp_path).key(
             split
         )
 
@@ -146,7 +147,7 @@ def test_key_covers_the_bytes_of_each_photo(
 
 
 def test_interrupted_view_leaves_no_file(
-    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_after_first_batch(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +156,7 @@ def test_interrupted_view_leaves_no_file(
 
 
 def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
-    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = np.array(store.vectors("validation", 2))
     shutil.rmtree(tmp_path / "vectors-1")
@@ -169,7 +170,7 @@ def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
     np.testing.assert_array_equal(store.vectors("validation", 1), finished)
 
 
-def test_leftover_of_a_killed_run_is_not_used(store: VectorStore, tmp_path: Path) -> None:
+def test_leftover_of_a_killed_run_is_not_used(store: FeatureStore, tmp_path: Path) -> None:
     expected = np.array(store.vectors("validation"))
     whole = tmp_path / "vectors-1" / f"{store.key('validation')}.npy"
     half = np.zeros((20, VECTOR_SIZE), "float32")
@@ -177,3 +178,45 @@ def test_leftover_of_a_killed_run_is_not_used(store: VectorStore, tmp_path: Path
     with whole.with_suffix(".99999.tmp").open("wb") as leftover:
         np.save(leftover, half)
     np.testing.assert_array_equal(store.vectors("validation"), expected)
+
+
+def test_maps_and_vectors_come_from_one_pass(
+    store: FeatureStore, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.missing("validation", 1, "block13")
+    assert store.missing("validation", 1)
+    maps = store.maps("validation", 1, "block13")
+    assert (maps.shape, maps.dtype) == ((20, 5, 5, VECTOR_SIZE), "float16")
+    forbid_reading(monkeypatch)
+    assert not store.missing("validation", 1, "block13")
+    vectors = store.vectors("validation", 1)
+    # The block of the tiny backbone changes nothing, so pooled maps are vectors.
+    np.testing.assert_allclose(vectors, maps.astype("float32").mean(axis=(1, 2)), atol=1e-3)
+
+
+def test_vectors_beside_maps_are_those_made_alone(
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    store.maps("validation", 1, "block13")
+    alone = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
+    np.testing.assert_array_equal(store.vectors("validation", 1), alone.vectors("validation", 1))
+
+
+def test_all_maps_for_fine_tuning_are_made_once(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.make_maps(1, "block13")
+    assert len(files_in(tmp_path)) == 6  # Maps and vectors of two views and of validation.
+    forbid_reading(monkeypatch)
+    store.make_maps(1, "block13")
+
+
+def test_full_disk_is_said_before_any_photo_is_read(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_reading(monkeypatch)
+    usage = shutil.disk_usage(Path())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
+    # Two views of 40 photos and one of 20: 100 maps of 5 x 5 x 2048 numbers of 2 bytes.
+    with pytest.raises(InputError, match=r"keeps 0\.0 GB of maps .* where 0\.0 GB are free"):
+        store.make_maps(1, "block13")

@@ -1,6 +1,7 @@
 """Tests of the whole run: its files, its numbers, its options, and a slice of the real photos."""
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras import command, ensemble
+from fashion_keras import command, ensemble, features
 from fashion_keras.artifact import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
-from fashion_keras.evaluation import scores
-from fashion_keras.features import VectorStore
 from fashion_keras.final import final, main
 from fashion_keras.predict import predict
+from fashion_keras.prepare import Prepared
 from fashion_keras.sample import LABELS
+from fashion_keras.scores import scores
 
 KNOBS: dict[str, Any] = {
     "image_size": 71,
@@ -26,6 +27,9 @@ KNOBS: dict[str, Any] = {
     "inner_size": 8,
     "epochs": 2,
     "heads": 2,
+    "fine_tuning_views": 1,
+    "fine_tuning_epochs": 1,
+    "cut": "block13",
 }
 
 
@@ -62,7 +66,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 
 def test_run_writes_all_its_files(run: Path) -> None:
-    names = "confusion.png fashion.keras history.csv learning_curves.png metrics.json"
+    names = "confusion.png fashion.keras history.csv learning_curves.png metrics.json training.json"
     expected = sorted([*names.split(), "config.json", "predictions.csv"])
     assert sorted(path.name for path in run.iterdir()) == expected
     for name in ("confusion.png", "learning_curves.png"):
@@ -74,7 +78,11 @@ def test_metrics_follow_from_the_predictions(run: Path) -> None:
     rows = read_rows(run / "predictions.csv")
     probabilities = np.array([[float(row[label]) for label in LABELS] for row in rows])
     expected = scores(np.array([LABELS.index(row["true"]) for row in rows]), probabilities, LABELS)
-    found = read_json(run / "metrics.json")["test"]
+    found = read_json(run / "metrics.json")
+    digest = hashlib.sha256((run / "fashion.keras").read_bytes()).hexdigest()
+    assert found.pop("model_sha256") == digest
+    assert found.pop("unreadable") == []
+    assert found.pop("run")["seconds"] > 0
     assert found.pop("by_class") == expected.pop("by_class")
     assert found.pop("accuracy_interval") == expected.pop("accuracy_interval")
     assert found == pytest.approx(expected, abs=1e-5)
@@ -95,8 +103,10 @@ def test_every_test_photo_has_the_row_that_predict_gives(run: Path, sample_folde
 
 
 def test_metrics_name_validation_and_the_run(run: Path) -> None:
-    metrics = read_json(run / "metrics.json")
-    assert set(metrics) == {"validation", "test", "run"}
+    metrics = read_json(run / "training.json")
+    assert set(metrics) == {"validation", "cut", "budget", "peak_memory_gb", "run"}
+    assert (metrics["cut"], metrics["budget"]) == ("block13", None)
+    assert 0.1 < metrics["peak_memory_gb"] < 100
     assert metrics["validation"]["accuracy"] * 20 == pytest.approx(
         round(metrics["validation"]["accuracy"] * 20)
     )
@@ -112,13 +122,68 @@ def test_run_says_what_it_found(
     sample_folder: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
-    metrics = read_json(tmp_path / "metrics.json")["test"]
+    metrics = read_json(tmp_path / "metrics.json")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat")
     assert f"everything will be in {tmp_path}" in lines
-    score = f"test accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval"
+    score = f"test: accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval"
     assert any(line.startswith(score) for line in lines)
     assert lines[-1] == f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)"
+
+
+def test_a_budget_is_planned_and_said(
+    sample_folder: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 1000}
+    config = Config(data=str(sample_folder), **knobs)
+    final(config, tmp_path, cache, budget=1.0)
+    planned = read_json(tmp_path / "training.json")["budget"]
+    done = read_config(tmp_path / "config.json").fine_tuning_epochs
+    assert done < 1000
+    assert f"fine_tuning_epochs: {done} instead of 1000" in planned["left_out"]
+    assert planned["budget_minutes"] == 1.0
+    shown = capsys.readouterr().out
+    assert f"left out for the budget: fine_tuning_epochs: {done} instead of 1000" in shown
+
+
+def test_an_interrupted_run_goes_on(
+    sample_folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    tiny_backbone: keras.Model,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 2, "seed": 5}
+    config = Config(data=str(sample_folder), **knobs)
+    original = tiny_backbone.get_weights()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fashion_keras.final.save_classifier", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            final(config, tmp_path, cache)
+    capsys.readouterr()
+    tiny_backbone.set_weights(original)  # The next run reads them from their file again.
+    monkeypatch.setattr("fashion_keras.features.load_split", interrupt)
+    final(config, tmp_path, cache)
+    assert "fine-tuning goes on after pass 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
+def test_a_budget_that_is_no_time_is_refused(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="^2$"):
+        main(arguments(tmp_path, "--budget", text))
+    assert f"expected minutes, more than 0. Received: {text}" in capsys.readouterr().err
+
+
+def test_a_budget_needs_a_backbone_to_tune(sample_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with `--weights none` use `--epochs`"):
+        final(Config(data=str(sample_folder), weights="none"), tmp_path, tmp_path, budget=9.0)
 
 
 @pytest.fixture
@@ -134,15 +199,15 @@ def test_without_test_split_there_is_no_test_score(
 ) -> None:
     final(Config(data=str(without_test), **KNOBS), tmp_path / "results", cache)
     assert "the data has no test split: no test score" in capsys.readouterr().out.splitlines()
-    assert read_json(tmp_path / "results" / "metrics.json")["test"] is None
-    assert not (tmp_path / "results" / "predictions.csv").exists()
+    for name in ("metrics.json", "predictions.csv", "confusion.png"):
+        assert not (tmp_path / "results" / name).exists()
 
 
 def test_test_score_of_an_earlier_run_does_not_stay(
     run: Path, without_test: Path, cache: Path
 ) -> None:
     final(Config(data=str(without_test), **KNOBS), run, cache)
-    names = "config.json fashion.keras history.csv learning_curves.png metrics.json"
+    names = "config.json fashion.keras history.csv learning_curves.png training.json"
     assert sorted(path.name for path in run.iterdir()) == names.split()
 
 
@@ -179,16 +244,16 @@ def test_training_that_diverges_is_said_and_nothing_is_saved(
 def test_test_photos_are_never_used_for_training(
     sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, vectors = [], VectorStore.vectors
+    asked, read = [], features.load_split
 
-    def listen(store: VectorStore, split: str, view: int = 0) -> np.ndarray:
-        asked.append((split, view))
-        return vectors(store, split, view)
+    def listen(prepared: Prepared, split: str, *others: Any) -> Any:
+        asked.append(split)
+        return read(prepared, split, *others)
 
-    monkeypatch.setattr(VectorStore, "vectors", listen)
+    monkeypatch.setattr("fashion_keras.features.load_split", listen)
     final(Config(data=str(sample_folder), **KNOBS), tmp_path / "results", tmp_path)
-    assert set(asked) == {("train", 0), ("train", 1), ("validation", 0)}
-    assert len(list((tmp_path / "vectors-1").iterdir())) == 3
+    assert sorted(asked) == ["train", "train", "validation"]
+    assert len(list((tmp_path / "vectors-1").iterdir())) == 6  # Vectors and maps of each.
 
 
 @pytest.fixture
@@ -207,7 +272,7 @@ def test_without_a_search_the_values_of_the_course_are_used(
     used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(arguments(tmp_path))
-    assert used == [(Config(), tmp_path / "final", tmp_path / "cache")]
+    assert used == [(Config(), tmp_path / "final", tmp_path / "cache", None)]
     config = used[0][0]
     assert (config.image_size, config.inner_size, config.droprate) == (299, 100, 0.2)
     assert config.learning_rate == 0.0005
@@ -265,9 +330,10 @@ def test_few_real_photos_are_enough_for_a_good_classifier(
     real_slice: Path, real_weights: Path, tmp_path: Path
 ) -> None:
     knobs: dict[str, Any] = {"image_size": 150, "views": 0, "inner_size": 0, "learning_rate": 0.005}
+    knobs["fine_tuning_epochs"] = 0
     config = Config(data=str(real_slice), weights=str(real_weights), epochs=15, **knobs)
     file = final(config, tmp_path / "results", tmp_path / "cache")
-    metrics = read_json(tmp_path / "results" / "metrics.json")["test"]
+    metrics = read_json(tmp_path / "results" / "metrics.json")
     assert metrics["photos"] == 50
     assert metrics["accuracy"] >= 0.55  # 0.62 was measured; guessing gives 0.1.
     assert load_classifier(file).labels == list(LABELS)  # The drawn sample has the same classes.

@@ -5,8 +5,8 @@ import csv
 import pytest
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.features import VectorStore
-from fashion_keras.training import Source
+from fashion_keras.features import FeatureStore
+from fashion_keras.training import Material
 from tuning import hypermodel as hypermodel_module
 from tuning.hyperband import Stage, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
@@ -16,8 +16,8 @@ CONFIG = Config(image_size=71, views=1, batch_size=8)
 
 @pytest.fixture
 def hypermodel(prepared, tiny_backbone, tmp_path):
-    store = VectorStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
-    return FashionHyperModel(CONFIG, Source(prepared, tiny_backbone, store))
+    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
+    return FashionHyperModel(CONFIG, Material(prepared, tiny_backbone, store))
 
 
 def fail_when(monkeypatch, condition):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.features import VectorStore
-from fashion_keras.training import Source
+from fashion_keras.features import FeatureStore
+from fashion_keras.training import Material
 from tuning.hypermodel import FashionHyperModel
 
 CONFIG = Config(image_size=71, views=1, batch_size=8)
@@ -15,8 +15,8 @@ CONFIG = Config(image_size=71, views=1, batch_size=8)
 
 @pytest.fixture
 def hypermodel(prepared, tiny_backbone, tmp_path):
-    store = VectorStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    return FashionHyperModel(CONFIG, Source(prepared, tiny_backbone, store))
+    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    return FashionHyperModel(CONFIG, Material(prepared, tiny_backbone, store))
 
 
 def test_build_gives_the_same_model_for_the_same_values(hypermodel):

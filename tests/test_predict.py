@@ -12,7 +12,7 @@ from PIL import Image
 from fashion_keras import command
 from fashion_keras.artifact import Classifier, load_classifier, save_classifier
 from fashion_keras.config import Config, InputError
-from fashion_keras.final import _probabilities
+from fashion_keras.evaluate import Labelled, _predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.photo import read_photo
 from fashion_keras.predict import Prediction, describe, find_files, main, predict
@@ -209,9 +209,28 @@ def test_probabilities_are_the_same_every_way(
     files = [tmp_path / "source" / photo.file for photo in photos]
     assert [file.name for file in files] == sorted(FORMS)
     by_command = [prediction.probabilities for prediction in predict(classifier, files)]
-    by_test = _probabilities(classifier, forms, photos)
+    labelled = [Labelled(forms.folder / photo.prepared, photo.file, "hat") for photo in photos]
+    _, by_test, _ = _predict_all(classifier, labelled)
     by_model = [alone(classifier, file) for file in files]
     np.testing.assert_allclose(by_command, by_model, atol=1e-5)
     np.testing.assert_allclose(by_test, by_model, atol=1e-5)
     upright, _, turned = by_model
     assert np.abs(upright - turned).max() > 1e-3
+
+
+def test_without_a_model_the_released_one_is_used(
+    model_file: Path,
+    photos: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main([str(model_file), str(photos[0])])
+    named = capsys.readouterr().out
+    monkeypatch.setattr("fashion_keras.predict.RELEASED", model_file)
+    main([str(photos[0])])
+    assert capsys.readouterr().out == named
+
+
+def test_a_model_without_photos_is_refused(model_file: Path) -> None:
+    with pytest.raises(InputError, match="Expected photos or folders after the model. Received: "):
+        main([str(model_file)])

@@ -1,5 +1,7 @@
 """The README stays true: its commands, its modules and its numbers."""
 
+import csv
+import hashlib
 import json
 import re
 import subprocess
@@ -67,11 +69,13 @@ def read(name):
 
 
 def test_the_numbers_are_those_of_the_results():
-    test, search = read("final/metrics.json")["test"], read("search/search.json")
+    test, search = read("final/metrics.json"), read("search/search.json")
     low, high = test["accuracy_interval"]
     ratio, vectors = read("benchmarks/search.json"), read("benchmarks/vectors.json")
     for number in (
         f"{test['accuracy']:.3f}",
+        f"{100 * test['accuracy']:.1f} %",
+        f"{read('final/training.json')['validation']['accuracy']:.3f}",
         f"{test['correct']} of {test['photos']}",
         f"{low:.3f} to {high:.3f}",
         f"{search['validation_accuracy']:.3f}",
@@ -80,3 +84,28 @@ def test_the_numbers_are_those_of_the_results():
         f"{vectors['ratio']:.2f}",
     ):
         assert number in README, number
+
+
+def test_the_released_model_is_the_one_that_was_scored():
+    model = ROOT / "results" / "final" / "fashion.keras"
+    assert model.stat().st_size <= 50_000_000
+    digest = hashlib.sha256(model.read_bytes()).hexdigest()
+    assert digest == read("final/metrics.json")["model_sha256"]
+    with (ROOT / "results" / "final" / "predictions.csv").open(newline="") as source:
+        rows = list(csv.DictReader(source))
+    right = sum(row["true"] == row["predicted"] for row in rows)
+    assert (len(rows), right) == (
+        read("final/metrics.json")["photos"],
+        read("final/metrics.json")["correct"],
+    )
+
+
+def test_the_model_card_tells_the_numbers_of_the_model():
+    card = (ROOT / "results" / "final" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    metrics = read("final/metrics.json")
+    low, high = metrics["accuracy_interval"]
+    assert f"{metrics['accuracy']:.3f}" in card
+    assert f"{low:.3f} to {high:.3f}" in card
+    for label, row in metrics["by_class"].items():
+        line = f"| {label} | {row['support']} | {row['precision']:.3f} | {row['recall']:.3f} |"
+        assert line in card, line

@@ -1,6 +1,7 @@
 """Tests of the pictures: they are written, can be opened, and show the data they were given."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,11 @@ from PIL import Image
 from fashion_keras.report import draw_confusion, draw_learning_curves
 
 
-def history(epochs: int, loss: float) -> list[dict[str, float]]:
+def history(epochs: int, loss: float) -> list[dict[str, Any]]:
     """Return a history whose loss falls from a first value."""
     names = ("loss", "accuracy", "val_loss", "val_accuracy")
     return [
-        {"head": 1, "epoch": epoch} | dict.fromkeys(names, loss / epoch)
+        {"stage": "head 1", "epoch": epoch} | dict.fromkeys(names, loss / epoch)
         for epoch in range(1, epochs + 1)
     ]
 
@@ -24,12 +25,12 @@ def pixels(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def two_heads() -> list[dict[str, float]]:
-    return history(3, 2.0) + [{**row, "head": 2, "loss": 9.0} for row in history(3, 2.0)]
+def two_heads() -> list[dict[str, Any]]:
+    return history(3, 2.0) + [{**row, "stage": "head 2", "loss": 9.0} for row in history(3, 2.0)]
 
 
 @pytest.mark.parametrize("rows", [history(3, 1.0), history(4, 2.0), two_heads()])
-def test_learning_curves_follow_the_history(rows: list[dict[str, float]], tmp_path: Path) -> None:
+def test_learning_curves_follow_the_history(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     draw_learning_curves(history(3, 2.0), tmp_path / "first.png")
     draw_learning_curves(rows, tmp_path / "second.png")
     first, second = pixels(tmp_path / "first.png"), pixels(tmp_path / "second.png")

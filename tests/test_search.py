@@ -48,14 +48,14 @@ def test_a_search_writes_what_it_found(results, sample_folder):
 
 
 def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbone):
-    from fashion_keras.features import VectorStore
-    from fashion_keras.training import Source
+    from fashion_keras.features import FeatureStore
+    from fashion_keras.training import Material
 
     def key(config=CONFIG, factor=3):
-        source = Source(
-            prepared, tiny_backbone, VectorStore(prepared, config, tiny_backbone, tmp_path)
+        material = Material(
+            prepared, tiny_backbone, FeatureStore(prepared, config, tiny_backbone, tmp_path)
         )
-        return search._key(config, factor, source)
+        return search._key(config, factor, material)
 
     others = [
         key(factor=2),

@@ -13,10 +13,10 @@ import pytest
 from fashion_keras.config import Config, InputError
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import (
-    Source,
+    Material,
     build_parts,
     history_rows,
-    open_source,
+    open_material,
     train,
     training_batches,
     write_history,
@@ -43,56 +43,56 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def source(
+def material(
     prepared: Prepared, tiny_backbone: keras.Model, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> Source:
+) -> Material:
     """Open the drawn photos through the tiny backbone."""
     monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
-    return open_source(CONFIG, prepared, cache)
+    return open_material(CONFIG, prepared, cache)
 
 
-def weights_of(config: Config, source: Source) -> list[np.ndarray]:
-    return train(config, source).parts.head.get_weights()
+def weights_of(config: Config, material: Material) -> list[np.ndarray]:
+    return train(config, material).parts.head.get_weights()
 
 
 def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
     return all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
 
 
-def test_same_seed_gives_the_same_weights_to_the_last_bit(source: Source) -> None:
-    assert equal(weights_of(CONFIG, source), weights_of(CONFIG, source))
+def test_same_seed_gives_the_same_weights_to_the_last_bit(material: Material) -> None:
+    assert equal(weights_of(CONFIG, material), weights_of(CONFIG, material))
 
 
 @pytest.mark.parametrize("knobs", [{"seed": 2}, {"views": 0}, {"learning_rate": 0.02}])
-def test_knobs_change_the_outcome(knobs: dict, source: Source) -> None:
+def test_knobs_change_the_outcome(knobs: dict, material: Material) -> None:
     assert not equal(
-        weights_of(CONFIG, source), weights_of(dataclasses.replace(CONFIG, **knobs), source)
+        weights_of(CONFIG, material), weights_of(dataclasses.replace(CONFIG, **knobs), material)
     )
 
 
-def test_training_lowers_the_loss(source: Source) -> None:
-    history = train(WILD, source).history
+def test_training_lowers_the_loss(material: Material) -> None:
+    history = train(WILD, material).history
     assert history[-1]["loss"] < 0.8 * history[0]["loss"]
 
 
-def test_weights_of_the_best_epoch_come_back(source: Source) -> None:
-    trained = train(WILD, source)
+def test_weights_of_the_best_epoch_come_back(material: Material) -> None:
+    trained = train(WILD, material)
     losses = [row["val_loss"] for row in trained.history]
     assert trained.best == trained.history[losses.index(min(losses))]
     assert losses[-1] > min(losses)
-    _, validation = training_batches(WILD, source)
+    _, validation = training_batches(WILD, material)
     found = trained.parts.model.evaluate(validation, verbose="0", return_dict=True)
     assert found["loss"] == pytest.approx(trained.best["val_loss"], rel=1e-5)
     assert found["accuracy"] == pytest.approx(trained.best["val_accuracy"], rel=1e-5)
 
 
-def test_patience_ends_training_early(source: Source) -> None:
-    trained = train(dataclasses.replace(WILD, epochs=40, patience=2), source)
+def test_patience_ends_training_early(material: Material) -> None:
+    trained = train(dataclasses.replace(WILD, epochs=40, patience=2), material)
     assert len(trained.history) == trained.best["epoch"] + 2 < 40
 
 
-def test_history_has_one_row_of_six_columns_an_epoch(source: Source) -> None:
-    history = train(CONFIG, source).history
+def test_history_has_one_row_of_six_columns_an_epoch(material: Material) -> None:
+    history = train(CONFIG, material).history
     assert [row["epoch"] for row in history] == [1, 2, 3]
     columns = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
     assert all(set(row) == columns and row["seconds"] > 0 for row in history)
@@ -117,10 +117,12 @@ def test_history_is_written_with_all_digits(tmp_path: Path) -> None:
     assert read == rows
 
 
-def test_weights_saved_in_training_carry_the_state_of_adam(source: Source, tmp_path: Path) -> None:
-    model = train(dataclasses.replace(CONFIG, patience=50), source).parts.model
+def test_weights_saved_in_training_carry_the_state_of_adam(
+    material: Material, tmp_path: Path
+) -> None:
+    model = train(dataclasses.replace(CONFIG, patience=50), material).parts.model
     model.save_weights(tmp_path / "trial.weights.h5")
-    continued: Any = build_parts(CONFIG, source).model
+    continued: Any = build_parts(CONFIG, material).model
     assert int(continued.optimizer.iterations) == 0
     continued.load_weights(tmp_path / "trial.weights.h5")
     assert int(continued.optimizer.iterations) in (5, 10, 15)  # 40 photos in batches of 8.
@@ -129,11 +131,11 @@ def test_weights_saved_in_training_carry_the_state_of_adam(source: Source, tmp_p
     assert all(np.array_equal(one, other) for one, other in pairs)
 
 
-def test_frozen_backbone_keeps_its_weights(source: Source) -> None:
-    assert source.backbone is not None
-    before = source.backbone.get_weights()
-    assert train(CONFIG, source).parts.backbone is source.backbone
-    assert equal(source.backbone.get_weights(), before)
+def test_frozen_backbone_keeps_its_weights(material: Material) -> None:
+    assert material.backbone is not None
+    before = material.backbone.get_weights()
+    assert train(CONFIG, material).parts.backbone is material.backbone
+    assert equal(material.backbone.get_weights(), before)
 
 
 def trainable(backbone: keras.Model) -> Callable[[str], keras.Model]:
@@ -151,9 +153,9 @@ def test_random_backbone_is_trained_on_pixels(
     monkeypatch.setattr("fashion_keras.training.build_backbone", trainable(tiny_backbone))
     config = dataclasses.replace(CONFIG, weights="none", epochs=1)
     before = tiny_backbone.get_weights()
-    source = open_source(config, prepared, tmp_path)
-    assert source == (prepared, None, None)
-    parts = train(config, source).parts
+    material = open_material(config, prepared, tmp_path)
+    assert material == (prepared, None, None)
+    parts = train(config, material).parts
     assert parts.backbone is tiny_backbone
     assert parts.model is not parts.head
     assert not equal(parts.backbone.get_weights(), before)
@@ -162,36 +164,38 @@ def test_random_backbone_is_trained_on_pixels(
 
 def test_weights_that_cannot_be_had_end_the_run_at_once(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No weights file"):
-        open_source(Config(weights=str(tmp_path / "gone.h5")), prepared, tmp_path)
+        open_material(Config(weights=str(tmp_path / "gone.h5")), prepared, tmp_path)
 
 
-def test_training_reads_each_view_and_validation_in_order(source: Source) -> None:
-    batches, validation = training_batches(dataclasses.replace(CONFIG, views=2), source)
+def test_training_reads_each_view_and_validation_in_order(material: Material) -> None:
+    batches, validation = training_batches(dataclasses.replace(CONFIG, views=2), material)
     assert int(batches.cardinality()) == 5
     vectors, _ = next(validation.as_numpy_iterator())
-    assert source.store is not None
-    np.testing.assert_array_equal(vectors, source.store.vectors("validation"))
+    assert material.store is not None
+    np.testing.assert_array_equal(vectors, material.store.vectors("validation"))
 
 
-def test_weights_are_averaged_over_so_many_epochs(source: Source) -> None:
-    optimizer: Any = build_parts(CONFIG, source).model.optimizer
+def test_weights_are_averaged_over_so_many_epochs(material: Material) -> None:
+    optimizer: Any = build_parts(CONFIG, material).model.optimizer
     assert optimizer.use_ema
     assert optimizer.ema_momentum == pytest.approx(1 - 1 / (5 * 5))  # 5 epochs of 5 batches.
-    optimizer = build_parts(dataclasses.replace(CONFIG, averaged_epochs=0), source).model.optimizer
+    optimizer = build_parts(
+        dataclasses.replace(CONFIG, averaged_epochs=0), material
+    ).model.optimizer
     assert not optimizer.use_ema
 
 
-def test_validation_sees_the_averaged_weights(source: Source) -> None:
-    averaged = train(dataclasses.replace(CONFIG, averaged_epochs=2), source).history
-    plain = train(dataclasses.replace(CONFIG, averaged_epochs=0), source).history
+def test_validation_sees_the_averaged_weights(material: Material) -> None:
+    averaged = train(dataclasses.replace(CONFIG, averaged_epochs=2), material).history
+    plain = train(dataclasses.replace(CONFIG, averaged_epochs=0), material).history
     assert averaged[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
     assert averaged[-1]["val_loss"] != pytest.approx(plain[-1]["val_loss"], rel=1e-3)
 
 
-def test_smoothed_labels_raise_the_loss_of_sure_predictions(source: Source) -> None:
+def test_smoothed_labels_raise_the_loss_of_sure_predictions(material: Material) -> None:
     sure = np.array([[30.0, 0.0]], "float32")
     for smoothing, expected in ((0.0, 0.0), (0.1, 1.5)):
         config = dataclasses.replace(CONFIG, label_smoothing=smoothing)
-        model: Any = build_parts(config, source).model
+        model: Any = build_parts(config, material).model
         loss = float(model.compute_loss(y=np.array([[1.0, 0.0]], "float32"), y_pred=sure))
         assert loss == pytest.approx(expected, abs=1e-4)  # 0.1 / 2 classes * 30.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fashion_keras.command import progress
 from fashion_keras.config import Config
-from fashion_keras.training import Source, train
+from fashion_keras.training import Material, train
 
 FINALISTS = 5
 SEEDS = 3
@@ -41,7 +41,7 @@ class Finalist(NamedTuple):
         return statistics.stdev(self.accuracies)
 
 
-def rerun(configs: Sequence[Config], source: Source) -> list[Finalist]:
+def rerun(configs: Sequence[Config], material: Material) -> list[Finalist]:
     """Train each configuration with several seeds; return them by mean accuracy, best first."""
     seeded = [
         dataclasses.replace(config, seed=config.seed + number)
@@ -49,7 +49,7 @@ def rerun(configs: Sequence[Config], source: Source) -> list[Finalist]:
         for number in range(SEEDS)
     ]
     accuracies = [
-        train(config, source).best["val_accuracy"]
+        train(config, material).best["val_accuracy"]
         for config in progress(seeded, len(seeded), f"the best {len(configs)}, {SEEDS} seeds each")
     ]
     finalists = [
@@ -59,7 +59,7 @@ def rerun(configs: Sequence[Config], source: Source) -> list[Finalist]:
     return sorted(finalists, key=lambda finalist: -finalist.mean)
 
 
-def knob_curves(winner: Config, source: Source) -> Iterator[dict]:
+def knob_curves(winner: Config, material: Material) -> Iterator[dict]:
     """Yield the validation accuracy of each epoch while one knob of the winner takes other values.
 
     Yields:
@@ -68,7 +68,7 @@ def knob_curves(winner: Config, source: Source) -> Iterator[dict]:
     variants = [(knob, value) for knob, values in CURVES.items() for value in values]
     for knob, value in progress(variants, len(variants), "one knob at a time"):
         config = dataclasses.replace(winner, patience=winner.epochs, **{knob: value})
-        for row in train(config, source).history:
+        for row in train(config, material).history:
             yield {
                 "knob": knob,
                 "value": value,

@@ -7,7 +7,7 @@ import keras
 import keras_tuner
 
 from fashion_keras.config import Config
-from fashion_keras.training import Source, build_parts, training_batches
+from fashion_keras.training import Material, build_parts, training_batches
 from tuning.space import sample_config
 
 
@@ -16,17 +16,17 @@ class FashionHyperModel(keras_tuner.HyperModel):
 
     Args:
         base: Knobs that are not searched for.
-        source: What to train from.
+        material: What to train from.
     """
 
-    def __init__(self, base: Config, source: Source) -> None:
+    def __init__(self, base: Config, material: Material) -> None:
         super().__init__()
         self.base = base
-        self.source = source
+        self.material = material
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`: always the same for the same values."""
-        return build_parts(sample_config(hp, self.base), self.source).model
+        return build_parts(sample_config(hp, self.base), self.material).model
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
@@ -36,7 +36,7 @@ class FashionHyperModel(keras_tuner.HyperModel):
         Raises:
             FailedTrialError: If the validation loss is not a number in any epoch.
         """
-        train, validation = training_batches(sample_config(hp, self.base), self.source)
+        train, validation = training_batches(sample_config(hp, self.base), self.material)
         fitted = model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
         if not all(map(math.isfinite, fitted.history["val_loss"])):
             raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")

@@ -13,10 +13,10 @@ from pathlib import Path
 import keras_tuner
 
 from fashion_keras import command
+from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError, to_json
-from fashion_keras.model import check_weights
 from fashion_keras.prepare import prepare, summary
-from fashion_keras.training import Source, open_source, training_batches
+from fashion_keras.training import Material, open_material, training_batches
 from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun
 from tuning.hyperband import Hyperband, append_row, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
@@ -57,20 +57,20 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
     prepared = prepare(base.data, cache, base.seed)
     print(summary(prepared))
     print(f"everything will be in {results}", flush=True)
-    source = open_source(base, prepared, cache)
-    folder = cache / "search" / _key(base, factor, source)
+    material = open_material(base, prepared, cache)
+    folder = cache / "search" / _key(base, factor, material)
     # Trials of few epochs are too short for a moving average of weights to mean anything.
-    hypermodel = FashionHyperModel(dataclasses.replace(base, averaged_epochs=0.0), source)
+    hypermodel = FashionHyperModel(dataclasses.replace(base, averaged_epochs=0.0), material)
     tuner = open_hyperband(hypermodel, folder, max_epochs, factor, base.seed)
     print(tuner.plan, flush=True)
-    training_batches(base, source)  # All vectors, so that no trial has to wait for them.
+    training_batches(base, material)  # All vectors, so that no trial has to wait for them.
     trials = run(tuner)
     with command.all_together(results, FILES) as work:
         _write_trials(tuner, work)
         configs = [sample_config(trial.hyperparameters, base) for trial in trials]
-        finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], source)
+        finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], material)
         _write_finalists(finalists, work)
-        _write_curves(finalists[0].config, source, work)
+        _write_curves(finalists[0].config, material, work)
         _write_summary(tuner, finalists, base, work, start)
         winner = _for_final(finalists[0].config)
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
@@ -83,13 +83,13 @@ def _for_final(winner: Config) -> Config:
     return dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
 
 
-def _key(base: Config, factor: int, source: Source) -> str:
+def _key(base: Config, factor: int, material: Material) -> str:
     """Hash what a state must have in common with a search that goes on from it."""
     hp = keras_tuner.HyperParameters()
     sample_config(hp, base)
     facts = {
-        "photos": source.prepared.folder.name,
-        "vectors": source.store.key("train") if source.store else "",
+        "photos": material.prepared.folder.name,
+        "vectors": material.store.key("train") if material.store else "",
         "knobs": {**dataclasses.asdict(base), "data": "", "weights": ""},
         "factor": factor,
         "space": hp.get_config()["space"],
@@ -120,8 +120,8 @@ def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
         print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 
-def _write_curves(winner: Config, source: Source, results: Path) -> None:
-    rows = list(knob_curves(winner, source))
+def _write_curves(winner: Config, material: Material, results: Path) -> None:
+    rows = list(knob_curves(winner, material))
     file = results / "curves.csv"
     for row in rows:
         append_row(file, row)

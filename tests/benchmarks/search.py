@@ -22,10 +22,10 @@ import keras
 import keras_tuner
 
 from fashion_keras import command
+from fashion_keras.backbone import COPY_VARIABLE
 from fashion_keras.config import Config
-from fashion_keras.model import COPY_VARIABLE
 from fashion_keras.prepare import Prepared, prepare
-from fashion_keras.training import EpochClock, open_source, training_batches
+from fashion_keras.training import EpochClock, open_material, training_batches
 from tests.benchmarks.slice import link_share
 from tuning.hyperband import Plan, open_hyperband
 from tuning.hypermodel import FashionHyperModel
@@ -121,10 +121,10 @@ def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -
 def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:
     """Search with this project, vectors included."""
     start = time.monotonic()
-    source = open_source(base, prepared, folder)
-    training_batches(base, source)
+    material = open_material(base, prepared, folder)
+    training_batches(base, material)
     vectors = time.monotonic() - start
-    outcome = timed_search(FashionHyperModel(base, source), folder)
+    outcome = timed_search(FashionHyperModel(base, material), folder)
     return {"seconds_for_vectors": round(vectors, 1), **outcome}
 
 
@@ -145,8 +145,8 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
         print("ours", ours, flush=True)
         plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
         print("plain", plain, flush=True)
-        source = open_source(base, tenth, folder / "ours")
-        plan = open_hyperband(FashionHyperModel(base, source), folder / "plan", 30, 3, 1).plan
+        material = open_material(base, tenth, folder / "ours")
+        plan = open_hyperband(FashionHyperModel(base, material), folder / "plan", 30, 3, 1).plan
     if ours["configurations"] != plain["configurations"]:
         raise RuntimeError("the two searches drew different configurations")
     return ours, plain, plan, len(tenth.split("train"))

@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras import command
+from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
 from fashion_keras.data import load_split
-from fashion_keras.features import VectorStore
-from fashion_keras.model import build_backbone, build_vector_model
+from fashion_keras.features import FeatureStore
+from fashion_keras.model import build_feature_model
 from fashion_keras.prepare import prepare
 from tests.benchmarks.slice import link_share
 
@@ -35,7 +36,7 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.monotonic() - start
 
 
-def one_round(model: Any, batches: list, store: VectorStore, cache: Path) -> dict[str, float]:
+def one_round(model: Any, batches: list, store: FeatureStore, cache: Path) -> dict[str, float]:
     """Time the bare backbone and both kinds of view once, on the same photos."""
     shutil.rmtree(cache / "vectors-1", ignore_errors=True)
     return {
@@ -52,10 +53,10 @@ def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tenth = prepare(str(link_share(whole, folder / "a", ("train", "validation"), STEP)), folder)
-        store = VectorStore(tenth, config, backbone, folder)
+        store = FeatureStore(tenth, config, backbone, folder)
         split = load_split(tenth, "train", config.image_size, config.batch_size)
         batches = [pixels for pixels, _ in split]
-        model = build_vector_model(backbone)
+        model = build_feature_model(backbone)
         rounds = [one_round(model, batches, store, folder) for _ in range(ROUNDS + 1)]
     return len(tenth.split("train")), rounds[1:]
 

@@ -16,15 +16,15 @@ import time
 from fashion_keras import command
 from fashion_keras.config import Config
 from fashion_keras.prepare import prepare
-from fashion_keras.training import open_source, train
+from fashion_keras.training import open_material, train
 
 VIEWS = (0, 1, 2, 4, 8)
 SEEDS = range(1, 4)
 
 
-def measure(config: Config, source) -> dict:
+def measure(config: Config, material) -> dict:
     """Train with several seeds; return mean and standard deviation of accuracy and loss."""
-    best = [train(dataclasses.replace(config, seed=seed), source).best for seed in SEEDS]
+    best = [train(dataclasses.replace(config, seed=seed), material).best for seed in SEEDS]
     row: dict[str, float] = {"views": config.views}
     for metric in ("val_accuracy", "val_loss"):
         values = [one[metric] for one in best]
@@ -62,10 +62,10 @@ def main() -> None:
     given = options.parse_args()
     config = dataclasses.replace(command.chosen(given, base), views=max(VIEWS))
     prepared = prepare(config.data, given.cache)
-    source = open_source(config, prepared, given.cache)
+    material = open_material(config, prepared, given.cache)
     rows = []
     for views in VIEWS:
-        rows.append(measure(dataclasses.replace(config, views=views), source))
+        rows.append(measure(dataclasses.replace(config, views=views), material))
         print(rows[-1], flush=True)
     run = command.provenance(start)
     folder = given.results / "benchmarks"

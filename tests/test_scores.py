@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fashion_keras.evaluation import (
+from fashion_keras.scores import (
     calibration_error,
     confusion,
     photo_rows,

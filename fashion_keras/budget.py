@@ -1,0 +1,198 @@
+"""Plans how much of a training run fits into a given time, from this machine's own speed."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from fashion_keras.config import Config, InputError
+from fashion_keras.data import load_split, one_hot
+from fashion_keras.fine_tuning import PIXELS, build_fine_tuner, chosen_cut
+from fashion_keras.model import build_augmentation, build_feature_model, build_head
+from fashion_keras.training import Material, compile_model
+
+_SHARE = 0.9  # Of the budget is planned for: speeds vary.
+_FIXED = 30.0  # Seconds for compiling, saving and pictures.
+_KNOBS = ("fine_tuning_views", "fine_tuning_epochs", "views")  # What a plan may reduce.
+_STEPS = 3  # Timed steps of each kind, after one that compiles.
+
+
+class Speed(NamedTuple):
+    """What this machine does in a second, in photos.
+
+    Attributes:
+        forward: Photos augmented and turned into vectors and maps.
+        tuned: Photos in fine-tuning; None if none is wanted.
+        head: Vectors in the training of a head.
+    """
+
+    forward: float
+    tuned: float | None
+    head: float
+
+
+class Plan(NamedTuple):
+    """What is done within a budget.
+
+    Attributes:
+        budget_minutes: The budget.
+        expected_minutes: How long the run should take, from its start.
+        photos_per_second: See `Speed`.
+        left_out: One line for each thing that does not fit.
+    """
+
+    budget_minutes: float
+    expected_minutes: float
+    photos_per_second: dict[str, float | None]
+    left_out: list[str]
+
+
+def plan(
+    config: Config, material: Material, budget: float, start: float, cache: Path
+) -> tuple[Config, Plan]:
+    """Reduce views and passes of fine-tuning evenly until the run fits into the budget.
+
+    What lies in the cache already costs nothing. If no fine-tuning fits, the augmented views of
+    the heads go, too. The plan is kept: the same command, given again after an interruption,
+    follows it, because another one could not use what was finished.
+
+    Args:
+        config: All that is wanted.
+        material: See `training.open_material`.
+        budget: Minutes in which all should be done.
+        start: `time.monotonic()` when the run began.
+        cache: Folder for the plan.
+
+    Returns:
+        The configuration that fits, and the plan.
+
+    Raises:
+        InputError: If even the heads on frozen vectors take longer.
+    """
+    file = cache / "plans-1" / f"{_key(config, material, budget)}.json"
+    if file.exists():
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        print("the plan made for this budget before is followed", flush=True)
+        return dataclasses.replace(config, **kept["knobs"]), Plan(**kept["plan"])
+    speed = measure(config, material)
+    spent = time.monotonic() - start
+    seconds = math.inf
+    for candidate in _candidates(config):
+        seconds = spent + expected_seconds(candidate, material, speed)
+        if seconds <= _SHARE * budget * 60:
+            rates = {name: value and round(value, 1) for name, value in speed._asdict().items()}
+            left_out = _left_out(config, candidate)
+            found = Plan(budget, round(seconds / 60, 1), rates, left_out)
+            _keep(file, candidate, found)
+            return candidate, found
+    raise InputError(
+        f"The least that can be done takes about {seconds / 60 / _SHARE:.0f} minutes on this "
+        f"machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
+    )
+
+
+def _key(config: Config, material: Material, budget: float) -> str:
+    _, store = material.frozen()
+    facts = [dataclasses.asdict(config), budget, store.key("train"), store.key("validation")]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def _keep(file: Path, planned: Config, found: Plan) -> None:
+    knobs = {name: getattr(planned, name) for name in _KNOBS}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
+    unfinished.write_text(json.dumps({"knobs": knobs, "plan": found._asdict()}), encoding="utf-8")
+    os.replace(unfinished, file)
+
+
+def _candidates(config: Config) -> list[Config]:
+    """Return ever cheaper configurations."""
+    views, passes = config.fine_tuning_views, config.fine_tuning_epochs
+    pixels = chosen_cut(config) == PIXELS  # There, views cost nothing.
+    tuned = [
+        dataclasses.replace(
+            config,
+            fine_tuning_views=views if pixels else round(views * share / 10),
+            fine_tuning_epochs=round(passes * share / 10),
+        )
+        for share in range(10, 0, -1)
+        if round(passes * share / 10)
+    ]
+    frozen = dataclasses.replace(config, fine_tuning_epochs=0)
+    return [*tuned, frozen, dataclasses.replace(frozen, views=0)]
+
+
+def _left_out(wanted: Config, planned: Config) -> list[str]:
+    return [
+        f"{name}: {getattr(planned, name)} instead of {getattr(wanted, name)}"
+        for name in _KNOBS
+        if getattr(planned, name) != getattr(wanted, name)
+    ]
+
+
+def expected_seconds(config: Config, material: Material, speed: Speed) -> float:
+    """Return how long a run should take on a machine of this speed."""
+    photos = {split: len(material.prepared.split(split)) for split in ("train", "validation")}
+    cut = chosen_cut(config) if config.fine_tuning_epochs else None
+    cut = None if cut == PIXELS else cut
+    views = max(config.views, config.fine_tuning_views if cut else 0)
+    passes = [("train", view) for view in range(views + 1)] + [("validation", 0)]
+    missing = sum(
+        photos[split] for split, view in passes if _is_missing(config, material, split, view, cut)
+    )
+    tested = len(material.prepared.split("test"))
+    heads = config.heads * config.epochs * photos["train"] / speed.head
+    # A pass of fine-tuning looks at validation, too, without gradients: a third of the work.
+    work = config.fine_tuning_epochs * (photos["train"] + photos["validation"] / 3)
+    tuned = work / speed.tuned if speed.tuned else 0.0
+    return _FIXED + (missing + tested) / speed.forward + heads + tuned
+
+
+def _is_missing(config: Config, material: Material, split: str, view: int, cut: str | None) -> bool:
+    """Tell whether a view has to be computed, as vectors, or as maps if fine-tuning uses it."""
+    _, store = material.frozen()
+    mapped = cut if cut and view <= config.fine_tuning_views else None
+    return store.missing(split, view, mapped)
+
+
+def measure(config: Config, material: Material) -> Speed:
+    """Time a few steps of each kind on the first photos; no weight changes."""
+    prepared, (backbone, _) = material.prepared, material.frozen()
+    classes = len(prepared.labels)
+    batches = load_split(prepared, "train", config.image_size, config.batch_size)
+    pixels, labels = next(iter(one_hot(batches, classes)))
+    augmentation = build_augmentation(config, config.seed)
+    cut = chosen_cut(config)
+    features = build_feature_model(backbone, None if cut == PIXELS else cut)
+    found = features.predict_on_batch(pixels)
+    head = build_head(config, classes)
+    compile_model(head, config)
+    forward = _rate(
+        lambda: features.predict_on_batch(augmentation(pixels, training=True)), len(pixels)
+    )
+    rate = _rate(lambda: head.train_on_batch(found["vectors"], labels), len(pixels))
+    if not config.fine_tuning_epochs:
+        return Speed(forward, None, rate)
+    tuner = build_fine_tuner(config, material, build_head(config, classes))
+    # At a rate of 0 a step does all its work and changes nothing.
+    tuner.compile(keras.optimizers.Adam(0.0), keras.losses.CategoricalCrossentropy(True))
+    inputs = pixels if cut == PIXELS else found["maps"]
+    tuned = _rate(lambda: tuner.train_on_batch(inputs, labels), len(pixels))
+    backbone.trainable = False
+    return Speed(forward, tuned, rate)
+
+
+def _rate(step: Callable[[], Any], photos: int) -> float:
+    """Return how many photos a step gets through in a second."""
+    step()
+    start = time.monotonic()
+    for _ in range(_STEPS):
+        step()
+    return photos * _STEPS / (time.monotonic() - start)
