@@ -181,10 +181,12 @@ def measure(config: Config, material: Material) -> Speed:
     if not config.fine_tuning_epochs:
         return Speed(forward, None, rate)
     tuner = build_fine_tuner(config, material, build_head(config, classes))
-    # At a rate of 0 a step does all its work and changes nothing.
+    # At a rate of 0 a step does all its work and changes nothing but the sign of zeros.
+    original = backbone.get_weights()
     tuner.compile(keras.optimizers.Adam(0.0), keras.losses.CategoricalCrossentropy(True))
     inputs = pixels if cut == PIXELS else found["maps"]
     tuned = _rate(lambda: tuner.train_on_batch(inputs, labels), len(pixels))
+    backbone.set_weights(original)
     backbone.trainable = False
     return Speed(forward, tuned, rate)
 

@@ -5,7 +5,6 @@ import time
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 
 from fashion_keras import budget
@@ -127,10 +126,12 @@ def test_an_interrupted_run_follows_the_plan_it_had(
 @pytest.mark.parametrize("cut", ["block13", "pixels"])
 def test_speed_is_measured_without_changing_a_weight(cut: str, material: Material) -> None:
     backbone, _ = material.frozen()
-    before = backbone.get_weights()
+    kernel, bias, block, shift = backbone.get_weights()
+    bias[::2] = shift[::2] = -0.0  # As rounding to half precision leaves some.
+    backbone.set_weights([kernel, bias, block, shift])
+    before = [weight.tobytes() for weight in backbone.get_weights()]
     speed = measure(dataclasses.replace(CONFIG, cut=cut), material)
     assert speed.tuned is not None
     assert min(speed.forward, speed.tuned, speed.head) > 0
     assert backbone.trainable_weights == []
-    for one, other in zip(before, backbone.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    assert before == [weight.tobytes() for weight in backbone.get_weights()]
