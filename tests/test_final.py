@@ -14,6 +14,7 @@ from PIL import Image
 
 from fashion_keras import command, ensemble, features
 from fashion_keras.artifact import load_classifier
+from fashion_keras.budget import Speed
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.final import final, main
 from fashion_keras.predict import predict
@@ -132,18 +133,23 @@ def test_run_says_what_it_found(
 
 
 def test_a_budget_is_planned_and_said(
-    sample_folder: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    sample_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 1000}
+    speed = Speed(forward=1e6, tuned=20.0, head=1e6)  # A pass is planned to take 2.3 seconds.
+    monkeypatch.setattr("fashion_keras.budget.measure", lambda *_: speed)
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 20}
     config = Config(data=str(sample_folder), **knobs)
-    final(config, tmp_path, cache, budget=1.0)
+    final(config, tmp_path, tmp_path / "cache", budget=1.0)
     planned = read_json(tmp_path / "training.json")["budget"]
     done = read_config(tmp_path / "config.json").fine_tuning_epochs
-    assert done < 1000
-    assert f"fine_tuning_epochs: {done} instead of 1000" in planned["left_out"]
+    assert 0 < done < 20
+    assert f"fine_tuning_epochs: {done} instead of 20" in planned["left_out"]
     assert planned["budget_minutes"] == 1.0
     shown = capsys.readouterr().out
-    assert f"left out for the budget: fine_tuning_epochs: {done} instead of 1000" in shown
+    assert f"left out for the budget: fine_tuning_epochs: {done} instead of 20" in shown
 
 
 def test_an_interrupted_run_goes_on(
