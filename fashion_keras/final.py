@@ -80,19 +80,19 @@ def _show_plan(planned: Plan) -> None:
 
 def _train(config: Config, material: Material, cache: Path) -> Ensemble:
     """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
-    if material.store is None or config.fine_tuning_epochs == 0:
+    store = material.store if config.fine_tuning_epochs else None
+    if store is None:
         print("no fine-tuning: the backbone " + ("stays frozen" if material.store else "is new"))
-        trained = train_ensemble(config, material)
-        print(_outcome("heads", trained), flush=True)
-        return trained
-    cut = chosen_cut(config)
-    print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
-    if cut != PIXELS:  # Now, because they give the vectors for the heads, too.
-        material.store.make_maps(config.fine_tuning_views, cut)
+    else:
+        cut = chosen_cut(config)
+        print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
+        if cut != PIXELS:  # Now, because maps give the vectors for the heads, too.
+            store.make_maps(config.fine_tuning_views, cut)
     trained = train_ensemble(config, material)
     print(_outcome("heads", trained), flush=True)
-    trained = fine_tune(config, material, trained, cache)
-    print(_outcome("fine-tuning", trained), flush=True)
+    if store is not None:
+        trained = fine_tune(config, material, trained, cache)
+        print(_outcome("fine-tuning", trained), flush=True)
     return trained
 
 
