@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from fashion_keras.command import whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split, one_hot
 from fashion_keras.fine_tuning import PIXELS, build_fine_tuner, chosen_cut
@@ -106,10 +106,9 @@ def _key(config: Config, material: Material, budget: float) -> str:
 
 def _keep(file: Path, planned: Config, found: Plan) -> None:
     knobs = {name: getattr(planned, name) for name in _KNOBS}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    unfinished.write_text(json.dumps({"knobs": knobs, "plan": found._asdict()}), encoding="utf-8")
-    os.replace(unfinished, file)
+    text = json.dumps({"knobs": knobs, "plan": found._asdict()})
+    with whole_file(file) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
 
 
 def _candidates(config: Config) -> list[Config]:

@@ -125,6 +125,28 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Yield another name in the folder of `file`; what is written there becomes `file` at the end.
+
+    Until then an earlier `file` stays as it is, and if anything fails it stays; nothing else is
+    left. The folder is made if it is missing.
+
+    Args:
+        file: Where the file belongs in the end. The other name ends in the name of this one, since
+            some writers look at the suffix.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{os.getpid()}.tmp.{file.name}")
+    try:
+        yield unfinished
+        with unfinished.open("r+b") as written:
+            os.fsync(written.fileno())
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 def provenance(start: float) -> dict:
     """Return where a number comes from: command, wall time since `start`, versions, machine.
 

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ import keras
 import numpy as np
 
 from fashion_keras.backbone import blocks
-from fashion_keras.command import progress
+from fashion_keras.command import progress, whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
 from fashion_keras.model import build_augmentation, build_feature_model
@@ -144,11 +143,11 @@ class FeatureStore:
         label = f"{split} {kind} at {self._config.image_size} px, view {view}"
         seen: list[np.ndarray] = []
         with contextlib.ExitStack() as stack:
-            targets = {name: stack.enter_context(_whole_file(file)) for name, file in files.items()}
+            targets = {name: stack.enter_context(_opened(file)) for name, file in files.items()}
             batches = self._batches(split, view, cut)
             for features, true in progress(batches, len(numbers), label, _batch_length):
                 for name, target in targets.items():
-                    _append(target, features[name].astype(_TYPES[name]), len(numbers))
+                    _append(target, features[name], _TYPES[name], len(numbers))
                 seen.append(true)
             if not np.array_equal(np.concatenate(seen), numbers):
                 raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
@@ -167,22 +166,16 @@ class FeatureStore:
 
 
 @contextlib.contextmanager
-def _whole_file(file: Path) -> Iterator[BinaryIO]:
-    """Yield a new file under another name that takes its place if nothing fails."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        with unfinished.open("wb") as target:
-            yield target
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write to, open under another name until it is whole."""
+    with whole_file(file) as unfinished, unfinished.open("wb") as target:
+        yield target
 
 
-def _append(target: BinaryIO, rows: np.ndarray, count: int) -> None:
-    """Append rows to an array file that will hold `count` of them."""
+def _append(target: BinaryIO, rows: np.ndarray, kind: str, count: int) -> None:
+    """Append rows, as numbers of a kind, to an array file that will hold `count` of them."""
+    with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
+        rows = rows.astype(kind)
     if not np.isfinite(rows).all():
         raise RuntimeError(f"The backbone gives numbers that {rows.dtype} cannot hold.")
     if target.tell() == 0:

@@ -7,7 +7,6 @@ a head that fits already does not tear up what the backbone knows.
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ import keras
 import numpy as np
 
 from fashion_keras.backbone import BLOCKS, unfreeze
-from fashion_keras.command import duration
+from fashion_keras.command import duration, whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.ensemble import Ensemble
@@ -227,14 +226,7 @@ class _Passes(keras.callbacks.Callback):
     def _save(self) -> None:
         """Save weights, the optimizer's state and the history as one file, whole or not at all."""
         model: Any = self.model
-        self._state.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._state.with_name(f"{os.getpid()}.tmp.weights.h5")
-        try:
+        with whole_file(self._state) as unfinished:
             model.save_weights(unfinished)
             with h5py.File(unfinished, "a") as file:
                 file.attrs["history"] = json.dumps(self._rows)
-            with unfinished.open("r+b") as written:
-                os.fsync(written.fileno())
-            os.replace(unfinished, self._state)
-        finally:
-            unfinished.unlink(missing_ok=True)

@@ -2,8 +2,10 @@
 
 import importlib.metadata
 import itertools
+import os
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,55 @@ def test_provenance_has_command_time_and_versions(monkeypatch):
     assert set(facts["versions"]) == {"keras", "tensorflow", "keras-tuner", "numpy", "pillow"}
     assert facts["versions"]["pillow"] == importlib.metadata.version("pillow")
     assert " cores, " in facts["machine"]
+
+
+@pytest.mark.parametrize(("platform", "held"), [("linux", 2_500_000), ("darwin", 2_560_000_000)])
+def test_peak_memory_is_in_gb_whatever_the_system_counts_in(platform, held, monkeypatch):
+    usage = types.SimpleNamespace(ru_maxrss=held)
+    resource = types.SimpleNamespace(RUSAGE_SELF=0, getrusage=lambda who: usage)
+    monkeypatch.setitem(sys.modules, "resource", resource)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert command.peak_memory() == 2.56
+
+
+def test_peak_memory_is_unknown_on_windows(monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert command.peak_memory() is None
+
+
+def test_whole_file_takes_its_place_at_the_end(tmp_path):
+    file = tmp_path / "new" / "one.weights.h5"
+    for text in ("first", "second"):
+        with command.whole_file(file) as unfinished:
+            assert unfinished.parent == file.parent
+            assert unfinished.name.endswith(".one.weights.h5")
+            assert file.exists() == (text == "second")
+            unfinished.write_text(text)
+        assert file.read_text() == text
+        assert list(file.parent.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_file_that_was_not_finished_changes_nothing(error, tmp_path):
+    file = tmp_path / "one.json"
+    file.write_text("before")
+
+    def write() -> None:
+        with command.whole_file(file) as unfinished:
+            unfinished.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(os, "fsync", lambda number: calls.append("fsync"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
+    with command.whole_file(tmp_path / "one") as unfinished:
+        unfinished.write_text("whole")
+    assert calls == ["fsync", "replace"]

@@ -175,7 +175,7 @@ def test_leftover_of_a_killed_run_is_not_used(store: FeatureStore, tmp_path: Pat
     whole = tmp_path / "vectors-1" / f"{store.key('validation')}.npy"
     half = np.zeros((20, VECTOR_SIZE), "float32")
     whole.unlink()
-    with whole.with_suffix(".99999.tmp").open("wb") as leftover:
+    with whole.with_name(f".99999.tmp.{whole.name}").open("wb") as leftover:
         np.save(leftover, half)
     np.testing.assert_array_equal(store.vectors("validation"), expected)
 
@@ -200,6 +200,43 @@ def test_vectors_beside_maps_are_those_made_alone(
     store.maps("validation", 1, "block13")
     alone = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
     np.testing.assert_array_equal(store.vectors("validation", 1), alone.vectors("validation", 1))
+
+
+def test_vectors_that_are_there_are_not_written_again_beside_maps(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    marked = np.full_like(store.vectors("validation", 1), 7)
+    np.save(tmp_path / "vectors-1" / f"{store.key('validation', 1)}.npy", marked)
+    store.maps("validation", 1, "block13")
+    np.testing.assert_array_equal(store.vectors("validation", 1), marked)
+
+
+def test_backbone_that_was_trained_on_makes_no_features(
+    store: FeatureStore, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    finished = np.array(store.vectors("validation"))
+    *others, bias = tiny_backbone.get_weights()
+    bias[-1] += 1e-6
+    tiny_backbone.set_weights([*others, bias])
+    with pytest.raises(RuntimeError, match="was trained on"):
+        store.vectors("train")
+    with pytest.raises(RuntimeError, match="was trained on"):
+        store.maps("validation", 0, "block13")
+    assert len(files_in(tmp_path)) == 1
+    np.testing.assert_array_equal(store.vectors("validation"), finished)
+
+
+@pytest.mark.parametrize("value", [1e5, np.inf])
+def test_maps_that_half_precision_cannot_hold_are_refused(
+    value: float, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    kernel, bias, *block = tiny_backbone.get_weights()
+    bias[5] = value
+    tiny_backbone.set_weights([kernel, bias, *block])
+    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    with pytest.raises(RuntimeError, match="numbers that float16 cannot hold"):
+        store.maps("validation", 0, "block13")
+    assert files_in(tmp_path) == []
 
 
 def test_all_maps_for_fine_tuning_are_made_once(
