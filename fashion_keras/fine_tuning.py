@@ -59,7 +59,9 @@ def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) 
 
     Args:
         config: All knobs.
-        material: See `training.open_material`; the weights of its backbone change.
+        material: See `training.open_material`; the weights of its backbone change. Maps that
+            are missing are made before that (whether the disk has room for them, only
+            `FeatureStore.make_maps` asks).
         start: The trained head (see `ensemble.train_ensemble`); its weights change.
         cache: Folder for the state.
 
@@ -69,18 +71,16 @@ def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) 
     Raises:
         InputError: If a loss is not a number any more.
     """
-    backbone, store = material.frozen()
-    if chosen_cut(config) != PIXELS:
-        store.make_maps(config.fine_tuning_views, chosen_cut(config))
+    backbone, _ = material.frozen()
     state = _state_file(config, material, cache)
     rows = _finished_rows(state)
+    train, validation = _batches(config, material, len(rows))  # Maps need the backbone as it was.
     trainer = build_fine_tuner(config, material, start.head, len(rows))
     steps = -(-len(material.prepared.split("train")) // config.batch_size)
     compile_fine_tuner(trainer, config, steps)
     if rows:
         trainer.load_weights(state)
         print(f"fine-tuning goes on after pass {len(rows)}, which was finished before", flush=True)
-    train, validation = _batches(config, material, len(rows))
     trainer.fit(
         train,
         validation_data=validation,
@@ -150,6 +150,7 @@ def _batches(config: Config, material: Material, first_pass: int) -> tuple[Any, 
     classes, size = len(prepared.labels), config.batch_size
     if cut == PIXELS:
         pixels = (config.image_size, size)
+        keras.utils.set_random_seed(config.seed + first_pass)  # Decides the order, too.
         train = load_split(prepared, "train", *pixels, seed=config.seed + first_pass)
         validation = load_split(prepared, "validation", *pixels)
     else:

@@ -1,6 +1,7 @@
 """Tests of fine-tuning: what it trains, from what, how its rate moves, and how it goes on."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,36 @@ def test_finished_run_is_not_done_again(
     assert again.history == first.history
     for one, other in zip(backbone.get_weights(), expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_missing_maps_are_made_from_the_backbone_as_it_was(
+    material: Material, tmp_path: Path
+) -> None:
+    backbone, _ = material.frozen()
+    original = backbone.get_weights()
+    first = fine_tune(CONFIG, material, start(material), tmp_path)
+    made = {file.name: file.read_bytes() for file in (tmp_path / "vectors-1").iterdir()}
+    shutil.rmtree(tmp_path / "vectors-1")
+    backbone.set_weights(original)
+    # The state of the finished passes is loaded only after the maps were made.
+    again = fine_tune(CONFIG, material, start(material), tmp_path)
+    assert again.history == first.history
+    assert {file.name: file.read_bytes() for file in (tmp_path / "vectors-1").iterdir()} == made
+
+
+def test_order_of_photos_does_not_depend_on_what_was_drawn_before(
+    material: Material, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(CONFIG, cut="pixels", fine_tuning_epochs=1)
+    backbone, _ = material.frozen()
+    original = backbone.get_weights()
+    found = []
+    for seed in (1, 2):
+        backbone.set_weights(original)
+        begin = start(material)
+        keras.utils.set_random_seed(seed)
+        found.append(fine_tune(config, material, begin, tmp_path / str(seed)).validation["loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_another_configuration_starts_anew(
