@@ -84,7 +84,8 @@ def build_parts(config: Config, material: Material) -> Parts:
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, len(material.prepared.labels))
     if material.backbone is not None:
-        compile_model(head, config, _STEPS_IN_ONE_CALL, _momentum(config, material.prepared))
+        steps = -(-len(material.prepared.split("train")) // config.batch_size)
+        compile_model(head, config, _STEPS_IN_ONE_CALL, average_momentum(config, steps))
         return Parts(head, head, material.backbone)
     backbone = build_backbone("none")
     trainer = build_trainer(config, backbone, head)
@@ -93,9 +94,16 @@ def build_parts(config: Config, material: Material) -> Parts:
     return Parts(trainer, head, backbone)
 
 
-def _momentum(config: Config, prepared: Prepared) -> float:
-    """Return how much of the average of weights each step keeps; 0 for no average."""
-    steps = -(-len(prepared.split("train")) // config.batch_size)
+def average_momentum(config: Config, steps: float) -> float:
+    """Return how much of the moving average of weights each step keeps.
+
+    Args:
+        config: `averaged_epochs` is used.
+        steps: Batches in an epoch.
+
+    Returns:
+        In [0, 1); 0 for no average.
+    """
     return max(1 - 1 / (config.averaged_epochs * steps), 0.0) if config.averaged_epochs else 0.0
 
 

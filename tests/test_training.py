@@ -14,6 +14,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import (
     Material,
+    average_momentum,
     build_parts,
     history_rows,
     open_material,
@@ -183,6 +184,13 @@ def test_weights_are_averaged_over_so_many_epochs(material: Material) -> None:
         dataclasses.replace(CONFIG, averaged_epochs=0), material
     ).model.optimizer
     assert not optimizer.use_ema
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "kept"), [(5.0, 4, 0.95), (0.5, 4, 0.5), (0.1, 4, 0.0), (0.0, 4, 0.0)]
+)
+def test_average_keeps_more_the_longer_it_is(epochs: float, steps: int, kept: float) -> None:
+    assert average_momentum(Config(averaged_epochs=epochs), steps) == pytest.approx(kept)
 
 
 def test_validation_sees_the_averaged_weights(material: Material) -> None:

@@ -7,8 +7,7 @@
 One row a choice: the photos of the training split are divided into folds by class; each fold is
 scored by a model trained on the others, so that every one of them counts once a seed. `heads`
 trains heads on vectors, `photos` changes the photos before they become vectors, `tuning` trains
-the backbone on. Writes `results/benchmarks/ablation.json` and the table `results/ablation.md`;
-a
+the backbone on. Writes `results/benchmarks/ablation.json` and the table `results/ablation.md`; a
 choice that was measured with the same settings is not measured again.
 """
 
