@@ -133,6 +133,13 @@ def test_vectors_are_read_from_a_mapped_file(tmp_path: Path) -> None:
     assert sorted(vectors[:, 0]) == list(range(10))
 
 
+def test_part_of_a_mapped_file_stays_that_part(tmp_path: Path) -> None:
+    np.save(tmp_path / "view.npy", marked_views(10, 1)[0])
+    part = np.load(tmp_path / "view.npy", mmap_mode="r")[5:]
+    vectors, _ = in_one(feature_batches([part], np.zeros(5, "int32"), 4))
+    assert vectors[:, 0].tolist() == [5, 6, 7, 8, 9]
+
+
 def test_passes_go_on_where_an_earlier_run_stopped() -> None:
     views, numbers = marked_views(50, 3), np.zeros(50, "int32")
     whole = feature_batches(views, numbers, 8, seed=1)
