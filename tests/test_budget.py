@@ -73,6 +73,15 @@ def test_with_enough_time_nothing_is_left_out(material: Material, tmp_path: Path
     )
 
 
+@pytest.mark.parametrize(("share", "fits"), [(0.89, True), (0.91, False)])
+def test_nine_tenths_of_the_budget_are_used(
+    share: float, fits: bool, material: Material, tmp_path: Path
+) -> None:
+    minutes = expected_seconds(CONFIG, material, SPEED) / 60 / share
+    config, _ = planned_in(minutes, material, tmp_path)
+    assert (config == CONFIG) == fits
+
+
 def test_less_time_takes_away_views_and_passes_together(material: Material, tmp_path: Path) -> None:
     spent = []
     for minutes in (17, 10, 6):
