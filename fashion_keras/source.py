@@ -86,8 +86,8 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
     return folder.resolve()
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    # By name, not by path: the order of paths ignores case on Windows, that of labels does not.
+def subfolders(folder: Path) -> list[Path]:
+    """List the folders in a folder but hidden ones, by name: paths ignore case on Windows."""
     folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
     return sorted(folders, key=lambda path: path.name)
 
@@ -99,9 +99,9 @@ def _split_of(name: str) -> str:
 def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the split folders by split; empty if the folder has none."""
     splits: dict[str, Path] = {}
-    for path in _subfolders(folder):
+    for path in subfolders(folder):
         split = _split_of(path.name)
-        if split in SPLITS and any(_subfolders(path)):
+        if split in SPLITS and any(subfolders(path)):
             if split in splits:
                 raise InputError(
                     f"{folder} has two folders for {split}: {splits[split].name} and {path.name}."
@@ -112,7 +112,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
 
 def _in_split(folder: Path, split_folder: Path, split: str) -> list[SourcePhoto]:
     photos = []
-    for class_folder in _subfolders(split_folder):
+    for class_folder in subfolders(split_folder):
         if not class_folder.name.isprintable():
             raise InputError(
                 f"The name of the class folder {str(class_folder)!r} cannot be shown: rename it."
