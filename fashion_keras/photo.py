@@ -1,6 +1,7 @@
-"""One photo file or byte string becomes upright RGB pixels, or a clear error."""
+"""One photo, as a file, bytes, image or array, becomes upright RGB pixels, or a clear error."""
 
 import io
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,11 @@ from fashion_keras.config import InputError
 # Pillow opens MPO, the JPEGs of some cameras and phones, by the name JPEG.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 80_000_000  # A claim of more is a decompression bomb or a scan, not a seller's photo.
+_MOST_BYTES = 200_000_000
+# A picture of one colour takes nearly no bytes however large it claims to be. Real photos of so
+# many pixels have a hundred times as many bytes.
+_BOMB_PIXELS, _BOMB_RATE = 16_000_000, 1000  # From so many pixels on; pixels for each byte.
+SMALLEST_SIDE = 8  # Nothing can be seen in less.
 LARGEST_SIDE = 1024  # Larger photos are reduced with anti-aliasing before anything else is done.
 _ORIENTATION = 0x0112  # EXIF tag; 1 means upright.
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
@@ -32,7 +38,7 @@ class Photo(NamedTuple):
     clean: bool
 
 
-def read_photo(source: Path | bytes) -> Photo:
+def read_photo(source: Path | bytes | Image.Image | np.ndarray) -> Photo:
     """Decode one photo.
 
     JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read, whatever the file is called. The EXIF
@@ -40,23 +46,25 @@ def read_photo(source: Path | bytes) -> Photo:
     first frame is taken, and sides over `LARGEST_SIDE` pixels are reduced.
 
     Args:
-        source: Path of a file, or the file's bytes.
+        source: Path of a file, the file's bytes, an image of Pillow (it is not changed), or an
+            array `(height, width)`, `(height, width, 1)`, `(height, width, 3)` or
+            `(height, width, 4)` (with opacity) of numbers from 0 to 255; fractions are rounded.
 
     Returns:
         The photo's pixels, and whether the file can be used as it is.
 
     Raises:
-        PhotoError: If the bytes are no photo, are damaged, or claim more than `MOST_PIXELS`.
+        PhotoError: If the bytes are no photo, are damaged, have a side under `SMALLEST_SIDE`, or
+            claim more than `MOST_PIXELS`; if an array has another form or other values.
     """
+    if isinstance(source, np.ndarray):
+        return Photo(_reduced(_image_of(source)), clean=False)
     try:
-        content = _bytes_of(source)
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            _check_size(image)
-            clean = _is_clean(image) and _is_whole(image, content)
-            image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEG: decode at 1/2, 1/4 or 1/8.
-            upright = _to_rgb(ImageOps.exif_transpose(image))
-            upright.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=2.0)
-            return Photo(np.asarray(upright), clean)
+        if isinstance(source, Image.Image):
+            _check_size(source, None)
+            return Photo(_reduced(ImageOps.exif_transpose(source)), clean=False)
+        content = source if isinstance(source, bytes) else _content_of(source)
+        return _decode(content)
     except PhotoError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -67,24 +75,78 @@ def read_photo(source: Path | bytes) -> Photo:
         raise PhotoError(f"damaged: {error}") from error
 
 
-def _bytes_of(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        content = source
-    else:
-        try:
-            content = source.read_bytes()
-        except OSError as error:
-            raise PhotoError(f"cannot be opened: {error.strerror or error}") from error
+def _decode(content: bytes) -> Photo:
     if not content:
         raise PhotoError("empty file")
-    return content
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        _check_size(image, len(content))
+        clean = _is_clean(image) and _is_whole(image, content)
+        image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEG: decode at 1/2, 1/4 or 1/8.
+        return Photo(_reduced(ImageOps.exif_transpose(image)), clean)
 
 
-def _check_size(image: Image.Image) -> None:
-    if image.width * image.height > MOST_PIXELS:
+def _reduced(upright: Image.Image) -> np.ndarray:
+    image = _to_rgb(upright)
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=2.0)
+    return np.asarray(image)
+
+
+def _image_of(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)):
+        raise PhotoError(
+            "expected an array (height, width, 3) of pixels from 0 to 255. Received: the shape "
+            f"{array.shape}"
+        )
+    if min(array.shape[:2]) < SMALLEST_SIDE:
+        raise PhotoError(_too_small(array.shape[1], array.shape[0]))
+    if array.dtype.kind not in "uif" or not (array.min() >= 0 and array.max() <= 255):
+        raise PhotoError("expected an array of numbers from 0 to 255. Received: others")
+    if array.dtype.kind == "f" and 0 < array.max() <= 1:
+        raise PhotoError(
+            "expected an array of numbers from 0 to 255. Received: fractions of 1, as if divided "
+            "by 255"
+        )
+    return Image.fromarray(array.round().astype("uint8"))
+
+
+def _content_of(file: Path) -> bytes:
+    try:
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise PhotoError("not a file but a pipe, socket or device")  # It may never end.
+        if status.st_size > _MOST_BYTES:
+            raise PhotoError(f"too large: {status.st_size} bytes, at most {_MOST_BYTES} are read")
+        return file.read_bytes()
+    except PhotoError:
+        raise
+    except OSError as error:
+        if file.is_symlink() and isinstance(error, FileNotFoundError):
+            raise PhotoError("a link to a file that does not exist") from error
+        raise PhotoError(f"cannot be opened: {error.strerror or error}") from error
+    except ValueError as error:  # A name with a zero byte.
+        raise PhotoError(f"cannot be opened: {error}") from error
+
+
+def _check_size(image: Image.Image, size: int | None) -> None:
+    """Refuse photos that would show nothing or eat the memory; `size` in bytes, if known."""
+    pixels = image.width * image.height
+    if pixels > MOST_PIXELS:
         raise PhotoError(
             f"too large: {image.width} x {image.height} pixels, at most {MOST_PIXELS} are read"
         )
+    if size and pixels > max(_BOMB_PIXELS, _BOMB_RATE * size):
+        raise PhotoError(
+            f"a decompression bomb: {image.width} x {image.height} pixels in {size} bytes"
+        )
+    if min(image.size) < SMALLEST_SIDE:
+        raise PhotoError(_too_small(image.width, image.height))
+
+
+def _too_small(width: int, height: int) -> str:
+    least = SMALLEST_SIDE
+    return f"too small: {width} x {height} pixels, at least {least} x {least} are needed"
 
 
 def _is_clean(image: Image.Image) -> bool:

@@ -1,6 +1,7 @@
 """Tests of the one decoder: which files become which pixels, and which become which error."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.photo import LARGEST_SIDE, PhotoError, read_photo
+from fashion_keras.photo import LARGEST_SIDE, SMALLEST_SIDE, PhotoError, read_photo
 
 # Red, green and blue above yellow, white and black, in squares that JPEG keeps apart.
 SIX_COLOURS = np.array(
@@ -26,6 +27,19 @@ STORED = {
     7: TURNS.TRANSVERSE,
     8: TURNS.ROTATE_270,
 }
+
+
+@pytest.fixture(autouse=True)
+def _tiny_photos_are_large_enough(request, monkeypatch):
+    """Let most tests use photos of few pixels, which are easier to write down."""
+    if "smallest_side" not in request.fixturenames:
+        monkeypatch.setattr("fashion_keras.photo.SMALLEST_SIDE", 1)
+
+
+@pytest.fixture
+def smallest_side():
+    """Leave the smallest side as it is, and return it."""
+    return SMALLEST_SIDE
 
 
 def encode(picture, kind="PNG", **settings):
@@ -309,3 +323,123 @@ def test_size_is_checked_before_anything_is_decoded(monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     content = bytes(png_that_claims(48, 32))
     assert reason_of(content) == "too large: 48 x 32 pixels, at most 1535 are read"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (7, 8), (8, 7)])
+def test_photo_in_which_nothing_can_be_seen_is_refused(width, height, smallest_side):
+    expected = f"too small: {width} x {height} pixels, at least 8 x 8 are needed"
+    assert reason_of(encode(Image.new("RGB", (width, height)))) == expected
+    assert reason_of(Image.new("RGB", (width, height))) == expected
+    assert reason_of(np.zeros((height, width, 3), "uint8")) == expected
+
+
+def test_photo_of_the_smallest_side_is_read(smallest_side):
+    assert read_photo(encode(Image.new("RGB", (smallest_side, 9)))).pixels.shape == (9, 8, 3)
+
+
+def test_decompression_bomb_is_refused_before_it_is_decoded(monkeypatch):
+    content = encode(Image.new("1", (8000, 8000)))
+    assert 7_000 < len(content) < 9_000
+    monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
+    expected = f"a decompression bomb: 8000 x 8000 pixels in {len(content)} bytes"
+    assert reason_of(content) == expected
+
+
+def test_plain_picture_of_moderate_size_is_no_bomb():
+    assert read_photo(encode(Image.new("1", (2000, 2000)))).pixels.shape == (1024, 1024, 3)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("cmyk.jpg", 35), ("cmyk.tiff", 0)])
+def test_cmyk_becomes_rgb(name, expected, tmp_path):
+    ink = Image.new("CMYK", (40, 30), (255, 255, 0, 0))  # Full cyan and magenta give blue.
+    ink.save(tmp_path / name)
+    pixels = read_photo(tmp_path / name).pixels
+    assert pixels.shape == (30, 40, 3)
+    assert np.abs(pixels.astype(int) - [0, 0, 255]).max() <= expected
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA"])
+def test_all_kinds_of_bmp_are_read(mode):
+    picture = Image.fromarray(SQUARES).convert(mode)
+    white = picture.convert("RGBA").convert("RGB")
+    np.testing.assert_array_equal(read_photo(encode(picture, "BMP")).pixels, np.asarray(white))
+
+
+def test_link_to_nothing_and_its_loop(tmp_path):
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    assert reason_of(tmp_path / "link.jpg") == "a link to a file that does not exist"
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    assert "symbolic links" in reason_of(tmp_path / "loop.jpg")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_file_without_permission_tells_it(tmp_path):
+    file = tmp_path / "secret.jpg"
+    file.write_bytes(encode(SQUARES))
+    file.chmod(0)
+    for folder in (tmp_path, *tmp_path.parents):  # pytest's folders are for their owner only.
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # The superuser may read everything.
+    try:
+        assert reason_of(file) == "cannot be opened: Permission denied"
+    finally:
+        os.seteuid(user)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert reason_of(tmp_path / "pipe.jpg") == "not a file but a pipe, socket or device"
+
+
+def test_huge_file_is_not_read_into_memory(tmp_path):
+    with (tmp_path / "huge.jpg").open("wb") as file:
+        file.truncate(200_000_001)
+    expected = "too large: 200000001 bytes, at most 200000000 are read"
+    assert reason_of(tmp_path / "huge.jpg") == expected
+
+
+def test_image_in_memory_gives_the_same_as_its_file_and_stays_as_it_is():
+    content = encode(SQUARES, "JPEG", exif=exif(6))
+    image = Image.open(io.BytesIO(content))
+    np.testing.assert_array_equal(read_photo(image).pixels, read_photo(content).pixels)
+    assert image.size == (48, 32)
+    assert image.getexif()[0x0112] == 6
+    large = Image.new("RGB", (3000, 2000))
+    assert read_photo(large).pixels.shape == (683, 1024, 3)
+    assert large.size == (3000, 2000)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float32", "float64"])
+@pytest.mark.parametrize("channels", [(), (1,), (3,), (4,)])
+def test_array_of_each_form_is_read(kind, channels):
+    array = np.full((9, 10, *channels), 200, kind)
+    array[0] = 255
+    pixels = read_photo(array).pixels
+    assert pixels.dtype == "uint8"
+    assert pixels.shape == (9, 10, 3)
+    assert (pixels[0] == 255).all()
+    # Of the fourth channel, opacity, 200 of 255 let 55 of white through.
+    assert set(pixels[1:].ravel()) <= ({211, 212} if channels == (4,) else {200})
+
+
+@pytest.mark.parametrize(
+    ("array", "reason"),
+    [
+        (np.zeros((9, 9, 2)), r"the shape \(9, 9, 2\)"),
+        (np.zeros((1, 9, 9, 3)), r"the shape \(1, 9, 9, 3\)"),
+        (np.zeros(9), r"the shape \(9,\)"),
+        (np.full((9, 9, 3), 0.5), "fractions of 1, as if divided by 255"),
+        (np.full((9, 9, 3), 256), "numbers from 0 to 255. Received: others"),
+        (np.full((9, 9, 3), -1), "numbers from 0 to 255. Received: others"),
+        (np.full((9, 9, 3), np.nan), "numbers from 0 to 255. Received: others"),
+        (np.full((9, 9, 3), "a"), "numbers from 0 to 255. Received: others"),
+    ],
+)
+def test_array_of_another_sort_is_refused(array, reason):
+    with pytest.raises(PhotoError, match=reason):
+        read_photo(array)
