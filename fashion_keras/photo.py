@@ -122,7 +122,7 @@ def _content_of(file: Path) -> bytes:
     except PhotoError:
         raise
     except OSError as error:
-        if file.is_symlink() and isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError) and file.is_symlink():
             raise PhotoError("a link to a file that does not exist") from error
         raise PhotoError(f"cannot be opened: {error.strerror or error}") from error
     except ValueError as error:  # A name with a zero byte.

@@ -443,3 +443,7 @@ def test_array_of_each_form_is_read(kind, channels):
 def test_array_of_another_sort_is_refused(array, reason):
     with pytest.raises(PhotoError, match=reason):
         read_photo(array)
+
+
+def test_name_that_is_too_long_is_told_as_such(tmp_path):
+    assert reason_of(tmp_path / ("a" * 300)) == "cannot be opened: File name too long"
