@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.report import draw_confusion, draw_learning_curves
+from fashion_keras.drawings import draw_confusion, draw_learning_curves
 
 
 def history(epochs: int, loss: float) -> list[dict[str, Any]]:
