@@ -39,3 +39,7 @@ def _quiet_start() -> Iterator[None]:
 
 with _quiet_start():
     import keras as _keras  # noqa: F401
+
+from fashion_keras.classifier import Classifier, Prediction, load_classifier  # noqa: E402
+
+__all__ = ["Classifier", "Prediction", "load_classifier"]

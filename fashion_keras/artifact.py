@@ -1,44 +1,36 @@
 """The one `.keras` file: labels inside, saved atomically, proved by reloading; loading it."""
 
-import base64
+import datetime
+import importlib.metadata
 import io
 import json
-import os
+import platform
+import tempfile
+import textwrap
+import warnings
 import zipfile
-import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
+from fashion_keras import __version__
+from fashion_keras.archive import CONFIG, MEMBER
+from fashion_keras.command import whole_file
 from fashion_keras.config import InputError
+from fashion_keras.inspection import FORMAT, check_file, checked_members, name_of
 from fashion_keras.model import build_classifier
-
-FORMAT = 1
-_PREFIX = "facts_"  # The last layer's name is this and the facts, so they survive any re-save.
-_DAMAGED = (zipfile.BadZipFile, zlib.error)
-_MEMBER = "fashion.json"  # The same facts in plain sight inside the file.
-
-
-class Classifier(NamedTuple):
-    """A loaded classifier.
-
-    Attributes:
-        model: Pixels `(batch, height, width, 3)`, any height and width, uint8 or float in
-            [0, 255], to probabilities `(batch, classes)`.
-        labels: Name of each class, in the order of the probabilities.
-        image_size: Side in pixels to which the model resizes photos.
-    """
-
-    model: keras.Model
-    labels: list[str]
-    image_size: int
 
 
 def save_classifier(
-    backbone: keras.Model, head: keras.Model, labels: list[str], image_size: int, file: Path
+    backbone: keras.Model,
+    head: keras.Model,
+    labels: list[str],
+    image_size: int,
+    file: Path,
+    facts: dict | None = None,
 ) -> None:
     """Save backbone and head as one self-contained `.keras` file.
 
@@ -53,6 +45,7 @@ def save_classifier(
         labels: Name of each class, in the order of the head's outputs.
         image_size: Side in pixels to which the model resizes photos.
         file: Where to save it; the name ends in `.keras`.
+        facts: What else the card is to tell (see `inspection.read_card`).
 
     Raises:
         InputError: If a part of the model computes in half precision.
@@ -61,19 +54,43 @@ def save_classifier(
     _check_precision([*backbone.layers, *head.layers])
     _round_weights(backbone)
     _round_weights(head)
-    facts = {"format": FORMAT, "labels": labels, "image_size": image_size}
-    model = build_classifier(backbone, head, image_size, name=_to_name(facts))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{file.stem}.{os.getpid()}.tmp.keras")
-    try:
+    needed = {"format": FORMAT, "labels": labels, "image_size": image_size}
+    card = needed | {"created": _now(), "versions": _versions()} | (facts or {})
+    model = build_classifier(backbone, head, image_size, name=name_of(card))
+    with whole_file(file) as unfinished:
         model.save(unfinished)
-        _pack(unfinished, {_MEMBER: json.dumps(facts, indent=2)})
+        _pack(unfinished, card)
         _prove(model, unfinished)
-        with unfinished.open("r+b") as written:  # Windows flushes only what may be written to.
-            os.fsync(written.fileno())
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+
+
+def add_facts(file: Path, facts: dict) -> None:
+    """Add facts, such as the test score, to the card of a saved file; all else stays as it is.
+
+    Raises:
+        InputError: If the file is no classifier of this project, or would be none with these facts.
+    """
+    before = check_file(file)
+    card = before | facts
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    config = members[CONFIG]
+    members[CONFIG] = config.replace(name_of(before).encode(), name_of(card).encode())
+    members[MEMBER] = _text_of(card)
+    with whole_file(file) as unfinished:
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        check_file(unfinished)  # Also that both places tell the same.
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("keras", "tensorflow", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"fashion_keras": __version__, "python": platform.python_version()} | versions
 
 
 def _check_precision(layers: list[keras.Layer]) -> None:
@@ -97,15 +114,19 @@ def _round_weights(model: keras.Model) -> None:
     )
 
 
-def _pack(file: Path, more: dict[str, str]) -> None:
-    """Compress a `.keras` file and add members to it."""
+def _text_of(card: dict) -> bytes:
+    # Folder names may hold what UTF-8 cannot; written as `\\udcff` it is JSON, too.
+    return json.dumps(card, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
+
+
+def _pack(file: Path, card: dict) -> None:
+    """Compress a `.keras` file and put its card into plain sight."""
     with zipfile.ZipFile(file) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in members.items():
             archive.writestr(name, _packed(content) if name.endswith(".h5") else content)
-        for name, text in more.items():
-            archive.writestr(name, text)
+        archive.writestr(MEMBER, _text_of(card))
 
 
 def _packed(content: bytes) -> bytes:
@@ -135,72 +156,38 @@ def _copy_group(source: h5py.Group, target: h5py.Group) -> None:
 def _prove(model: keras.Model, file: Path) -> None:
     size = 71
     pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype="uint8")
-    difference = np.abs(
-        model.predict_on_batch(pixels) - load_classifier(file).model.predict_on_batch(pixels)
-    ).max()
+    loaded, _ = load_model(file)
+    difference = np.abs(model.predict_on_batch(pixels) - loaded.predict_on_batch(pixels)).max()
     if not difference <= 1e-5:
         raise RuntimeError(f"{file}, loaded, gives other probabilities, by up to {difference}")
 
 
-def load_classifier(path: Path | str) -> Classifier:
-    """Load a classifier that `save_classifier` wrote.
+def load_model(path: Path) -> tuple[keras.Model, dict]:
+    """Load the model of a saved file, and its card; nothing in the file is run as code.
 
     Raises:
-        InputError: If there is no such file, or it is no classifier of this project.
+        InputError: See `inspection.check_file`.
     """
-    path = Path(path)
-    facts = read_facts(path)
-    try:
-        model: Any = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras and h5py raise many kinds for damaged files.
-        raise InputError(f"{path} cannot be loaded: {error}") from error
-    if model.output_shape[-1] != len(facts["labels"]):
-        raise InputError(
-            f"{path} is damaged: it has {len(facts['labels'])} labels for "
-            f"{model.output_shape[-1]} classes."
-        )
-    return Classifier(model, facts["labels"], facts["image_size"])
+    card, members = checked_members(path)
+    with tempfile.TemporaryDirectory() as folder:
+        # A copy of what was checked: the file itself may be another one by now.
+        copy = Path(folder) / "checked.keras"
+        with zipfile.ZipFile(copy, "w") as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        try:
+            model = _load(copy)
+        except Exception as error:  # Keras and h5py raise many kinds for damaged files.
+            reason = textwrap.shorten(str(error), 300)
+            raise InputError(f"{path} cannot be loaded: {reason}") from error
+    classes = len(card["labels"])
+    if isinstance(model.output, dict) or model.output_shape != (None, classes):
+        raise InputError(f"{path} is damaged: its model does not tell its {classes} labels apart.")
+    return model, card
 
 
-def read_facts(path: Path) -> dict:
-    """Read the facts of a saved classifier without loading the model.
-
-    Returns:
-        `format`, `labels` and `image_size`.
-
-    Raises:
-        InputError: If there is no such file, or it is no classifier of this project.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            layers = json.loads(archive.read("config.json"))["config"]["layers"]
-        names = [layer["config"]["name"] for layer in layers]
-        facts = next((_from_name(name) for name in names if name.startswith(_PREFIX)), None)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"No model file {path}; `python -m fashion_keras.final` makes one."
-        ) from error
-    except (OSError, LookupError, TypeError, ValueError, RuntimeError, *_DAMAGED) as error:
-        raise InputError(f"{path} is not a whole .keras file: {error}") from error
-    if not facts or not {"format", "labels", "image_size"} <= facts.keys():
-        raise InputError(
-            f"{path} holds no labels: it was not saved by this project. "
-            "`python -m fashion_keras.final` makes such a file."
-        )
-    if facts["format"] > FORMAT:
-        raise InputError(
-            f"{path} has format {facts['format']}; this version of fashion_keras reads formats up "
-            f"to {FORMAT}. Install a newer one."
-        )
-    return facts
-
-
-def _to_name(facts: dict) -> str:
-    """Encode facts as a layer's name, in letters, digits, `-` and `_`: safe in every backend."""
-    packed = json.dumps(facts, separators=(",", ":")).encode()
-    return _PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def _from_name(name: str) -> dict:
-    packed = name.removeprefix(_PREFIX)
-    return json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+def _load(file: Path) -> Any:
+    with warnings.catch_warnings():
+        # Keras warns, line after line, of weights that it does not find, before it raises.
+        warnings.filterwarnings("error", "Skipping nested container")
+        return keras.saving.load_model(file, compile=False, safe_mode=True)

@@ -1,8 +1,10 @@
 """The backbone, Xception: where its weights come from, and its blocks."""
 
+import contextlib
 import http.client
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,19 +78,35 @@ def _xception(weights: str | None) -> keras.Model:
 
 
 def _imagenet_backbone() -> keras.Model:
+    with patient_download(
+        f"the ImageNet weights from {IMAGENET_ADDRESS}",
+        "Give a copy of the file with `--weights FILE`, or train from random weights with "
+        "`--weights none`.",
+    ):
+        return _xception("imagenet")
+
+
+@contextlib.contextmanager
+def patient_download(what: str, advice: str = "Try again with a connection.") -> Iterator[None]:
+    """Let Keras download inside; it does not wait for ever, and a failure is told in one line.
+
+    Args:
+        what: What is downloaded, for the error.
+        advice: What to do if it fails.
+
+    Raises:
+        InputError: If a download fails.
+    """
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)  # Keras itself waits for ever for a server that stalls.
     try:
-        return _xception("imagenet")
+        yield
     except Exception as error:  # Keras raises a bare Exception when a download fails.
         failed = ("URL fetch failure", "corrupted file")
         expected = isinstance(error, OSError | http.client.HTTPException)
         if not expected and not any(sign in str(error) for sign in failed):
             raise
-        raise InputError(
-            f"Cannot download the ImageNet weights from {IMAGENET_ADDRESS}: {error}. Give a copy "
-            "of the file with `--weights FILE`, or train from random weights with `--weights none`."
-        ) from error
+        raise InputError(f"Cannot download {what}: {error}. {advice}") from error
     finally:
         socket.setdefaulttimeout(patience)
 

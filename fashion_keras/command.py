@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from fashion_keras.config import Config, InputError
 
@@ -181,7 +181,11 @@ def duration(seconds: float) -> str:
 
 
 def progress(
-    items: Iterable[Item], total: int, label: str, size: Callable[[Item], int] = lambda item: 1
+    items: Iterable[Item],
+    total: int,
+    label: str,
+    size: Callable[[Item], int] = lambda item: 1,
+    stream: TextIO | None = None,
 ) -> Iterator[Item]:
     """Yield `items` while a line shows how many are done, the rate and the time left.
 
@@ -193,8 +197,10 @@ def progress(
         total: Sum of the sizes of all items; 0 if it is not known.
         label: What is being done, for the start of the line.
         size: How many units one item stands for (a batch: its photos).
+        stream: Where to show it (default: standard output).
     """
-    terminal = sys.stdout.isatty()
+    shown_on = stream or sys.stdout
+    terminal = shown_on.isatty()
     start = shown = time.monotonic()
     done = 0
     for item in items:
@@ -203,10 +209,10 @@ def progress(
         now = time.monotonic()
         if done != total and now - shown >= (0.2 if terminal else 60):
             shown = now
-            _show(_state(label, done, total, now - start), terminal, last=False)
+            _show(_state(label, done, total, now - start), shown_on, last=False)
     seconds = time.monotonic() - start
     rate = done / max(seconds, 1e-9)
-    _show(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", terminal, last=True)
+    _show(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", shown_on, last=True)
 
 
 def _state(label: str, done: int, total: int, seconds: float) -> str:
@@ -217,9 +223,9 @@ def _state(label: str, done: int, total: int, seconds: float) -> str:
     return f"{label}: {done}/{total}, {rate:.1f}/s, {duration(left)} left"
 
 
-def _show(line: str, terminal: bool, last: bool) -> None:
-    if terminal:
+def _show(line: str, stream: TextIO, last: bool) -> None:
+    if stream.isatty():
         width = shutil.get_terminal_size().columns - 1
-        print(f"\r{line[:width]:<{width}}", end="\n" if last else "", flush=True)
+        print(f"\r{line[:width]:<{width}}", end="\n" if last else "", flush=True, file=stream)
     else:
-        print(line, flush=True)
+        print(line, flush=True, file=stream)

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashion_keras import command, report
-from fashion_keras.artifact import Classifier, load_classifier, read_facts
+from fashion_keras import command, drawings
+from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.predict import find_files, predict
+from fashion_keras.inputs import find_files
+from fashion_keras.inspection import read_card
 from fashion_keras.scores import confusion, photo_rows, scores
+from fashion_keras.source import subfolders
 
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
@@ -42,14 +44,14 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     """
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    unknown = [name for name in classes if name not in labels and name[0] != "."]
+    classes = [path.name for path in subfolders(folder)]
+    unknown = [name for name in classes if name not in labels]
     if unknown or not classes:
         raise InputError(
             f"Expected in {folder} folders named {', '.join(labels)}. "
             f"Received: {', '.join(unknown) or 'no folder'}."
         )
-    files = [path for path in find_files([folder]) if path.parent != folder]
+    files = [path for path in find_files(folder) if path.parent != folder]
     if not files:
         raise InputError(f"No photos in the class folders of {folder}.")
     names = [file.relative_to(folder) for file in files]
@@ -84,16 +86,20 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     metrics = scores(true, probabilities, labels)
     table = confusion(true, probabilities.argmax(axis=1), len(labels))
     title = headline(metrics).split(",")[0]
-    report.draw_confusion(table, labels, title, results / "confusion.png")
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    return metrics | {"model_sha256": digest, "unreadable": unreadable}
+    drawings.draw_confusion(table, labels, title, results / "confusion.png")
+    return metrics | {"model_sha256": sha256_of(model), "unreadable": unreadable}
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _predict_all(
     classifier: Classifier, photos: Sequence[Labelled]
 ) -> tuple[list[Labelled], np.ndarray, list[str]]:
     """Return the readable photos, their probabilities, and a line for each other photo."""
-    predictions = predict(classifier, [photo.file for photo in photos])
+    predictions = classifier.predict(photo.file for photo in photos)
     shown = command.progress(predictions, len(photos), "testing the saved file")
     both = list(zip(photos, shown, strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
@@ -150,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
         help="folder for the files written (default: %(default)s)",
     )
     given = options.parse_args(arguments)
-    photos = labelled_photos(given.folder, read_facts(given.model)["labels"])
+    photos = labelled_photos(given.folder, read_card(given.model)["labels"])
     with command.all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")

@@ -5,14 +5,15 @@ import json
 import time
 from pathlib import Path
 
-from fashion_keras import command, report
-from fashion_keras.artifact import save_classifier
+from fashion_keras import command, drawings
+from fashion_keras.artifact import add_facts, save_classifier
 from fashion_keras.backbone import check_weights
 from fashion_keras.budget import Plan, plan
+from fashion_keras.card import facts_of
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.evaluate import Labelled, evaluate, headline, write_metrics
+from fashion_keras.evaluate import Labelled, evaluate, headline, sha256_of, write_metrics
 from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut, fine_tune
 from fashion_keras.prepare import Prepared, prepare, summary
 from fashion_keras.training import Material, open_material, write_history
@@ -28,7 +29,13 @@ FILES = (
 )
 
 
-def final(config: Config, results: Path, cache: Path, budget: float | None = None) -> Path:
+def final(
+    config: Config,
+    results: Path,
+    cache: Path,
+    budget: float | None = None,
+    data_licence: str = "",
+) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
 
     All files of a run take their places together at its end: until then those of an earlier run
@@ -40,6 +47,7 @@ def final(config: Config, results: Path, cache: Path, budget: float | None = Non
             `learning_curves.png`, and the files of `evaluate`.
         cache: Folder for downloads, prepared photos, vectors, maps and the state of fine-tuning.
         budget: Minutes in which all should be done; None for as long as it takes.
+        data_licence: Licence of the photos, for the card inside the saved file.
 
     Returns:
         Path of the saved `.keras` file.
@@ -64,7 +72,9 @@ def final(config: Config, results: Path, cache: Path, budget: float | None = Non
     with command.all_together(results, FILES) as work:
         trained = _train(config, material, cache)
         file = work / MODEL_FILE
-        save_classifier(trained.backbone, trained.head, prepared.labels, config.image_size, file)
+        facts = facts_of(config, prepared, trained.validation, data_licence)
+        labels, size = prepared.labels, config.image_size
+        save_classifier(trained.backbone, trained.head, labels, size, file, facts)
         _test(file, prepared, work, start)
         _write_outcome(work, config, trained, planned, start)
     file = results / MODEL_FILE
@@ -113,6 +123,9 @@ def _test(file: Path, prepared: Prepared, results: Path, start: float) -> None:
     metrics = evaluate(file, photos, results)
     if metrics["unreadable"]:
         raise InputError(f"This was readable and is not any more: {metrics['unreadable'][0]}.")
+    told = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
+    add_facts(file, {"test": {name: metrics[name] for name in told}})
+    metrics["model_sha256"] = sha256_of(file)  # Of the file that now tells its own score.
     write_metrics(metrics, start, results / "metrics.json")
     print(f"test: {headline(metrics)}")
 
@@ -130,7 +143,7 @@ def _write_outcome(
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
     (results / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     write_history(trained.history, results / "history.csv")
-    report.draw_learning_curves(trained.history, results / "learning_curves.png")
+    drawings.draw_learning_curves(trained.history, results / "learning_curves.png")
 
 
 def _minutes(text: str) -> float:
@@ -168,9 +181,16 @@ def main(arguments: list[str] | None = None) -> None:
         help="leave out views and passes of fine-tuning, so that all is done in about this time; "
         "the speed of this machine is measured first (default: as long as it takes)",
     )
+    options.add_argument(
+        "--data-licence",
+        default="",
+        metavar="TEXT",
+        help="licence of the photos, to be told by the saved file (default: CC0-1.0 for "
+        "`clothing`, else not stated)",
+    )
     given = options.parse_args(arguments)
     config = command.chosen(given, _base(given.config, given.results))
-    final(config, given.results / "final", given.cache, given.budget)
+    final(config, given.results / "final", given.cache, given.budget, given.data_licence)
 
 
 def _base(file: Path | None, results: Path) -> Config:

@@ -1,5 +1,8 @@
-"""Tests of the saved file: equal probabilities, labels inside, never half a file, clear errors."""
+"""Tests of the saved file: equal probabilities, its card inside, never half a file."""
 
+import base64
+import datetime
+import importlib.metadata
 import json
 import os
 import shutil
@@ -15,13 +18,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.artifact import Classifier, load_classifier, read_facts, save_classifier
+from fashion_keras.artifact import add_facts, load_model, save_classifier
 from fashion_keras.backbone import build_backbone
+from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.inspection import check_file, name_of, read_card
 from fashion_keras.model import build_classifier, build_head
-from fashion_keras.predict import predict
 
 LABELS = ["dress", "Schuhe für Kinder", 't-shirt "V"']
+FACTS = {
+    "backbone": "xception",
+    "data": {"name": "Fotos für Käufer 服装", "photos": {"train": 8, "validation": 2}},
+    "validation": {"loss": 0.6670146584510803, "accuracy": 1 / 3},
+    "licences": {"data": "CC0-1.0", "weights": "MIT"},
+}
+TEST = {"test": {"accuracy": 356 / 372, "accuracy_interval": [1e-09, 0.97], "photos": 372}}
 
 
 def noise(photos: int, height: int, width: int) -> np.ndarray:
@@ -30,11 +41,13 @@ def noise(photos: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, shape, dtype="uint8")
 
 
-def save(backbone: keras.Model, file: Path, labels: list[str] | None = None) -> keras.Model:
+def save(
+    backbone: keras.Model, file: Path, labels: list[str] | None = None, facts: dict | None = None
+) -> keras.Model:
     """Save a classifier with a new head, and return the head."""
     labels = labels or LABELS
     head = build_head(Config(inner_size=4), len(labels))
-    save_classifier(backbone, head, labels, 71, file)
+    save_classifier(backbone, head, labels, 71, file, facts)
     return head
 
 
@@ -56,29 +69,71 @@ def test_loaded_file_gives_the_same_probabilities(
     np.testing.assert_allclose(model(noise(4, height, width)), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "labels", [["a", "b"], LABELS, [f"{number} / $x_{number}$ 'é' 服装" for number in range(200)]]
-)
-def test_facts_survive_a_save_by_plain_keras(
-    labels: list[str], tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    save(tiny_backbone, tmp_path / "our.keras", labels)
-    plain: Any = keras.saving.load_model(tmp_path / "our.keras")
-    plain.save(tmp_path / "again.keras")
-    for file in ("our.keras", "again.keras"):
-        classifier = load_classifier(str(tmp_path / file))
-        assert (classifier.labels, classifier.image_size) == (labels, 71)
-    assert read_facts(tmp_path / "again.keras")["format"] == 1
+LONG = [f"{number} / $x_{number}$ 'é' 服装" for number in range(1000)]
 
 
-@pytest.mark.parametrize("labels", [LABELS, [f"class {number}" for number in range(200)]])
-def test_labels_are_readable_without_keras(
+@pytest.mark.parametrize("labels", [["a", "b"], LABELS, LONG])
+def test_card_survives_a_save_by_plain_keras(
     labels: list[str], tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    save(tiny_backbone, tmp_path / "our.keras", labels)
-    with zipfile.ZipFile(tmp_path / "our.keras") as archive:
-        facts = json.loads(archive.read("fashion.json"))
-    assert facts == {"format": 1, "labels": labels, "image_size": 71}
+    save(tiny_backbone, tmp_path / "our.keras", labels, FACTS)
+    card = read_card(tmp_path / "our.keras")
+    assert (card["format"], card["labels"], card["image_size"]) == (1, labels, 71)
+    assert {name: card[name] for name in FACTS} == FACTS
+    for before, after in (("our", "again"), ("again", "and_again")):
+        plain: Any = keras.saving.load_model(tmp_path / f"{before}.keras")
+        plain.save(tmp_path / f"{after}.keras")
+        assert read_card(tmp_path / f"{after}.keras") == card
+        classifier = load_classifier(str(tmp_path / f"{after}.keras"))
+        assert (classifier.labels, classifier.image_size, classifier.card) == (labels, 71, card)
+
+
+def test_card_tells_when_and_with_what_it_was_saved(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    begin = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+    save(tiny_backbone, tmp_path / "our.keras")
+    card = read_card(tmp_path / "our.keras")
+    assert set(card) == {"format", "labels", "image_size", "created", "versions"}
+    created = datetime.datetime.fromisoformat(card["created"])
+    assert begin <= created <= datetime.datetime.now(datetime.UTC)
+    assert set(card["versions"]) == {"fashion_keras", "python", "keras", "tensorflow", "numpy"}
+    assert card["versions"]["keras"] == keras.__version__
+    assert card["versions"]["tensorflow"] == importlib.metadata.version("tensorflow")
+
+
+def card_in_plain_sight(file: Path) -> dict:
+    """Read the card with the standard library alone, as the README tells."""
+    with zipfile.ZipFile(file) as archive:
+        return json.loads(archive.read("fashion.json"))
+
+
+def card_in_a_name(file: Path) -> dict:
+    """Read the card with the standard library alone from the name of the last layer."""
+    with zipfile.ZipFile(file) as archive:
+        config = json.loads(archive.read("config.json"))
+    packed = config["config"]["layers"][-1]["name"].removeprefix("facts_")
+    return json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+
+
+@pytest.mark.parametrize("labels", [LABELS, LONG])
+def test_card_is_readable_without_keras(
+    labels: list[str], tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "our.keras"
+    save(tiny_backbone, file, labels, FACTS)
+    assert card_in_plain_sight(file) == card_in_a_name(file) == read_card(file)
+    assert card_in_plain_sight(file)["labels"] == labels
+    add_facts(file, TEST)
+    assert card_in_plain_sight(file) == card_in_a_name(file) == read_card(file)
+    assert card_in_plain_sight(file)["test"] == TEST["test"]
+
+
+def test_names_that_are_no_unicode_can_be_facts(tiny_backbone: keras.Model, tmp_path: Path) -> None:
+    facts = {"data": {"name": b"Bl\xfctenwei\xdf".decode(errors="surrogateescape")}}
+    save(tiny_backbone, tmp_path / "our.keras", facts=facts)
+    assert card_in_plain_sight(tmp_path / "our.keras")["data"] == facts["data"]
+    assert read_card(tmp_path / "our.keras")["data"] == facts["data"]
 
 
 def values_of(tree: Any, key: str) -> Iterator[Any]:
@@ -159,57 +214,6 @@ def test_new_file_replaces_the_earlier_one(saved: Path, tiny_backbone: keras.Mod
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 
-def test_missing_file_names_the_command_that_makes_one(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"No model file .*; `python -m fashion_keras.final`"):
-        load_classifier(tmp_path / "gone.keras")
-
-
-def write_folder(file: Path, saved: Path) -> None:
-    file.mkdir()
-
-
-def write_text(file: Path, saved: Path) -> None:
-    file.write_text("<html>404 not found</html>")
-
-
-def write_truncated(file: Path, saved: Path) -> None:
-    file.write_bytes(saved.read_bytes()[:-1000])
-
-
-def write_other_zip(file: Path, saved: Path) -> None:
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("readme.txt", "hello")
-
-
-@pytest.mark.parametrize("write", [write_folder, write_text, write_truncated, write_other_zip])
-def test_file_of_another_sort_is_refused(write: Any, saved: Path, tmp_path: Path) -> None:
-    write(tmp_path / "other.keras", saved)
-    with pytest.raises(InputError, match=r"other\.keras is not a whole \.keras file: "):
-        load_classifier(tmp_path / "other.keras")
-
-
-def test_damaged_weights_are_refused(saved: Path) -> None:
-    with zipfile.ZipFile(saved) as archive:
-        place = archive.getinfo("model.weights.h5").header_offset
-    content = bytearray(saved.read_bytes())
-    content[place + 10_000] ^= 1
-    saved.write_bytes(content)
-    with pytest.raises(InputError, match=r"our\.keras cannot be loaded: .*CRC"):
-        load_classifier(saved)
-
-
-@pytest.mark.parametrize("functional", [True, False])
-def test_model_without_labels_names_the_command_that_writes_them(
-    functional: bool, tmp_path: Path
-) -> None:
-    inputs = keras.Input((2,))
-    layer = keras.layers.Dense(1)
-    model = keras.Model(inputs, layer(inputs)) if functional else keras.Sequential([inputs, layer])
-    model.save(tmp_path / "other.keras")
-    with pytest.raises(InputError, match=r"holds no labels.*`python -m fashion_keras.final`"):
-        load_classifier(tmp_path / "other.keras")
-
-
 PLAIN_PROGRAM = """
 import sys
 import keras
@@ -227,7 +231,7 @@ def test_plain_keras_gives_what_predict_gives(saved: Path, tmp_path: Path) -> No
     for photo, file in zip(photos, files, strict=True):
         Image.fromarray(photo).save(file)
     np.save(tmp_path / "photos.npy", photos)
-    expected = [row.probabilities for row in predict(load_classifier(saved), files)]
+    expected = [row.probabilities for row in load_classifier(saved).predict(files)]
     shutil.copy(saved, tmp_path / "moved.keras")
     names = [str(tmp_path / name) for name in ("moved.keras", "photos.npy", "found.npy")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -239,30 +243,11 @@ def test_plain_keras_gives_what_predict_gives(saved: Path, tmp_path: Path) -> No
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_file_of_a_newer_format_is_refused(
-    tiny_backbone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fashion_keras.artifact.FORMAT", 2)
-    save(tiny_backbone, tmp_path / "new.keras")
-    monkeypatch.setattr("fashion_keras.artifact.FORMAT", 1)
-    with pytest.raises(InputError, match="has format 2; this version .* Install a newer one"):
-        load_classifier(tmp_path / "new.keras")
-
-
 def test_half_precision_is_not_saved(tmp_path: Path, tiny_backbone: keras.Model) -> None:
     head = build_head(Config(inner_size=4), 3)
     head.get_layer("inner").dtype_policy = keras.DTypePolicy("mixed_bfloat16")
     with pytest.raises(InputError, match="Received: inner in half precision. Build it under"):
         save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "our.keras")
-
-
-@pytest.mark.parametrize("name", ["facts_a", "facts_e30", "facts_eyJhIjog"])
-def test_names_that_only_look_like_facts_are_refused(name: str, tmp_path: Path) -> None:
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, keras.layers.Softmax(name=name)(inputs))
-    model.save(tmp_path / "foreign.keras")
-    with pytest.raises(InputError, match="holds no labels|not a whole .keras file"):
-        read_facts(tmp_path / "foreign.keras")
 
 
 def test_weights_in_the_file_fit_into_half_precision(
@@ -304,10 +289,163 @@ def test_rounding_hardly_moves_the_probabilities_of_real_photos(
     kernel, bias = head.get_weights()
     head.set_weights([kernel * 20, bias])  # As sure of itself as a trained one.
     files = sorted((real_data / "validation").glob("*/*.jpg"))[::20]
-    exact = Classifier(build_classifier(backbone, head, 150), list("abcdefghij"), 150)
-    before = [row.probabilities for row in predict(exact, files)]
+    card = {"labels": list("abcdefghij"), "image_size": 150}
+    exact = Classifier(build_classifier(backbone, head, 150), card)
+    before = [row.probabilities for row in exact.predict(files)]
     save_classifier(backbone, head, exact.labels, 150, tmp_path / "our.keras")
-    rounded = predict(load_classifier(tmp_path / "our.keras"), files)
+    rounded = load_classifier(tmp_path / "our.keras").predict(files)
     difference = np.abs(np.array(before) - [row.probabilities for row in rounded])
     assert np.max(before, axis=1).mean() > 0.5
     assert 0 < difference.max() < 0.005
+
+
+def members_of(file: Path) -> dict[str, bytes]:
+    """Return the members of a file by name."""
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_adding_facts_changes_the_card_and_nothing_else(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    file, photos = tmp_path / "our.keras", noise(3, 90, 120)
+    save(tiny_backbone, file, facts=FACTS)
+    card, before, (model, _) = read_card(file), members_of(file), load_model(file)
+    expected = model.predict_on_batch(photos)
+    add_facts(file, TEST)
+    add_facts(file, {"backbone": "another"})
+    added = card | TEST | {"backbone": "another"}
+    after, (model, loaded_card) = members_of(file), load_model(file)
+    assert loaded_card == read_card(file) == added
+    assert list(after) == list(before)
+    for name in ("metadata.json", "model.weights.h5"):
+        assert after[name] == before[name]
+    renamed = before["config.json"].replace(name_of(card).encode(), name_of(added).encode())
+    assert after["config.json"] == renamed
+    np.testing.assert_array_equal(model.predict_on_batch(photos), expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["our.keras"]
+
+
+def test_facts_can_be_added_after_a_save_by_plain_keras(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    file = tmp_path / "again.keras"
+    save(tiny_backbone, tmp_path / "our.keras", facts=FACTS)
+    plain: Any = keras.saving.load_model(tmp_path / "our.keras")
+    plain.save(file)
+    assert "fashion.json" not in members_of(file)
+    add_facts(file, TEST)
+    assert card_in_plain_sight(file) == read_card(tmp_path / "our.keras") | TEST
+    plain = keras.saving.load_model(file)
+    plain.save(file)
+    assert read_card(file) == read_card(tmp_path / "our.keras") | TEST
+    for found, weight in zip(
+        load_model(file)[0].get_weights(),
+        load_model(tmp_path / "our.keras")[0].get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, weight)
+
+
+def write_no_more(archive: zipfile.ZipFile, name: str, *_: Any) -> None:
+    if name == "model.weights.h5":
+        raise OSError("No space left on device")
+
+
+def refuse_unfinished(file: Path) -> dict:
+    if file.name.startswith("."):
+        raise RuntimeError("the unfinished file is damaged")
+    return check_file(file)
+
+
+def replace_nothing(*_: Any) -> None:
+    raise OSError("The disk is gone")
+
+
+@pytest.mark.parametrize(
+    ("place", "broken", "message"),
+    [
+        ("zipfile.ZipFile.writestr", write_no_more, "No space left"),
+        ("fashion_keras.artifact.check_file", refuse_unfinished, "is damaged"),
+        ("os.fsync", replace_nothing, "The disk is gone"),
+        ("os.replace", replace_nothing, "The disk is gone"),
+    ],
+)
+def test_failure_while_adding_facts_leaves_the_file(
+    place: str, broken: Any, message: str, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = saved.read_bytes()
+    monkeypatch.setattr(place, broken)
+    with pytest.raises((OSError, RuntimeError), match=message):
+        add_facts(saved, TEST)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+@pytest.mark.parametrize(
+    ("facts", "error", "message"),
+    [
+        ({"test": np.float32(1)}, TypeError, "not JSON serializable"),
+        ({"format": 2}, InputError, "has format 2"),
+        ({"labels": []}, InputError, "holds no labels"),
+    ],
+)
+def test_facts_that_cannot_be_told_leave_the_file(
+    facts: dict, error: type[Exception], message: str, saved: Path
+) -> None:
+    before = saved.read_bytes()
+    with pytest.raises(error, match=message):
+        add_facts(saved, facts)
+    assert saved.read_bytes() == before
+    assert [path.name for path in saved.parent.iterdir()] == [saved.name]
+
+
+def test_facts_are_added_to_classifiers_only(tmp_path: Path) -> None:
+    inputs = keras.Input((2,))
+    keras.Model(inputs, keras.layers.Dense(1)(inputs)).save(tmp_path / "other.keras")
+    before = (tmp_path / "other.keras").read_bytes()
+    with pytest.raises(InputError, match="holds no labels"):
+        add_facts(tmp_path / "other.keras", TEST)
+    assert (tmp_path / "other.keras").read_bytes() == before
+
+
+def test_card_that_was_packed_in_another_way_is_not_lost(saved: Path) -> None:
+    other = "facts_" + base64.urlsafe_b64encode(json.dumps(read_card(saved)).encode()).decode()
+    config = members_of(saved)["config.json"]
+    changed = config.replace(name_of(read_card(saved)).encode(), other.rstrip("=").encode())
+    members = members_of(saved) | {"config.json": changed}
+    with zipfile.ZipFile(saved, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    before = saved.read_bytes()
+    with pytest.raises(InputError, match="differs from what the model itself tells"):
+        add_facts(saved, TEST)
+    assert saved.read_bytes() == before
+
+
+def test_what_was_checked_is_what_is_loaded(
+    saved: Path, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, load = load_model(saved)[0].get_weights(), keras.saving.load_model
+    names = []
+
+    def load_later(file: Path, **options: Any) -> Any:
+        names.append(file)
+        saved.write_bytes(b"another file, written after the check")
+        return load(file, **options)
+
+    monkeypatch.setattr("keras.saving.load_model", load_later)
+    for found, weight in zip(load_model(saved)[0].get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(found, weight)
+    assert not names[0].exists()
+
+
+def test_file_that_was_compiled_and_saved_again_by_plain_keras_is_loaded(
+    saved: Path, tmp_path: Path
+) -> None:
+    model: Any = keras.saving.load_model(saved)
+    model.compile("adam", "categorical_crossentropy")
+    model.save(tmp_path / "again.keras")
+    again: Any = load_classifier(tmp_path / "again.keras").model
+    photos = noise(2, 71, 71)
+    np.testing.assert_array_equal(again(photos), model(photos))

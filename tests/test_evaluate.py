@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from fashion_keras import command
-from fashion_keras.artifact import load_classifier, save_classifier
+from fashion_keras.artifact import save_classifier
+from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.evaluate import labelled_photos, main
 from fashion_keras.model import build_head
-from fashion_keras.predict import predict
 from fashion_keras.sample import LABELS
 
 
@@ -39,7 +39,7 @@ def test_every_photo_counts_once(
     main([str(model), str(photos), "--results", str(tmp_path / "found")])
     metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())
     files = sorted(photos.glob("*/*.jpg"))
-    predicted = [row.probabilities.argmax() for row in predict(load_classifier(model), files)]
+    predicted = [row.probabilities.argmax() for row in load_classifier(model).predict(files)]
     correct = sum(
         LABELS[number] == file.parent.name for number, file in zip(predicted, files, strict=True)
     )

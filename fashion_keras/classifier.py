@@ -1,0 +1,169 @@
+"""A loaded classifier: photos of any kind become categories, in order, batch by batch."""
+
+import collections
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from PIL import Image
+
+from fashion_keras.artifact import load_model
+from fashion_keras.config import InputError
+from fashion_keras.photo import PhotoError, read_photo
+
+ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
+# Pillow reads a file when its pixels are first asked for. The same image, given twice, must not
+# be read by two threads at once: what they would get is garbage.
+_ONE_IMAGE_AT_A_TIME = threading.Lock()
+
+
+class Prediction(NamedTuple):
+    """What a classifier says about one photo.
+
+    Attributes:
+        photo: The photo as it was given.
+        category: The most probable label; empty if the photo cannot be read.
+        probability: Of that category, in [0, 1]; 0 if the photo cannot be read.
+        probabilities: Of each class, `(classes,)` in the order of the labels; empty if the photo
+            cannot be read.
+        reason: Why it cannot be read; empty if it can.
+    """
+
+    photo: Any
+    category: str
+    probability: float
+    probabilities: np.ndarray
+    reason: str
+
+
+def read_pixels(photo: Any) -> np.ndarray:
+    """Return the pixels of a photo given as path, bytes, image or array; see `photo.read_photo`.
+
+    Raises:
+        PhotoError: If it cannot be read.
+        TypeError: If it is none of these.
+    """
+    if isinstance(photo, str | os.PathLike):
+        return read_photo(Path(photo)).pixels
+    if isinstance(photo, bytearray | memoryview):
+        return read_photo(bytes(photo)).pixels
+    if isinstance(photo, Image.Image):
+        with _ONE_IMAGE_AT_A_TIME:
+            return read_photo(photo).pixels
+    if isinstance(photo, bytes | np.ndarray):
+        return read_photo(photo).pixels
+    raise TypeError(
+        "expected a photo as path, bytes, image of Pillow or array. Received: "
+        f"{type(photo).__name__}"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A loaded classifier; `load_classifier` makes one.
+
+    Attributes:
+        model: Pixels `(batch, height, width, 3)`, any height and width, uint8 or float in
+            [0, 255], to probabilities `(batch, classes)`.
+        card: What the saved file tells of itself (see `inspection.read_card`).
+    """
+
+    model: keras.Model
+    card: dict
+
+    @property
+    def labels(self) -> list[str]:
+        """Name of each class, in the order of the probabilities."""
+        return self.card["labels"]
+
+    @property
+    def image_size(self) -> int:
+        """Side in pixels to which the model resizes photos."""
+        return self.card["image_size"]
+
+    def predict(
+        self,
+        photos: ONE_PHOTO | Iterable[Any],
+        batch_size: int = 32,
+        read: Callable[[Any], np.ndarray] = read_pixels,
+    ) -> Iterator[Prediction]:
+        """Yield one prediction for each photo, in order, while later photos are being decoded.
+
+        Args:
+            photos: One photo or any number of them, also without end: paths, bytes, images of
+                Pillow or arrays (see `photo.read_photo`), mixed as you like. They are taken as
+                predictions are asked for, a few batches ahead.
+            batch_size: Photos that go through the model together.
+            read: Turns one of `photos` into pixels; raises `PhotoError` if that cannot be done.
+
+        Yields:
+            Predictions. A photo that cannot be read has its reason in place of a category.
+
+        Raises:
+            InputError: If `batch_size` is less than 1.
+            TypeError: If something is no photo at all.
+        """
+        if batch_size < 1:
+            raise InputError(f"`batch_size` must be 1 or more. Received: {batch_size}")
+        one = isinstance(photos, ONE_PHOTO) and getattr(photos, "ndim", 3) < 4
+        several: Any = [photos] if one else photos
+        batch: list[tuple[Any, np.ndarray | str]] = []
+        for item in self._decoded(several, 2 * batch_size, read):
+            batch.append(item)
+            if len(batch) == batch_size:
+                yield from self._predict_batch(batch)
+                batch = []
+        yield from self._predict_batch(batch)
+
+    def _decoded(
+        self, photos: Iterable[Any], ahead: int, read: Callable[[Any], np.ndarray]
+    ) -> Iterator[tuple[Any, np.ndarray | str]]:
+        """Yield each photo with its resized pixels, or with the reason why there are none."""
+        resize = self.model.get_layer("resize")
+
+        def decode(photo: Any) -> np.ndarray | str:
+            try:
+                pixels = read(photo)
+            except PhotoError as error:
+                return str(error)
+            return np.asarray(resize(pixels[None].astype("float32")))[0]
+
+        waiting: collections.deque[tuple[Any, Future]] = collections.deque()
+        pool = ThreadPoolExecutor()
+        try:
+            for photo in photos:
+                waiting.append((photo, pool.submit(decode, photo)))
+                if len(waiting) > ahead:
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            for first, future in waiting:
+                yield first, future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
+        readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
+        rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
+        for photo, pixels in batch:
+            if isinstance(pixels, str):
+                yield Prediction(photo, "", 0.0, np.empty(0), pixels)
+            else:
+                row = next(rows)
+                best = int(row.argmax())
+                yield Prediction(photo, self.labels[best], float(row[best]), row, "")
+
+
+def load_classifier(path: str | os.PathLike) -> Classifier:
+    """Load a classifier that `python -m fashion_keras.final` saved.
+
+    Raises:
+        InputError: If the file is no whole classifier of this project, or is not safe to load;
+            see `inspection.check_file`.
+    """
+    return Classifier(*load_model(Path(path)))

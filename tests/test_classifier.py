@@ -1,0 +1,388 @@
+"""Tests of a loaded classifier: what it takes, in which order, how far ahead, and the same answers.
+
+Where the model itself does not matter, one stands in for it that tells what it was given.
+"""
+
+import io
+import itertools
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+import fashion_keras
+from fashion_keras.artifact import save_classifier
+from fashion_keras.classifier import Classifier, Prediction, load_classifier, read_pixels
+from fashion_keras.config import Config, InputError
+from fashion_keras.evaluate import Labelled, _predict_all
+from fashion_keras.model import build_classifier, build_head
+from fashion_keras.photo import PhotoError, read_photo
+from fashion_keras.prepare import prepare
+from tests.conftest import normalised_backbone
+
+LABELS = ["cap", "hat", "sock", "tie"]
+CARD = {"labels": LABELS, "image_size": 71}
+
+
+def strong_classifier() -> Classifier:
+    """Return a classifier whose answers differ strongly from photo to photo."""
+    backbone, head = normalised_backbone(), build_head(Config(inner_size=16), 4)
+    head.set_weights([weight * 4 for weight in head.get_weights()])
+    return Classifier(build_classifier(backbone, head, 71), CARD)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return strong_classifier()
+
+
+class Recorder:
+    """Stands in for a model: it notes the sizes of batches, and calls a photo by its first pixel.
+
+    Four classes; a photo of the level 60 is of class 0, of 61 of class 1 and so on.
+    """
+
+    def __init__(self, wait: Callable[[], Any] = lambda: None) -> None:
+        self.batches: list[int] = []
+        self._wait = wait
+
+    def get_layer(self, name: str) -> Callable[[Any], Any]:
+        """Return what resizes pixels."""
+        assert name == "resize"
+        return lambda pixels: pixels[:, :8, :8]
+
+    def predict_on_batch(self, batch: np.ndarray) -> np.ndarray:
+        """Return the probabilities of resized pixels."""
+        self._wait()
+        self.batches.append(len(batch))
+        return np.eye(4, dtype="float32")[batch[:, 0, 0, 0].astype(int) % 4] * 0.75
+
+
+def recording(**options: Any) -> tuple[Classifier, Recorder]:
+    recorder = Recorder(**options)
+    return Classifier(cast(keras.Model, recorder), CARD), recorder
+
+
+def level(number: int) -> np.ndarray:
+    return np.full((8, 8, 3), 60 + number, "uint8")
+
+
+def picture(number: int = 0) -> Image.Image:
+    """Draw a picture that looks different in every position."""
+    rows, columns = np.mgrid[0 : 130 + number, 0 : 90 - number]
+    waves = [rows * 1.9, columns * 2.7, 127 + 120 * np.sin(rows / 9 + columns / (5 + number))]
+    return Image.fromarray(np.stack(waves, axis=-1).clip(0, 255).astype("uint8"))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **settings)
+    return file.getvalue()
+
+
+def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
+    """Return what the bare model says about one photo."""
+    model: Any = classifier.model
+    return np.asarray(model(pixels[None], training=False))[0]
+
+
+def probabilities(predictions: Iterator[Prediction]) -> np.ndarray:
+    return np.stack([prediction.probabilities for prediction in predictions])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Write a JPEG that has to be turned."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture().save(tmp_path / "photo.jpg", quality=92, exif=exif)
+    return tmp_path / "photo.jpg"
+
+
+FORMS: dict[str, Callable[[Path], Any]] = {
+    "path": lambda file: file,
+    "str": str,
+    "folder entry": lambda file: list(os.scandir(file.parent))[0],
+    "bytes": lambda file: file.read_bytes(),
+    "bytearray": lambda file: bytearray(file.read_bytes()),
+    "memoryview": lambda file: memoryview(file.read_bytes()),
+    "image": Image.open,
+    "array": lambda file: read_photo(file).pixels,
+    "float array": lambda file: read_photo(file).pixels.astype("float64"),
+    "opaque array": lambda file: np.dstack(
+        [read_photo(file).pixels, np.full((90, 130), 255, "uint8")]
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_lone_photo_of_each_kind_gives_the_answer_of_the_bare_model(
+    form: str, classifier: Classifier, file: Path
+) -> None:
+    photo = FORMS[form](file)
+    [prediction] = classifier.predict(photo)
+    expected = alone(classifier, read_photo(file).pixels)
+    assert prediction.photo is photo
+    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+    assert prediction.category == LABELS[expected.argmax()]
+    assert prediction.probability == pytest.approx(expected.max(), abs=1e-5)
+    assert prediction.reason == ""
+
+
+def test_mixed_list_gives_the_same_answer_for_each(classifier: Classifier, file: Path) -> None:
+    photos = [form(file) for form in FORMS.values()]
+    found = list(classifier.predict(photos))
+    assert all(one.photo is photo for one, photo in zip(found, photos, strict=True))
+    expected = alone(classifier, read_photo(file).pixels)
+    np.testing.assert_allclose(probabilities(iter(found)), [expected] * len(FORMS), atol=1e-5)
+
+
+def test_grey_array_is_one_photo(classifier: Classifier) -> None:
+    grey = np.asarray(picture().convert("L"))
+    [prediction] = classifier.predict(grey)
+    expected = alone(classifier, np.dstack([grey] * 3))
+    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+
+
+def test_array_of_four_dimensions_is_many_photos(classifier: Classifier) -> None:
+    photos = np.stack([np.asarray(picture().rotate(90 * turn)) for turn in range(3)])
+    expected = [alone(classifier, photo) for photo in photos]
+    assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-3
+    np.testing.assert_allclose(probabilities(classifier.predict(photos)), expected, atol=1e-5)
+    [within] = classifier.predict([photos])
+    assert "expected an array (height, width, 3)" in within.reason
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
+def test_order_is_kept_over_batches_of_mixed_sizes(batch_size: int, classifier: Classifier) -> None:
+    photos = [np.asarray(picture(number)) for number in range(7)]
+    expected = [alone(classifier, photo) for photo in photos]
+    assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-4
+    found = classifier.predict(photos, batch_size=batch_size)
+    np.testing.assert_allclose(probabilities(found), expected, atol=1e-5)
+
+
+def test_order_is_kept_though_the_first_photos_take_longest() -> None:
+    def read(number: int) -> np.ndarray:
+        time.sleep(0.02 * (5 - number))
+        return level(number)
+
+    found = list(recording()[0].predict(range(5), 2, read))
+    assert [prediction.photo for prediction in found] == [0, 1, 2, 3, 4]
+    assert [prediction.category for prediction in found] == ["cap", "hat", "sock", "tie", "cap"]
+    assert [prediction.probability for prediction in found] == [0.75] * 5
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (32, [7])]
+)
+def test_every_photo_is_predicted_once_in_batches(batch_size: int, expected: list[int]) -> None:
+    classifier, recorder = recording()
+    found = list(classifier.predict([level(number) for number in range(7)], batch_size))
+    assert len(found) == 7
+    assert recorder.batches == expected
+
+
+def test_batches_have_32_photos_if_nothing_is_said() -> None:
+    classifier, recorder = recording()
+    assert len(list(classifier.predict([level(0)] * 33))) == 33
+    assert recorder.batches == [32, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 32])
+def test_unreadable_photo_has_its_reason_in_its_place(batch_size: int, tmp_path: Path) -> None:
+    classifier, recorder = recording()
+    photos = [level(0), b"", level(1), level(2), tmp_path / "gone.jpg", level(3), level(0) / 255]
+    found = list(classifier.predict(photos, batch_size))
+    assert [one.reason for one in found[:6]] == [
+        *("", "empty file", "", "", "cannot be opened: No such file or directory", "")
+    ]
+    assert "fractions of 1" in found[6].reason
+    assert [one.category for one in found] == ["cap", "", "hat", "sock", "", "tie", ""]
+    assert [one.probability for one in found] == [0.75, 0, 0.75, 0.75, 0, 0.75, 0]
+    assert [len(one.probabilities) for one in found] == [4, 0, 4, 4, 0, 4, 0]
+    assert sum(recorder.batches) == 4
+
+
+def test_no_photos_give_no_predictions() -> None:
+    classifier, recorder = recording()
+    assert list(classifier.predict([])) == []
+    assert list(classifier.predict([b"", b""])) != []
+    assert recorder.batches == []
+
+
+@pytest.mark.parametrize("photo", [42, 4.2, None, ["a list"], object()])
+def test_what_is_no_photo_at_all_is_a_type_error(photo: Any) -> None:
+    with pytest.raises(TypeError, match="^expected a photo as path, bytes, image .* Received: "):
+        list(recording()[0].predict([level(0), photo]))
+    with pytest.raises(TypeError, match=type(photo).__name__):
+        read_pixels(photo)
+
+
+@pytest.mark.parametrize("photo", [42, 4.2, None])
+def test_lone_thing_that_is_no_photo_is_a_type_error(photo: Any) -> None:
+    with pytest.raises(TypeError):
+        list(recording()[0].predict(photo))
+
+
+def test_photos_are_taken_as_predictions_are_asked_for_a_few_batches_ahead() -> None:
+    taken = itertools.count()
+    predictions = recording()[0].predict((level(next(taken)) for _ in itertools.count()), 4)
+    assert next(taken) == 0
+    for asked in range(1, 40):
+        assert next(predictions).category
+        so_far = next(taken) - asked  # Each look at the counter counts, too.
+        assert asked < so_far <= asked + 3 * 4
+
+
+def test_photos_are_decoded_at_the_same_time_and_while_the_model_computes() -> None:
+    both = threading.Barrier(2, timeout=20)
+    later = threading.Event()
+
+    def read(number: int) -> np.ndarray:
+        if number < 2:
+            both.wait()  # Goes on only when two photos are being decoded.
+        if number == 3:
+            later.set()
+        return level(number)
+
+    def wait() -> None:
+        assert later.wait(20), "the second batch is not decoded while the first one is predicted"
+
+    found = list(recording(wait=wait)[0].predict(range(4), 2, read))
+    assert [one.category for one in found] == LABELS
+
+
+def workers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if "ThreadPool" in thread.name}
+
+
+def test_closing_early_leaves_no_thread_and_decodes_no_more() -> None:
+    before = workers()
+    read = []
+
+    def slowly(number: int) -> np.ndarray:
+        read.append(number)
+        time.sleep(0.01)
+        return level(number)
+
+    predictions = recording()[0].predict(itertools.count(), 40, slowly)
+    next(predictions)
+    assert workers() > before
+    cast(Any, predictions).close()
+    assert workers() == before
+    assert len(read) < 3 * 40  # Of those taken ahead, most were not begun.
+    done = len(read)
+    time.sleep(0.05)
+    assert len(read) == done
+
+
+@pytest.mark.parametrize("photos", [[b""] * 9 + [42], (1 / 0 for _ in "x")])
+def test_errors_leave_no_thread(photos: Any) -> None:
+    before = workers()
+    with pytest.raises((TypeError, ZeroDivisionError)):
+        list(recording()[0].predict(photos, 2))
+    assert workers() == before
+
+
+def test_many_photos_are_not_held() -> None:
+    alive: weakref.WeakSet = weakref.WeakSet()
+
+    class Pixels(np.ndarray):
+        """An array that can be counted."""
+
+        __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
+
+    def photos() -> Iterator[np.ndarray]:
+        for number in range(300):
+            photo = level(number % 4).view(Pixels)
+            alive.add(photo)
+            yield photo
+            del photo
+
+    held = [len(alive) for _ in recording()[0].predict(photos(), 4)]
+    assert len(held) == 300
+    assert max(held) <= 4 * 4 + 1
+    assert max(held[200:]) <= max(held[:50])
+    assert len(alive) <= 1
+
+
+def test_image_that_is_given_many_times_is_read_by_one_thread_only() -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (600, 600, 3), "uint8")
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(noise), "PNG")))  # Not loaded yet.
+    found = list(recording()[0].predict([image] * 8))
+    assert {one.reason for one in found} == {""}
+    assert {one.category for one in found} == {LABELS[int(noise[0, 0, 0]) % 4]}
+
+
+def test_read_turns_the_names_of_a_user_into_pixels() -> None:
+    def read(name: str) -> np.ndarray:
+        if name == "bad":
+            raise PhotoError("it is bad")
+        return level(len(name))
+
+    found = list(recording()[0].predict(["a", "bad", "cc"], read=read))
+    assert [(one.photo, one.category, one.reason) for one in found] == [
+        ("a", "hat", ""),
+        ("bad", "", "it is bad"),
+        ("cc", "sock", ""),
+    ]
+
+
+def test_saved_file_is_loaded_with_labels_size_and_card(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    head = build_head(Config(inner_size=0), 4)
+    facts = {"data": {"name": "drawn"}}
+    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "our.keras", facts)
+    for path in (tmp_path / "our.keras", str(tmp_path / "our.keras")):
+        classifier = fashion_keras.load_classifier(path)
+        assert isinstance(classifier, fashion_keras.Classifier)
+        assert (classifier.labels, classifier.image_size) == (LABELS, 71)
+        assert classifier.card["data"] == {"name": "drawn"}
+        [prediction] = classifier.predict(picture())
+        assert isinstance(prediction, fashion_keras.Prediction)
+        expected = alone(
+            Classifier(build_classifier(tiny_backbone, head, 71), CARD), np.asarray(picture())
+        )
+        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
+
+
+def test_missing_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"No model file .*gone\.keras"):
+        load_classifier(tmp_path / "gone.keras")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "turned"])
+def test_probabilities_are_the_same_in_the_test_and_alone(
+    kind: str, classifier: Classifier, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    name = "photo.png" if kind == "PNG" else "photo.jpg"
+    for place in ("train/hat", "train/tie", "validation/hat"):
+        (tmp_path / "source" / place).mkdir(parents=True)
+        picture().save(tmp_path / "source" / place / name, exif=exif)
+    prepared = prepare(str(tmp_path / "source"), tmp_path / "cache")
+    [photo] = prepared.split("validation")
+    labelled = Labelled(prepared.folder / photo.prepared, photo.file, "hat")
+    _, by_test, _ = _predict_all(classifier, [labelled])
+    original = tmp_path / "source" / photo.file
+    expected = alone(classifier, read_photo(original).pixels)
+    np.testing.assert_allclose(by_test, [expected], atol=1e-5)
+    np.testing.assert_allclose(probabilities(classifier.predict(original)), by_test, atol=1e-5)
+    upright = alone(classifier, np.asarray(Image.open(original)))
+    assert (np.abs(upright - expected).max() > 1e-3) == (kind == "turned")
+
+
+def test_batch_without_photos_is_refused(classifier: Classifier) -> None:
+    with pytest.raises(InputError, match="`batch_size` must be 1 or more. Received: 0"):
+        next(classifier.predict([], batch_size=0))
