@@ -1,169 +1,155 @@
-"""A saved file and photos become categories: `python -m fashion_keras.predict PHOTO...`."""
+"""Photos become categories: `python -m fashion_keras.predict [MODEL] INPUT...`."""
 
-import collections
-import os
+import argparse
+import functools
+import hashlib
 import sys
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-
-from fashion_keras import command
-from fashion_keras.artifact import Classifier, load_classifier
+from fashion_keras import command, ray_engine
+from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.photo import PhotoError, read_photo
+from fashion_keras.imagenet import IMAGENET, load_imagenet
+from fashion_keras.inputs import expand, read_named, take_any_name
+from fashion_keras.journal import Journal
+from fashion_keras.photo_tables import count_photos
+from fashion_keras.predict_options import RELEASED, check, options, writes_parts
+from fashion_keras.ray_worker import ship
+from fashion_keras.rows import row_of, write_rows
+from fashion_keras.sorting import check_labels, place
 
-RELEASED = Path(__file__).parents[1] / "results" / "final" / "fashion.keras"
-_BATCH = 32
-
-
-class Prediction(NamedTuple):
-    """What the classifier says about one photo.
-
-    Attributes:
-        file: The photo.
-        probabilities: Of each class, `(classes,)` in the order of the labels; empty if the photo
-            cannot be read.
-        reason: Why it cannot be read; empty if it can.
-    """
-
-    file: Path
-    probabilities: np.ndarray
-    reason: str
+Predict = Callable[[list[str]], Iterator[dict]]  # Names of photos to a row for each.
 
 
-def predict(classifier: Classifier, files: Iterable[Path]) -> Iterator[Prediction]:
-    """Yield one prediction for each photo, in order, while later photos are being decoded.
-
-    Args:
-        classifier: See `artifact.load_classifier`.
-        files: Photos; only a few batches of them are in memory at a time.
-    """
-    waiting: list[Path] = []
-    decoded: list[np.ndarray | str] = []
-    for file, pixels in _decoded(classifier, files):
-        waiting.append(file)
-        decoded.append(pixels)
-        if len(waiting) == _BATCH:
-            yield from _predict_batch(classifier, waiting, decoded)
-            waiting, decoded = [], []
-    if waiting:
-        yield from _predict_batch(classifier, waiting, decoded)
-
-
-def _decoded(
-    classifier: Classifier, files: Iterable[Path]
-) -> Iterator[tuple[Path, np.ndarray | str]]:
-    """Yield each file with its resized pixels, or with the reason why there are none."""
-    resize = classifier.model.get_layer("resize")
-
-    def decode(file: Path) -> np.ndarray | str:
-        try:
-            pixels = read_photo(file).pixels
-        except PhotoError as error:
-            return str(error)
-        return np.asarray(resize(pixels[None].astype("float32")))[0]
-
-    ahead: collections.deque[tuple[Path, Future]] = collections.deque()
-    with ThreadPoolExecutor() as pool:
-        for file in files:
-            ahead.append((file, pool.submit(decode, file)))
-            if len(ahead) > 2 * _BATCH:
-                first, future = ahead.popleft()
-                yield first, future.result()
-        for first, future in ahead:
-            yield first, future.result()
-
-
-def _predict_batch(
-    classifier: Classifier, files: list[Path], decoded: list[np.ndarray | str]
-) -> Iterator[Prediction]:
-    readable = [pixels for pixels in decoded if not isinstance(pixels, str)]
-    rows = iter(classifier.model.predict_on_batch(np.stack(readable)) if readable else ())
-    for file, pixels in zip(files, decoded, strict=True):
-        if isinstance(pixels, str):
-            yield Prediction(file, np.empty(0), pixels)
-        else:
-            yield Prediction(file, next(rows), "")
-
-
-def find_files(inputs: Iterable[Path]) -> list[Path]:
-    """Return the given files, and all files in the given folders and below, hidden ones left out.
+def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
+    """Tell the model, if one is named before the inputs, from the inputs.
 
     Raises:
-        InputError: If one of them does not exist, or no file is left.
+        InputError: If there is no input, or no model where none is named.
     """
-    found: list[Path] = []
-    for path in inputs:
-        if path.is_dir():
-            below = (Path(parent, name) for parent, _, names in os.walk(path) for name in names)
-            found += sorted(
-                file
-                for file in below
-                if not any(part[0] == "." for part in file.relative_to(path).parts)
-            )
-        elif path.exists():
-            found.append(path)
-        else:
-            raise InputError(f"No file or folder {path}.")
-    if not found:
-        raise InputError("No photos in the folders given.")
-    return found
-
-
-def describe(prediction: Prediction, labels: list[str], top: int = 3) -> str:
-    """Return one line: the file, its category and probability, and the next best categories."""
-    if prediction.reason:
-        return f"{prediction.file}  cannot be read: {prediction.reason}"
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top]
-    ranked = [f"{labels[number]} {prediction.probabilities[number]:.3f}" for number in best]
-    return f"{prediction.file}  {ranked[0]}" + (
-        f"  ({', '.join(ranked[1:])})" if ranked[1:] else ""
-    )
-
-
-def _model_and_photos(inputs: list[Path]) -> tuple[Path, list[Path]]:
-    if inputs[0].suffix != ".keras":
-        if not RELEASED.exists():
+    if words[0] == IMAGENET or words[0].endswith(".keras"):
+        if len(words) == 1:
             raise InputError(
-                f"There is no {RELEASED}: give a .keras file before the photos, such as one made "
-                "by `python -m fashion_keras.final`."
+                f"Expected photos or folders after the model. Received: {words[0]} alone"
             )
-        return RELEASED, inputs
-    if len(inputs) == 1:
-        raise InputError(f"Expected photos or folders after the model. Received: {inputs[0]} alone")
-    return inputs[0], inputs[1:]
+        return words[0], words[1:]
+    if not RELEASED.exists():
+        raise InputError(
+            f"There is no {RELEASED}: give a .keras file before the photos, such as one made "
+            "by `python -m fashion_keras.final`."
+        )
+    return str(RELEASED), words
+
+
+def load(model: str) -> Classifier:
+    """Load a `.keras` file, or the classifier of ImageNet's thousand classes.
+
+    Raises:
+        InputError: If it cannot be loaded or downloaded.
+    """
+    return load_imagenet() if model == IMAGENET else load_classifier(model)
+
+
+def predict_rows(
+    classifier: Classifier, names: Iterable[str], given: argparse.Namespace
+) -> Iterator[dict]:
+    """Yield one row a photo, in order (see `rows.row_of`)."""
+    read = functools.partial(read_named, allow_private=given.allow_private)
+    for prediction in classifier.predict(names, given.batch_size, read):
+        yield row_of(prediction, classifier.labels, given.top, given.threshold)
+
+
+def _placed(rows: Iterable[dict], given: argparse.Namespace) -> Iterator[dict]:
+    for row in rows:
+        if given.sort_into and not row["reason"]:
+            place(Path(row["file"]), given.sort_into / row["category"], given.link)
+        yield row
+
+
+def _print_rows(predict: Predict, names: list[str], given: argparse.Namespace) -> bool:
+    """Print rows as they come, progress where it does not get in between; return if all went."""
+    rows = _placed(predict(names), given)
+    if sys.stderr.isatty() and not sys.stdout.isatty():
+        rows = command.progress(rows, _count(names, given), "photos", stream=sys.stderr)
+    width = max(map(len, names))
+    unreadable: list[str] = []
+    noted = _noting_failures(rows, unreadable)
+    write_rows(noted, given.format, given.top, sys.stdout, width)
+    return not unreadable
+
+
+def _noting_failures(rows: Iterable[dict], unreadable: list[str]) -> Iterator[dict]:
+    for row in rows:
+        if row["reason"]:
+            unreadable.append(row["file"])
+        yield row
+
+
+def _write_file(predict: Predict, names: list[str], given: argparse.Namespace) -> bool:
+    """Write the rows to a file, going on where an earlier run stopped; return if all went."""
+    model = _fingerprint(given.model)
+    settings = {"model": model, "top": given.top, "threshold": given.threshold}
+    settings |= {"sort_into": str(given.sort_into), "allow_private": given.allow_private}
+    with Journal(given.out, settings, given.resume) as journal:
+        if journal.done:
+            print(f"going on: {len(journal.done)} photos were done before", flush=True)
+        left = [name for name in names if name not in journal.done]
+        rows = _placed(predict(left), given)
+        for row in command.progress(rows, _count(left, given), f"photos to {given.out}"):
+            journal.add(row)
+        unreadable = sum(not readable for readable in journal.done.values())
+        journal.finish(given.format, given.top)
+        print(f"saved {given.out}: {len(journal.done)} photos, {unreadable} cannot be read")
+    return not unreadable
+
+
+def _count(names: list[str], given: argparse.Namespace) -> int:
+    return count_photos(names) if given.engine == "ray" else len(names)
+
+
+def _fingerprint(model: str) -> str:
+    if model == IMAGENET:
+        return IMAGENET
+    return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+
+
+def _alone(names: list[str], given: argparse.Namespace) -> bool:
+    """Predict in this process; return if all photos could be read."""
+    classifier = load(given.model)
+    _settle(given, classifier.labels)
+    write = _write_file if given.out else _print_rows
+    return write(functools.partial(predict_rows, classifier, given=given), names, given)
+
+
+def _with_ray(names: list[str], given: argparse.Namespace) -> bool:
+    """Predict in the workers of Ray; return if all photos could be read."""
+    names = ray_engine.prepare(names)
+    shipped, labels = ship(given.model)
+    _settle(given, labels)
+    if writes_parts(given):
+        rows, unreadable = ray_engine.write_parts(shipped, names, given)
+        print(f"saved {given.out}: {rows} photos, {unreadable} cannot be read")
+        return not unreadable
+    write = _write_file if given.out else _print_rows
+    return write(functools.partial(ray_engine.predict_rows, shipped, given=given), names, given)
+
+
+def _settle(given: argparse.Namespace, labels: list[str]) -> None:
+    given.top = min(given.top, len(labels))
+    if given.sort_into:
+        check_labels(labels)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, predict each photo and print a line for it."""
-    options = command.parser(
-        "Name the category of photos: one line a photo with the category, its probability and\n"
-        "the next two categories. A photo that cannot be read gets a line with the reason.\n"
-        "Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage.",
-        "fashion_keras.predict",
-        "examples:\n  python -m fashion_keras.predict hat.jpg photos/\n"
-        "  python -m fashion_keras.predict my_own.keras hat.jpg",
-    )
-    options.add_argument(
-        "photos",
-        type=Path,
-        nargs="+",
-        metavar="PHOTO",
-        help="photo files, or folders of photos; before them, if you like, a .keras file made by "
-        f"`python -m fashion_keras.final` (default: {RELEASED})",
-    )
-    given = options.parse_args(arguments)
-    model, photos = _model_and_photos(given.photos)
-    files = find_files(photos)
-    classifier = load_classifier(model)
-    unreadable = 0
-    for prediction in predict(classifier, files):
-        unreadable += bool(prediction.reason)
-        print(describe(prediction, classifier.labels), flush=True)
-    if unreadable:
+    """Read the command line, predict each photo and print or write a row for it."""
+    given = options().parse_args(arguments)
+    take_any_name()
+    given.model, inputs = model_and_inputs(given.inputs)
+    names = expand(inputs, sys.stdin if "-" in inputs else ())
+    check(given, names)
+    predict_all = _with_ray if given.engine == "ray" else _alone
+    if not predict_all(names, given):
         sys.exit(3)
 
 
