@@ -2,6 +2,7 @@
 
 import functools
 import importlib
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def locate(name: str) -> tuple[Any, str]:
 def _connect(store: str, bucket: str) -> Any:
     fs = arrow("fs")
     # Google's client would ask again for 15 minutes, even if all it lacks is credentials.
-    ending = "?retry_limit_seconds=20" if store == "gs" else ""
+    ending = "?retry_limit_seconds=10" if store == "gs" else ""
     try:
         return fs.FileSystem.from_uri(f"{store}://{bucket}{ending}")[0]
     except (OSError, ValueError, NotImplementedError) as error:
@@ -64,7 +65,7 @@ def _no_way(name: str, error: Exception) -> str:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split()).rstrip(".")
+    return textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
 
 
 def expand_cloud(names: Iterable[str]) -> list[str]:

@@ -1,5 +1,6 @@
 """A saved file becomes one for another runtime: `python -m fashion_keras.export MODEL`."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -178,8 +179,7 @@ def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:
         raise
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, export and print what was written."""
+def _options() -> argparse.ArgumentParser:
     options = command.parser(
         "Write a saved file in the format of another runtime: pixels of photos of any size in,\n"
         "probabilities out, labels inside. It is opened again with that runtime and compared with\n"
@@ -219,7 +219,12 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         help="folder of photos to compare on; 32 of them are taken (default: drawn garments)",
     )
-    given = options.parse_args(arguments)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, export and print what was written."""
+    given = _options().parse_args(arguments)
     ending = FORMATS[given.format].ending
     target = given.out or given.model.with_name(given.model.stem + ending)
     photos = read_photos(given.photos)

@@ -108,7 +108,8 @@ def test_other_photos_are_rewritten_as_png_with_the_same_pixels(name, photos, ca
     tags[0x0112] = 6 if name == "turned.jpg" else 1
     original = draw(photos / "train" / "hat" / name, 9, exif=tags)
     if name == "grey.png":
-        Image.fromarray(np.array([[0, 257, 32896, 65535]], "uint16")).save(original)
+        deep = np.array([[0, 257, 32896, 65535]], "uint16").repeat(8, axis=0).repeat(2, axis=1)
+        Image.fromarray(deep).save(original)
     photo = prepare(str(photos), cache).photos[1]
     rewritten = next((cache / "prepared").glob(f"*/{photo.prepared}"))
     assert (photo.file, rewritten.suffix, rewritten.is_symlink()) == (
@@ -157,7 +158,7 @@ def test_unreadable_files_are_listed_with_their_reason(photos, cache):
 
 def test_link_to_nowhere_is_put_aside(photos, cache):
     (photos / "train" / "hat" / "b.jpg").symlink_to(photos / "gone.jpg")
-    expected = "cannot be opened: No such file or directory"
+    expected = "a link to a file that does not exist"
     assert prepare(str(photos), cache).rejected == [Rejected("train/hat/b.jpg", expected)]
 
 

@@ -43,6 +43,7 @@ def ray() -> Iterator[Any]:
     """Run Ray on this machine once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_worker_niceness", "0")  # Else other tests at the same time slow it down.
         ray = import_ray()
         _init(ray, "local")
         yield ray
@@ -141,7 +142,7 @@ class Gate:
                 self.after |= set(workers())
             elif len(self.asked) == 2:
                 self._kill()
-        self._open.wait(15)
+        self._open.wait(18)  # A photo on the web may take 20 s.
 
     def _kill(self) -> None:
         limit = time.monotonic() + 10
