@@ -54,9 +54,8 @@ def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
         InputError: If the folder does not exist or does not hold at least two classes with
             photos, if a class is empty, or if a split has a class that train lacks.
     """
-    folder = _folder_of(data, cache.resolve(), seed)
-    splits = _split_folders(folder)
-    if splits:
+    folder = folder_of(data, cache.resolve(), seed)
+    if splits := _split_folders(folder):
         missing = [split for split in ("train", "validation") if split not in splits]
         if missing:
             raise InputError(
@@ -72,7 +71,8 @@ def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
     return photos
 
 
-def _folder_of(data: str, cache: Path, seed: int) -> Path:
+def folder_of(data: str, cache: Path, seed: int) -> Path:
+    """Return the folder that `data` means; see `find_photos`."""
     if data == "clothing":
         return download_clothing(cache)
     if data == "sample":
@@ -92,7 +92,8 @@ def subfolders(folder: Path) -> list[Path]:
     return sorted(folders, key=lambda path: path.name)
 
 
-def _split_of(name: str) -> str:
+def split_of(name: str) -> str:
+    """Return the split that a folder of this name stands for, or the name in small letters."""
     return _OTHER_NAMES.get(name.lower(), name.lower())
 
 
@@ -100,8 +101,7 @@ def _split_folders(folder: Path) -> dict[str, Path]:
     """Return the split folders by split; empty if the folder has none."""
     splits: dict[str, Path] = {}
     for path in subfolders(folder):
-        split = _split_of(path.name)
-        if split in SPLITS and any(subfolders(path)):
+        if (split := split_of(path.name)) in SPLITS and any(subfolders(path)):
             if split in splits:
                 raise InputError(
                     f"{folder} has two folders for {split}: {splits[split].name} and {path.name}."
@@ -117,8 +117,7 @@ def _in_split(folder: Path, split_folder: Path, split: str) -> list[SourcePhoto]
             raise InputError(
                 f"The name of the class folder {str(class_folder)!r} cannot be shown: rename it."
             )
-        files = _files_below(class_folder)
-        if not files:
+        if not (files := files_below(class_folder)):
             raise InputError(f"The class folder {class_folder} is empty: add photos or remove it.")
         photos += [
             SourcePhoto(path, path.relative_to(folder).as_posix(), split, class_folder.name)
@@ -127,7 +126,8 @@ def _in_split(folder: Path, split_folder: Path, split: str) -> list[SourcePhoto]
     return photos
 
 
-def _files_below(folder: Path) -> list[Path]:
+def files_below(folder: Path) -> list[Path]:
+    """Return all files in a folder and below, hidden ones left out."""
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
@@ -144,7 +144,7 @@ def _check_classes(folder: Path, photos: list[SourcePhoto]) -> None:
             f"No class folders with photos in {where}: put each class's photos into a folder of "
             "its own."
         )
-    if {_split_of(label) for label in labels} <= set(SPLITS):
+    if {split_of(label) for label in labels} <= set(SPLITS):
         raise InputError(
             f"{folder} holds {' and '.join(sorted(labels))} without class folders: put each "
             "class's photos into a folder of its own inside them."
@@ -244,7 +244,7 @@ def photos_digest(folder: Path) -> str:
     """Return the SHA-256 over the names and bytes of all photos below the folder's splits."""
     digest = hashlib.sha256()
     for split in SPLITS:
-        for file in _files_below(folder / split):
+        for file in files_below(folder / split):
             digest.update(file.relative_to(folder).as_posix().encode())
             digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -1,0 +1,158 @@
+"""Finds photos whose label is probably wrong: confident learning on out-of-fold predictions."""
+
+import collections
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fashion_keras.findings import Finding
+from fashion_keras.photo_facts import PhotoFacts
+
+_FOLDS = 5
+_PENALTY = 1e-4  # Of the squared weights, for each photo.
+# Factors that turn scores around 0 and 1 into logits; the one with the smallest loss is taken.
+_SHARPNESS = (2, 4, 6, 8, 12, 16, 24)
+
+
+class Suspect(NamedTuple):
+    """A photo whose label is probably wrong.
+
+    Attributes:
+        number: Its place among all photos.
+        given: Class number of its label.
+        likelier: Class number that the other photos say it has.
+        probability: Of the label, in [0, 1].
+        likelier_probability: Of the likelier class.
+    """
+
+    number: int
+    given: int
+    likelier: int
+    probability: float
+    likelier_probability: float
+
+
+def out_of_fold(vectors: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """Return what a linear classifier says of each photo that learnt from the other folds only.
+
+    Ridge regression on the vectors' directions is solved in one step, and is right as often as the
+    head (0.79 of clothing-dataset-small at 150 px, both; in 5 s and 36 s).
+
+    Args:
+        vectors: `(photos, 2048)`.
+        numbers: Class number of each photo, `(photos,)`.
+        folds: Fold of each photo, `(photos,)`.
+
+    Returns:
+        Probabilities `(photos, classes)`.
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = (vectors / np.maximum(lengths, 1e-12)).astype("float32")
+    targets = np.eye(int(numbers.max()) + 1, dtype="float32")[numbers]
+    scores = np.empty_like(targets)
+    for fold in np.unique(folds):
+        inside = folds != fold
+        scores[~inside] = _regressed(directions[inside], targets[inside], directions[~inside])
+    return min(
+        (_softmax(scores * sharpness) for sharpness in _SHARPNESS),
+        key=lambda probabilities: -np.log(probabilities[targets > 0].clip(1e-6)).mean(),
+    )
+
+
+def _regressed(known: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    middle, mean = known.mean(axis=0), targets.mean(axis=0)
+    centred = known - middle
+    penalty = _PENALTY * len(known) * np.eye(known.shape[1], dtype="float32")
+    weights = np.linalg.solve(centred.T @ centred + penalty, centred.T @ (targets - mean))
+    return (asked - middle) @ weights + mean
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
+    """Deal photos to folds, each class evenly, copies of one photo to the same fold.
+
+    Args:
+        numbers: Class number of each photo, `(photos,)`.
+        groups: Photos that are copies of each other, by their places.
+        seed: Of the dealing.
+
+    Returns:
+        Fold of each photo, `(photos,)`.
+    """
+    leader = np.arange(len(numbers))
+    for group in groups:
+        leader[list(group)] = min(group)
+    order = np.random.default_rng(seed).permutation(len(numbers))
+    dealt: collections.Counter[int] = collections.Counter()
+    folds = np.empty(len(numbers), int)
+    for number in order[leader[order] == order]:
+        label = int(numbers[number])
+        folds[number] = dealt[label] % _FOLDS
+        dealt[label] += 1
+    return folds[leader]
+
+
+def find_suspects(numbers: np.ndarray, probabilities: np.ndarray) -> list[Suspect]:
+    """Return photos that are confidently another class, the surest first.
+
+    A class's threshold is its mean probability over the photos labelled so; a photo counts as the
+    class with the highest probability of those that reach their threshold, and is a suspect if that
+    is not its label (confident learning: Northcutt, Jiang and Chuang 2021). So a class that is
+    never sure does not fill the list.
+
+    Args:
+        numbers: Class number of each photo's label, `(photos,)`.
+        probabilities: Out-of-fold, `(photos, classes)`.
+    """
+    classes = probabilities.shape[1]
+    thresholds = np.array(
+        [
+            probabilities[numbers == label, label].mean() if (numbers == label).any() else np.inf
+            for label in range(classes)
+        ]
+    )
+    confident = np.where(probabilities >= thresholds, probabilities, -1)
+    likelier = confident.argmax(axis=1)
+    wrong = (confident.max(axis=1) > 0) & (likelier != numbers)
+    suspects = [
+        Suspect(
+            int(number),
+            int(numbers[number]),
+            int(likelier[number]),
+            float(probabilities[number, numbers[number]]),
+            float(probabilities[number, likelier[number]]),
+        )
+        for number in np.flatnonzero(wrong)
+    ]
+    return sorted(suspects, key=lambda one: one.probability - one.likelier_probability)
+
+
+def words(suspect: Suspect, labels: Sequence[str]) -> str:
+    """Say what a photo is labelled and what it looks like."""
+    return (
+        f"labelled {labels[suspect.given]} ({suspect.probability:.0%}), looks like "
+        f"{labels[suspect.likelier]} ({suspect.likelier_probability:.0%})"
+    )
+
+
+def label_findings(
+    suspects: Sequence[Suspect], photos: Sequence[PhotoFacts], labels: Sequence[str]
+) -> list[Finding]:
+    """Name the suspects."""
+    if not suspects:
+        return []
+    items = [f"{photos[one.number].name}: {words(one, labels)}" for one in suspects]
+    return [
+        Finding(
+            "label errors",
+            f"photos whose label the others speak against, the surest first: {len(suspects)}",
+            "Look at them (label_errors.png shows the likeliest) and move only what is wrong. "
+            "Most may be merely hard, fewer with a larger `--image-size`; those have to stay.",
+            items,
+        )
+    ]

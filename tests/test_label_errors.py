@@ -1,0 +1,37 @@
+"""Tests of confident learning on small tables of probabilities, and of dealing folds."""
+
+import numpy as np
+
+from fashion_keras.label_errors import deal_folds, find_suspects
+
+
+def test_suspects_are_those_over_the_threshold_of_another_class():
+    # Thresholds: the mean of 0.9, 0.8, 0.1 for the first class, of 0.7, 0.6 for the second.
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.4, 0.6]])
+    suspects = find_suspects(np.array([0, 0, 0, 1, 1]), probabilities)
+    assert [(one.number, one.given, one.likelier) for one in suspects] == [(2, 0, 1)]
+    assert (suspects[0].probability, suspects[0].likelier_probability) == (0.1, 0.9)
+
+
+def test_a_class_that_is_never_sure_needs_less_to_be_suspected():
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.7, 0.3], [0.7, 0.3]])
+    suspects = find_suspects(np.array([0, 0, 0, 1, 1]), probabilities)
+    assert [(one.number, one.likelier) for one in suspects] == [(2, 1)]
+
+
+def test_the_surest_suspect_comes_first_and_an_absent_class_is_none():
+    probabilities = np.array(
+        [[0.4, 0.6, 0], [0.1, 0.9, 0], [0.9, 0.1, 0], [0.9, 0.1, 0], [0, 1, 0]]
+    )
+    numbers = np.array([0, 0, 0, 0, 1])
+    probabilities[4] = [0.5, 0.5, 0]
+    assert [one.number for one in find_suspects(numbers, probabilities)] == [1, 0]
+
+
+def test_folds_hold_each_class_evenly_and_copies_together():
+    numbers = np.repeat([0, 1], [30, 20])
+    folds = deal_folds(numbers, [[0, 7, 40]], seed=1)
+    assert folds[0] == folds[7] == folds[40]
+    assert np.bincount(folds[:30]).min() >= 5
+    assert np.bincount(folds[30:]).min() >= 3
+    assert (deal_folds(numbers, [], seed=1) == deal_folds(numbers, [], seed=1)).all()

@@ -1,0 +1,38 @@
+"""Tests of neighbours, outliers and the map."""
+
+import numpy as np
+
+from fashion_keras.vector_map import find_nearest, find_outliers, lay_out, reduce_vectors
+
+
+def clusters(count=40):
+    """Return vectors around three directions."""
+    generator = np.random.default_rng(1)
+    return np.eye(20)[np.repeat([0, 1, 2], count)] + generator.normal(0, 0.05, (3 * count, 20))
+
+
+def test_nearest_points_and_their_distances():
+    points = np.array([[0.0], [1.0], [3.0], [10.0]])
+    places, distances = find_nearest(points, 1)
+    assert places.ravel().tolist() == [1, 0, 1, 2]
+    assert distances.ravel().tolist() == [1, 1, 2, 7]
+
+
+def test_reduced_vectors_keep_directions_apart_and_forget_lengths():
+    points = reduce_vectors(clusters() * 7)
+    np.testing.assert_allclose(np.abs(points), np.abs(reduce_vectors(clusters())), atol=1e-4)
+    own, other = np.linalg.norm(points[0] - points[1]), np.linalg.norm(points[0] - points[50])
+    assert other > 3 * own
+
+
+def test_the_far_one_is_the_outlier():
+    points = np.concatenate([clusters(), np.full((1, 20), 5.0)])
+    assert find_outliers(find_nearest(points)[1]) == [120]
+
+
+def test_the_map_keeps_neighbours_together():
+    plane = lay_out(reduce_vectors(clusters()), seed=1)
+    groups = np.repeat([0, 1, 2], 40)
+    places, _ = find_nearest(plane, 5)
+    assert (groups[places] == groups[:, None]).mean() > 0.98
+    np.testing.assert_array_equal(plane, lay_out(reduce_vectors(clusters()), seed=1))
