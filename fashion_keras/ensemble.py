@@ -11,9 +11,11 @@ from fashion_keras.model import average_heads, build_head
 from fashion_keras.training import (
     Material,
     Trained,
+    Watch,
     compile_model,
     train,
     training_batches,
+    unwatched,
 )
 
 
@@ -33,10 +35,11 @@ class Ensemble(NamedTuple):
     validation: dict[str, float]
 
 
-def train_ensemble(config: Config, material: Material) -> Ensemble:
+def train_ensemble(config: Config, material: Material, watch: Watch = unwatched) -> Ensemble:
     """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
 
     Without a frozen backbone to share there is one head, trained together with its backbone.
+    `watch` looks on while they are trained.
 
     Raises:
         InputError: If the loss of a head is not a number.
@@ -47,7 +50,8 @@ def train_ensemble(config: Config, material: Material) -> Ensemble:
         count = 1
     members = []
     for number in range(count):
-        member = train(dataclasses.replace(config, seed=config.seed + number), material)
+        seeded = dataclasses.replace(config, seed=config.seed + number)
+        member = train(seeded, material, watch(f"head {number + 1}"))
         _check_converged(member, config)
         members.append(member)
     head = _joined(members, config, len(material.prepared.labels))

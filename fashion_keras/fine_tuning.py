@@ -6,6 +6,7 @@ a head that fits already does not tear up what the backbone knows.
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import sys
 import time
@@ -22,7 +23,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.model import build_top, build_trainer
-from fashion_keras.training import Material, history_row
+from fashion_keras.training import Material, Watch, history_row, unwatched
 
 PIXELS = "pixels"
 STAGE = "fine-tuning"  # What its rows in the history are called.
@@ -51,7 +52,9 @@ def chosen_cut(config: Config) -> str:
     return PIXELS if keras.distribution.list_devices("gpu") else _CPU_CUT
 
 
-def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) -> Ensemble:
+def fine_tune(
+    config: Config, material: Material, start: Ensemble, cache: Path, watch: Watch = unwatched
+) -> Ensemble:
     """Train the backbone above the cut, and the head, for a number of passes fixed beforehand.
 
     The state after each pass is kept in the cache: an interrupted run goes on from there (with
@@ -64,6 +67,7 @@ def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) 
             `FeatureStore.make_maps` asks).
         start: The trained head (see `ensemble.train_ensemble`); its weights change.
         cache: Folder for the state.
+        watch: Looks on; it sees the passes of an earlier run first.
 
     Returns:
         The same backbone and head, the history with one more row a pass, and the new scores.
@@ -74,13 +78,17 @@ def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) 
     backbone, _ = material.frozen()
     state = _state_file(config, material, cache)
     rows = _finished_rows(state)
-    train, validation = _batches(config, material, len(rows))  # Maps need the backbone as it was.
+    # Before anything else: maps need the backbone as it was.
+    train, validation = tuning_batches(config, material, len(rows))
     trainer = build_fine_tuner(config, material, start.head, len(rows))
     steps = -(-len(material.prepared.split("train")) // config.batch_size)
     compile_fine_tuner(trainer, config, steps)
     if rows:
         trainer.load_weights(state)
         print(f"fine-tuning goes on after pass {len(rows)}, which was finished before", flush=True)
+    watchers = watch(STAGE)
+    for row, watcher in itertools.product(rows, watchers):
+        watcher.on_epoch_end(int(row["epoch"]) - 1, row)
     trainer.fit(
         train,
         validation_data=validation,
@@ -88,7 +96,7 @@ def fine_tune(config: Config, material: Material, start: Ensemble, cache: Path) 
         epochs=config.fine_tuning_epochs,
         shuffle=False,  # The batches are shuffled already.
         verbose=1 if sys.stdout.isatty() else 0,  # type: ignore[arg-type]
-        callbacks=[_Passes(rows, state, config.fine_tuning_epochs)],
+        callbacks=[_Passes(rows, state, config.fine_tuning_epochs), *watchers],
     )
     backbone.trainable = False
     final = {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]}
@@ -145,7 +153,8 @@ def compile_fine_tuner(trainer: keras.Model, config: Config, steps: int) -> None
     optimizer.build(trainer.trainable_variables)  # So that its state can be loaded.
 
 
-def _batches(config: Config, material: Material, first_pass: int) -> tuple[Any, Any]:
+def tuning_batches(config: Config, material: Material, first_pass: int = 0) -> tuple[Any, Any]:
+    """Return the datasets for training and validation: maps, or pixels; missing maps are made."""
     prepared, cut = material.prepared, chosen_cut(config)
     classes, size = len(prepared.labels), config.batch_size
     if cut == PIXELS:

@@ -3,6 +3,7 @@
 import csv
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ from fashion_keras.prepare import Prepared
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
 MONITOR = "val_loss"
 _STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
+
+# Who looks on while a stage (`head 1`, `fine-tuning`) is trained: its name to Keras' callbacks.
+Watch = Callable[[str], Sequence[keras.callbacks.Callback]]
 
 
 class Material(NamedTuple):
@@ -153,7 +157,9 @@ def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
     return one_hot(train, classes), one_hot(validation, classes)
 
 
-def train(config: Config, material: Material) -> Trained:
+def train(
+    config: Config, material: Material, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> Trained:
     """Train one model until its validation loss stops falling; keep its best epoch.
 
     Each improved epoch is saved beside, so that the weights of the best one come back at the
@@ -162,6 +168,7 @@ def train(config: Config, material: Material) -> Trained:
     Args:
         config: All knobs.
         material: See `open_material`.
+        callbacks: Look on; they are called after each epoch.
     """
     batches, validation = training_batches(config, material)
     parts = build_parts(config, material)
@@ -182,6 +189,7 @@ def train(config: Config, material: Material) -> Trained:
                 ),
                 keras.callbacks.EarlyStopping(MONITOR, patience=config.patience),
                 clock,
+                *callbacks,
             ],
         )
         parts.model.load_weights(best)
@@ -192,6 +200,11 @@ def train(config: Config, material: Material) -> Trained:
 def _averaging(model: Any) -> list[keras.callbacks.Callback]:
     """Put averaged weights, if there are any, into the model for validation and saving."""
     return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if model.optimizer.use_ema else []
+
+
+def unwatched(stage: str) -> Sequence[keras.callbacks.Callback]:
+    """Return the callbacks of a stage that nobody looks at."""
+    return ()
 
 
 class EpochClock(keras.callbacks.Callback):

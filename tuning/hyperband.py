@@ -1,13 +1,13 @@
 """Keras Tuner's Hyperband with a plan before it starts and one line for each trial."""
 
 import contextlib
-import csv
 import gc
 import io
 import json
 import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,10 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial
 
 from fashion_keras.command import duration
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import InputError
+from fashion_keras.tensor_board import Curves
 from tuning.hypermodel import FashionHyperModel
-from tuning.space import sample_config, searched_values
+from tuning.trials import append_row, reason, show_earlier, show_trial, trial_row
 
 OBJECTIVE = "val_accuracy"
 _START_COST = 3  # Starting a trial on vectors takes about as long as so many epochs.
@@ -88,11 +89,15 @@ class Hyperband(keras_tuner.Hyperband):
         self.plan = self._plan()
         self.table = folder / "trials.csv"
         self.found = len(self.finished())
+        self.after_trial: Callable[[], None] = lambda: None
+        self.board: Path | None = None  # Where to write for TensorBoard.
 
     def search(self, *args: Any, **kwargs: Any) -> None:
         """Run the trials that are left."""
         self._start = time.monotonic()
         self._cost_before = self._cost_done()
+        if self.board:
+            show_earlier(self.finished(), self.base, self.board)
         super().search(*args, **kwargs)
 
     def _plan(self) -> Plan:
@@ -105,6 +110,12 @@ class Hyperband(keras_tuner.Hyperband):
                 stages.append(Stage(bracket, oracle._get_size(bracket, number), first, last))
                 first = last
         return Plan(stages)
+
+    def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
+        """Show the epoch in TensorBoard."""
+        super().on_epoch_end(trial, model, epoch, logs)
+        if self.board:
+            Curves(self.board / trial.trial_id).on_epoch_end(epoch, logs)
 
     def on_trial_begin(self, trial: Trial) -> None:
         """Start the trial's clock."""
@@ -120,7 +131,10 @@ class Hyperband(keras_tuner.Hyperband):
             # The oracle holds the trial as it was judged; `trial` may be an older copy.
             row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
             append_row(self.table, row)
+            if self.board:
+                show_trial(row, self.base, self.board)
             print(self._line(row), flush=True)
+            self.after_trial()
 
     def _line(self, row: dict) -> str:
         number = len(self.finished())
@@ -202,40 +216,3 @@ def run(tuner: Hyperband) -> list[Trial]:
 def _failures(tuner: Hyperband) -> str:
     reasons = [reason(trial) for trial in tuner.finished() if trial.status != "COMPLETED"]
     return "; ".join(sorted(set(reasons))) or "no trial was run"
-
-
-def reason(trial: Trial) -> str:
-    """Return why a trial failed: the last line of the error; empty if it did not fail."""
-    lines = (trial.message or "").strip().splitlines()
-    return lines[-1] if lines else ""
-
-
-def trial_row(trial: Trial, base: Config, seconds: float) -> dict:
-    """Return one trial as a row of `trials.csv`."""
-    values = trial.hyperparameters.values
-
-    def metric(name: str) -> float | None:
-        return trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
-
-    return {
-        "trial": trial.trial_id,
-        "status": trial.status,
-        **searched_values(sample_config(trial.hyperparameters, base)),
-        "bracket": values["tuner/bracket"],
-        "first_epoch": values["tuner/initial_epoch"],
-        "last_epoch": values["tuner/epochs"],
-        "val_accuracy": metric("val_accuracy"),
-        "val_loss": metric("val_loss"),
-        "seconds": round(seconds, 2),
-        "reason": reason(trial),
-    }
-
-
-def append_row(file: Path, row: dict) -> None:
-    """Add one row to a CSV file, with a header if the file is new."""
-    new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

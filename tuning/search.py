@@ -3,6 +3,7 @@
 import argparse
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import keras_tuner
 
-from fashion_keras import command
+from fashion_keras import command, tensor_board
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError, to_json
 from fashion_keras.prepare import prepare, summary
@@ -20,6 +21,7 @@ from fashion_keras.training import Material, open_material, training_batches
 from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun
 from tuning.hyperband import Hyperband, append_row, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
+from tuning.page import PAGE, space_of, write_search_page
 from tuning.pictures import draw_knob, draw_space
 from tuning.space import sample_config, searched_values
 
@@ -30,11 +32,19 @@ FILES = (
     "curves.csv",
     *(f"{knob}.png" for knob in CURVES),
     "search.json",
+    PAGE,
     "best_config.json",
 )
 
 
-def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Path) -> Config:
+def search(
+    base: Config,
+    max_epochs: int,
+    factor: int,
+    results: Path,
+    cache: Path,
+    board: Path | None = None,
+) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
     Args:
@@ -42,8 +52,10 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
         max_epochs: Epochs of the longest trials.
         factor: One in so many trials is trained on.
         results: Folder for `best_config.json`, `trials.csv`, `finalists.csv`, `curves.csv`,
-            `search.json` and pictures.
+            `search.json`, pictures, and `report.html`, the page of all of it, which is made anew
+            after every trial.
         cache: Folder for downloads, prepared photos, vectors and the state of the search.
+        board: Folder to write to for TensorBoard; None for nothing.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -62,8 +74,12 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
     # Trials of few epochs are too short for a moving average of weights to mean anything.
     hypermodel = FashionHyperModel(dataclasses.replace(base, averaged_epochs=0.0), material)
     tuner = open_hyperband(hypermodel, folder, max_epochs, factor, base.seed)
+    # By its state, so that a search that goes on does so in TensorBoard, too.
+    tuner.board = board and board / f"search-{folder.name[:8]}"
     print(tuner.plan, flush=True)
     training_batches(base, material)  # All vectors, so that no trial has to wait for them.
+    page = functools.partial(write_search_page, base=base, planned=tuner.plan.trials)
+    tuner.after_trial = functools.partial(page, tuner.folder, file=results / PAGE)
     trials = run(tuner)
     with command.all_together(results, FILES) as work:
         _write_trials(tuner, work)
@@ -72,6 +88,7 @@ def search(base: Config, max_epochs: int, factor: int, results: Path, cache: Pat
         _write_finalists(finalists, work)
         _write_curves(finalists[0].config, material, work)
         _write_summary(tuner, finalists, base, work, start)
+        page(work, file=work / PAGE)
         winner = _for_final(finalists[0].config)
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
     return winner
@@ -139,6 +156,7 @@ def _write_summary(
         "seeds": len(best.accuracies),
         "image_size": base.image_size,
         "winner": searched_values(best.config),
+        "space": space_of(base),
         "trials": len(tuner.finished()),
         "failed": sum(trial.status == "FAILED" for trial in tuner.finished()),
         "epochs": tuner.epochs_done(),
@@ -182,6 +200,7 @@ def _options() -> argparse.ArgumentParser:
         help="one in so many trials is trained on, 2 or more (default: 3)",
     )  # fmt: skip
     command.add_folder_options(options)
+    tensor_board.add_option(options)
     return options
 
 
@@ -194,7 +213,8 @@ def main(arguments: list[str] | None = None) -> None:
             name = option.replace("_", "-")
             raise InputError(f"`--{name}` must be {least} or more. Received: {value}")
     folder = given.results / "search"
-    search(command.chosen(given, _BASE), given.max_epochs, given.factor, folder, given.cache)
+    plan = (given.max_epochs, given.factor, folder, given.cache, given.tensorboard)
+    search(command.chosen(given, _BASE), *plan)
     print(f"winner: {folder / 'best_config.json'}; now run: python -m fashion_keras.final")
 
 

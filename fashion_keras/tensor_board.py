@@ -1,0 +1,193 @@
+"""Writes what TensorBoard shows: curves, settings with their results, pictures.
+
+Each record is appended by itself with TensorBoard's own record format: nothing stays open, and
+what was written can be looked at while training goes on.
+"""
+
+import argparse
+import importlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from PIL import Image
+
+from fashion_keras.contact_sheet import draw_sheet, tile_of
+from fashion_keras.outcome import Tested, read_tested
+from fashion_keras.training import Watch, unwatched
+
+_FILE = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
+_SHOWN = 12  # Photos in the picture of the top losses.
+_COLUMNS = 4
+
+
+def add_option(options: argparse.ArgumentParser) -> None:
+    """Add `--tensorboard`."""
+    options.add_argument(
+        "--tensorboard",
+        type=_folder,
+        metavar="FOLDER",
+        help="folder to write to for TensorBoard, which shows the run while it goes on: "
+        "`tensorboard --logdir FOLDER` (default: nothing is written)",
+    )
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"expected a folder. Received: {text}, a file")
+    return path
+
+
+def new_run(folder: Path | None, name: str) -> Path | None:
+    """Return a folder for a run that starts now; None if nothing is to be written."""
+    return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" if folder else None
+
+
+def watch(run: Path | None) -> Watch:
+    """Return what writes the curves of each stage to a folder in that of the run, if any."""
+    return (lambda stage: [Curves(run / stage.replace(" ", "-"))]) if run else unwatched
+
+
+class Curves(keras.callbacks.Callback):
+    """Writes loss and accuracy of each epoch, training and validation beside each other.
+
+    Args:
+        folder: Where to; runs `train` and `validation` in it get the same two curves.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Write one point of each curve."""
+        for run, prefix in (("train", ""), ("validation", "val_")):
+            row = {name: (logs or {})[prefix + name] for name in ("loss", "accuracy")}
+            add_scalars(self.folder / run, row, epoch + 1)
+
+
+def add_scalars(run: Path, values: Mapping[str, float], step: int) -> None:
+    """Write one point of each named curve.
+
+    Args:
+        run: Folder of the run; it is made if it is missing.
+        values: Curve to value.
+        step: Epochs (or passes) done, from 1.
+    """
+    summary_pb2 = _part("compat.proto.summary_pb2")
+    rows = [{"tag": name, "simple_value": float(value)} for name, value in values.items()]
+    summary = summary_pb2.Summary(value=[summary_pb2.Summary.Value(**row) for row in rows])
+    _append(run, [summary], step)
+
+
+def add_picture(run: Path, name: str, png: bytes) -> None:
+    """Write a picture.
+
+    Args:
+        run: Folder of the run.
+        name: What it is called.
+        png: The file's bytes.
+    """
+    summary_pb2 = _part("compat.proto.summary_pb2")
+    width, height = Image.open(BytesIO(png)).size
+    image = summary_pb2.Summary.Image(
+        width=width, height=height, colorspace=3, encoded_image_string=png
+    )
+    value = summary_pb2.Summary.Value(tag=name, image=image)
+    _append(run, [summary_pb2.Summary(value=[value])], 0)
+
+
+def add_settings(
+    run: Path, settings: Mapping[str, Any], results: Mapping[str, float], seconds: float
+) -> None:
+    """Write what a run was trained with and what it gave, for the page HParams.
+
+    Args:
+        run: Folder of the run; its curves may lie in folders below.
+        settings: Knob to value: a number, a truth value or a text.
+        results: What it gave; nothing if it failed.
+        seconds: How long it took.
+    """
+    summary_pb2 = _part("compat.proto.summary_pb2")
+    api_pb2 = _part("plugins.hparams.api_pb2")
+    plugin_data_pb2 = _part("plugins.hparams.plugin_data_pb2")
+    metadata = _part("plugins.hparams.metadata")
+    status = api_pb2.STATUS_SUCCESS if results else api_pb2.STATUS_FAILURE
+    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    about = metadata.create_summary_metadata(
+        plugin_data_pb2.HParamsPluginData(session_end_info=end)
+    )
+    value = summary_pb2.Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR
+    )
+    begin = time.time() - seconds
+    started = _part("plugins.hparams.api").hparams_pb(
+        dict(settings), trial_id=run.name, start_time_secs=begin
+    )
+    _append(run, [started, summary_pb2.Summary(value=[value])], 0)
+    if results:
+        add_scalars(run, results, 0)
+
+
+def add_test(run: Path, results: Path, files: Mapping[str, Path]) -> None:
+    """Write the confusion matrix and the photos that were named most wrongly.
+
+    Args:
+        run: Folder of the run.
+        results: Folder with `confusion.png` and `predictions.csv` (see `evaluate.evaluate`);
+            without them there is nothing to write.
+        files: Where each photo of `predictions.csv` lies.
+    """
+    tested = read_tested(results / "predictions.csv")
+    if tested is None:
+        return
+    add_picture(run, "confusion matrix", (results / "confusion.png").read_bytes())
+    tiles = [tile_of(files[name], words) for name, words in top_losses(tested)]
+    rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
+    with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
+        sheet = Path(folder) / "sheet.png"
+        draw_sheet(rows, "Top losses", sheet)
+        add_picture(run, "top losses", sheet.read_bytes())
+
+
+def top_losses(tested: Tested) -> list[tuple[str, str]]:
+    """Return the photos whose true class got the least probability, the worst first.
+
+    Returns:
+        Name of each photo, and what went wrong in words.
+    """
+    given = tested.probabilities[np.arange(len(tested.true)), tested.true]
+    told = []
+    for at in np.argsort(given, kind="stable")[:_SHOWN]:
+        true, predicted = tested.labels[tested.true[at]], tested.labels[tested.predicted[at]]
+        loss = -np.log(max(given[at], 1e-15))
+        words = f"{true}\ntaken for {predicted} ({tested.confidence[at]:.2f})\nloss {loss:.2f}"
+        told.append((tested.names[at], words))
+    return told
+
+
+def _append(run: Path, summaries: Sequence[Any], step: int) -> None:
+    """Append records to the event file that this process writes in a run's folder."""
+    event_pb2 = _part("compat.proto.event_pb2")
+    run.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    events = [event_pb2.Event(wall_time=now, step=step, summary=summary) for summary in summaries]
+    if not (run / _FILE).exists():  # The first record of a file tells its version.
+        events.insert(0, event_pb2.Event(wall_time=now, file_version="brain.Event:2"))
+    with (run / _FILE).open("ab") as file:
+        writer = _part("summary.writer.record_writer").RecordWriter(file)
+        for event in events:
+            writer.write(event.SerializeToString())
+
+
+def _part(name: str) -> Any:
+    """Return a module of TensorBoard, loaded at first use: most runs write nothing for it."""
+    return importlib.import_module(f"tensorboard.{name}")

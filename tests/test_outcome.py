@@ -1,0 +1,35 @@
+"""Tests of reading back what was written down."""
+
+from pathlib import Path
+
+import numpy as np
+
+from fashion_keras.outcome import read_json, read_rows, read_tested
+
+
+def test_predictions_are_read_back(tmp_path: Path) -> None:
+    file = tmp_path / "predictions.csv"
+    text = 'file,true,predicted,file,"a, b"\nx.jpg,"a, b",file,0.75,0.25\ny.jpg,file,file,0.6,0.4\n'
+    file.write_text(text)
+    answers = read_tested(file)
+    assert answers is not None
+    assert answers.labels == ["file", "a, b"]
+    assert answers.names == ["x.jpg", "y.jpg"]
+    np.testing.assert_array_equal(answers.true, [1, 0])
+    np.testing.assert_array_equal(answers.predicted, [0, 0])
+    np.testing.assert_array_equal(answers.correct, [False, True])
+    np.testing.assert_array_equal(answers.confidence, [0.75, 0.6])
+
+
+def test_numbers_of_tables_are_floats_and_texts_stay(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("stage,loss\nhead 1,0.5\nhead 2,\n")
+    assert read_rows(tmp_path / "rows.csv") == [
+        {"stage": "head 1", "loss": 0.5},
+        {"stage": "head 2", "loss": ""},
+    ]
+
+
+def test_what_is_not_there_is_empty(tmp_path: Path) -> None:
+    assert read_tested(tmp_path / "gone") is None
+    assert read_rows(tmp_path / "gone") == []
+    assert read_json(tmp_path / "gone") == {}

@@ -1,0 +1,178 @@
+"""Looks for a learning rate by a range test: `python -m tuning.lr_find`."""
+
+import argparse
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fashion_keras import command
+from fashion_keras.backbone import check_weights
+from fashion_keras.config import Config, InputError
+from fashion_keras.ensemble import train_ensemble
+from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
+from fashion_keras.prepare import prepare, summary
+from fashion_keras.range_test import (
+    CHOSEN,
+    HIGH,
+    LOW,
+    MEANINGS,
+    STEPS,
+    Curve,
+    draw_curve,
+    fine_tuning_curve,
+    head_curve,
+    rising_rates,
+    suggestions,
+)
+from fashion_keras.training import Material, open_material
+
+HEAD, FINE_TUNING = "head", "fine_tuning"  # Names of the files.
+# First rate, last rate, steps. What is trained already answers to small rates alone.
+_RANGES = {HEAD: (LOW, HIGH, STEPS), FINE_TUNING: (1e-6, 1e-2, 200)}
+_OPTIONS = {HEAD: "--learning-rate", FINE_TUNING: "--fine-tuning-rate"}
+
+
+def find(config: Config, rates: Sequence[float], tested: str, results: Path, cache: Path) -> float:
+    """Make a range test, draw and write what it shows, and print what it suggests.
+
+    Args:
+        config: All knobs.
+        rates: See `range_test.rising_rates`.
+        tested: `head`, or `fine_tuning` for the backbone above the cut with trained heads.
+        results: Folder for `head.json` and `head.png`, or `fine_tuning.json` and so on.
+        cache: Folder for downloads, prepared photos, vectors and maps.
+
+    Returns:
+        The suggestion that `--learning-rate auto` takes.
+
+    Raises:
+        InputError: If photos or weights cannot be had or used, or the test suggests nothing.
+    """
+    start = time.monotonic()
+    check_weights(config.weights)
+    check_cut(config)
+    if tested == FINE_TUNING and config.weights == "none":
+        raise InputError("With `--weights none` there is no fine-tuning; leave out `--fine-tune`.")
+    prepared = prepare(config.data, cache, config.seed)
+    print(summary(prepared))
+    material = open_material(config, prepared, cache)
+    measure = head_curve if tested == HEAD else _after_heads
+    curve = measure(config, material, rates)
+    found: dict[str, float] = {}
+    try:
+        found = suggestions(curve)
+    finally:  # A curve that suggests nothing is worth a look, too.
+        _write(curve, found, config, results, tested, start)
+    print(f"the curve: {results / tested}.png")
+    for name, rate in found.items():
+        print(f"{name:<8} {rate:<8g} {MEANINGS[name]}")
+    return found[CHOSEN]
+
+
+def _write(
+    curve: Curve, found: dict[str, float], config: Config, results: Path, tested: str, start: float
+) -> None:
+    with command.all_together(results, (f"{tested}.png", f"{tested}.json")) as work:
+        title = f"learning-rate test: {tested.replace('_', '-')} at {config.image_size} px"
+        draw_curve(curve, found, title, work / f"{tested}.png")
+        text = {
+            "suggestions": found,
+            "taken_by_auto": CHOSEN,
+            "curve": curve._asdict(),
+            "config": dataclasses.asdict(config),
+            "run": command.provenance(start),
+        }
+        (work / f"{tested}.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+def _after_heads(config: Config, material: Material, rates: Sequence[float]) -> Curve:
+    """Train the heads, then test rates on the backbone with them; say what it costs first."""
+    cut = chosen_cut(config)
+    photos = len(material.prepared.split("train"))
+    passes = len(rates) * config.batch_size / photos
+    print(
+        f"{len(rates)} steps of fine-tuning from {cut}, {passes:.1f} passes over {photos} photos, "
+        f"with {config.heads} trained heads",
+        flush=True,
+    )
+    if cut != PIXELS:  # Now, because maps give the vectors for the heads, too.
+        _, store = material.frozen()
+        store.make_maps(config.fine_tuning_views, cut)
+    return fine_tuning_curve(config, material, train_ensemble(config, material), rates)
+
+
+_BASE = Config(image_size=150, fine_tuning_views=0, heads=1)
+_KNOBS = [
+    "data",
+    "weights",
+    "image_size",
+    "views",
+    "rotation",
+    "zoom",
+    "inner_size",
+    "droprate",
+    "label_smoothing",
+    "batch_size",
+    "seed",
+    "learning_rate",
+    "averaged_epochs",
+    "heads",
+    "epochs",
+    "patience",
+    "cut",
+    "fine_tuning_views",
+]
+
+
+def _options() -> argparse.ArgumentParser:
+    options = command.parser(
+        "Find a learning rate: it rises step by step until the loss explodes (Smith 2015). Tested\n"
+        "is the head on vectors, in seconds once they are kept; with --fine-tune the backbone\n"
+        "above the cut together with trained heads, in minutes. Nothing that was trained changes.\n"
+        "\n"
+        "Writes a picture and the curve as JSON to lr_find in the results folder.",
+        "tuning.lr_find",
+        "example:\n  python -m tuning.lr_find --data photos/\n"
+        "  python -m fashion_keras.final --data photos/ --learning-rate auto",
+    )
+    options.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="test the rate of fine-tuning; --learning-rate and all options after it count for "
+        "this only",
+    )
+    options.add_argument("--low", type=float, metavar="FLOAT", help=f"first rate ({_defaults(0)})")
+    options.add_argument("--high", type=float, metavar="FLOAT", help=f"last rate ({_defaults(1)})")
+    options.add_argument(
+        "--steps", type=int, metavar="INT", help=f"steps, 20 or more ({_defaults(2)})"
+    )
+    command.add_config_options(options, _KNOBS, _BASE)
+    command.add_folder_options(options)
+    return options
+
+
+def _defaults(place: int) -> str:
+    head, tuned = _RANGES[HEAD][place], _RANGES[FINE_TUNING][place]
+    return f"default: {head:g}, with --fine-tune {tuned:g}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, test, and say how to use what was found."""
+    given = _options().parse_args(arguments)
+    tested = FINE_TUNING if given.fine_tune else HEAD
+    wanted = (given.low, given.high, given.steps)
+    low, high, steps = (
+        usual if value is None else value
+        for value, usual in zip(wanted, _RANGES[tested], strict=True)
+    )
+    rates = rising_rates(low, high, int(steps))
+    folder = given.results / "lr_find"
+    rate = find(command.chosen(given, _BASE), rates, tested, folder, given.cache)
+    automatic = " (`--learning-rate auto` takes this one)" if tested == HEAD else ""
+    print(f"use it: python -m fashion_keras.final {_OPTIONS[tested]} {rate:g}{automatic}")
+
+
+if __name__ == "__main__":
+    command.run(main)

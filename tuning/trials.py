@@ -1,0 +1,69 @@
+"""What is told of a trial: its row in `trials.csv`, and what TensorBoard shows of it."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from keras_tuner.engine.trial import Trial
+
+from fashion_keras.config import Config
+from fashion_keras.tensor_board import add_settings
+from tuning.space import sample_config, searched_values
+
+
+def reason(trial: Trial) -> str:
+    """Return why a trial failed: the last line of the error; empty if it did not fail."""
+    lines = (trial.message or "").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def trial_row(trial: Trial, base: Config, seconds: float) -> dict:
+    """Return one trial as a row of `trials.csv`."""
+    values = trial.hyperparameters.values
+
+    def metric(name: str) -> float | None:
+        return trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
+
+    return {
+        "trial": trial.trial_id,
+        "status": trial.status,
+        **searched_values(sample_config(trial.hyperparameters, base)),
+        "bracket": values["tuner/bracket"],
+        "first_epoch": values["tuner/initial_epoch"],
+        "last_epoch": values["tuner/epochs"],
+        "val_accuracy": metric("val_accuracy"),
+        "val_loss": metric("val_loss"),
+        "seconds": round(seconds, 2),
+        "reason": reason(trial),
+    }
+
+
+def append_row(file: Path, row: dict) -> None:
+    """Add one row to a CSV file, with a header if the file is new."""
+    new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as target:
+        writer = csv.DictWriter(target, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def show_trial(row: dict, base: Config, run: Path) -> None:
+    """Write a trial's knobs and its result for TensorBoard.
+
+    Args:
+        row: See `trial_row`.
+        base: Knobs that are not searched for.
+        run: Folder of the search; the trial's own one is in it.
+    """
+    knobs = {name: row[name] for name in [*searched_values(base), "bracket", "last_epoch"]}
+    done = row["status"] == "COMPLETED"
+    results = {"best_val_accuracy": row["val_accuracy"]} if done else {}
+    add_settings(run / row["trial"], knobs, results, row["seconds"])
+
+
+def show_earlier(trials: Iterable[Trial], base: Config, run: Path) -> None:
+    """Write those trials of an interrupted search that TensorBoard does not show yet."""
+    for trial in trials:
+        if not (run / trial.trial_id).exists():
+            show_trial(trial_row(trial, base, 0.0), base, run)
