@@ -31,6 +31,7 @@ def save_classifier(
     image_size: int,
     file: Path,
     facts: dict | None = None,
+    temperature: float = 1.0,
 ) -> None:
     """Save backbone and head as one self-contained `.keras` file.
 
@@ -46,6 +47,7 @@ def save_classifier(
         image_size: Side in pixels to which the model resizes photos.
         file: Where to save it; the name ends in `.keras`.
         facts: What else the card is to tell (see `inspection.read_card`).
+        temperature: Divides the logits (see `calibration.fit_temperature`); the card tells it.
 
     Raises:
         InputError: If a part of the model computes in half precision.
@@ -55,8 +57,10 @@ def save_classifier(
     _round_weights(backbone)
     _round_weights(head)
     needed = {"format": FORMAT, "labels": labels, "image_size": image_size}
-    card = needed | {"created": _now(), "versions": _versions()} | (facts or {})
-    model = build_classifier(backbone, head, image_size, name=name_of(card))
+    known = {"created": _now(), "versions": _versions(), "temperature": temperature}
+    card = needed | known | (facts or {})
+    name = name_of(card)
+    model = build_classifier(backbone, head, image_size, name, temperature)
     with whole_file(file) as unfinished:
         model.save(unfinished)
         _pack(unfinished, card)

@@ -146,12 +146,13 @@ def expected_seconds(config: Config, material: Material, speed: Speed) -> float:
     missing = sum(
         photos[split] for split, view in passes if _is_missing(config, material, split, view, cut)
     )
-    tested = len(material.prepared.split("test"))
+    # Once more through the whole classifier, to calibrate it and to test it.
+    predicted = photos["validation"] + len(material.prepared.split("test"))
     heads = config.heads * config.epochs * photos["train"] / speed.head
     # A pass of fine-tuning looks at validation, too, without gradients: a third of the work.
     work = config.fine_tuning_epochs * (photos["train"] + photos["validation"] / 3)
     tuned = work / speed.tuned if speed.tuned else 0.0
-    return _FIXED + (missing + tested) / speed.forward + heads + tuned
+    return _FIXED + (missing + predicted) / speed.forward + heads + tuned
 
 
 def _is_missing(config: Config, material: Material, split: str, view: int, cut: str | None) -> bool:

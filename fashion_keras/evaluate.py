@@ -78,7 +78,7 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     """
     classifier = load_classifier(model)
     labels = classifier.labels
-    readable, probabilities, unreadable = _predict_all(classifier, photos)
+    readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
     true = np.array([labels.index(photo.label) for photo in readable])
     names, given = [photo.name for photo in readable], [photo.label for photo in readable]
     rows = photo_rows(names, given, probabilities, labels)
@@ -95,12 +95,25 @@ def sha256_of(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _predict_all(
-    classifier: Classifier, photos: Sequence[Labelled]
+def predict_all(
+    classifier: Classifier, photos: Sequence[Labelled], doing: str
 ) -> tuple[list[Labelled], np.ndarray, list[str]]:
-    """Return the readable photos, their probabilities, and a line for each other photo."""
+    """Predict photos whose category is known.
+
+    Args:
+        classifier: See `classifier.Classifier`.
+        photos: What to predict.
+        doing: What is being done, for the line that shows the progress.
+
+    Returns:
+        The readable photos, their probabilities `(photos, classes)`, and a line for each other
+        photo.
+
+    Raises:
+        InputError: If no photo can be read.
+    """
     predictions = classifier.predict(photo.file for photo in photos)
-    shown = command.progress(predictions, len(photos), "testing the saved file")
+    shown = command.progress(predictions, len(photos), doing)
     both = list(zip(photos, shown, strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
     if len(unreadable) == len(photos):

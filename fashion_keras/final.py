@@ -1,31 +1,37 @@
 """Trains the best configuration, tests it once, saves one file: `python -m fashion_keras.final`."""
 
 import argparse
+import dataclasses
 import json
 import time
 from pathlib import Path
 
-from fashion_keras import command, drawings
-from fashion_keras.artifact import add_facts, save_classifier
+from fashion_keras import command, drawings, tensor_board
+from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
 from fashion_keras.backbone import check_weights
 from fashion_keras.budget import Plan, plan
-from fashion_keras.card import facts_of
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.evaluate import Labelled, evaluate, headline, sha256_of, write_metrics
 from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut, fine_tune
-from fashion_keras.prepare import Prepared, prepare, summary
-from fashion_keras.training import Material, open_material, write_history
+from fashion_keras.finish import save_calibrated, score_once
+from fashion_keras.inspection import read_card
+from fashion_keras.page import Sources
+from fashion_keras.prepare import prepare, summary
+from fashion_keras.report import PAGE, write_report
+from fashion_keras.training import Material, Watch, open_material, write_history
 
 MODEL_FILE = "fashion.keras"
+RATE_PICTURE = "learning_rate.png"
 FILES = (
     MODEL_FILE,
     "config.json",
     "history.csv",
     "learning_curves.png",
     *TEST_FILES,
-    "training.json",
+    RATE_PICTURE,
+    PAGE,
+    "training.json",  # The last: the sign that all are there.
 )
 
 
@@ -35,6 +41,8 @@ def final(
     cache: Path,
     budget: float | None = None,
     data_licence: str = "",
+    board: Path | None = None,
+    find_rate: bool = False,
 ) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
 
@@ -44,10 +52,12 @@ def final(
     Args:
         config: All knobs.
         results: Folder for the `.keras` file, `config.json`, `history.csv`, `training.json`,
-            `learning_curves.png`, and the files of `evaluate`.
+            `learning_curves.png`, the files of `evaluate`, and `report.html`, which shows it all.
         cache: Folder for downloads, prepared photos, vectors, maps and the state of fine-tuning.
         budget: Minutes in which all should be done; None for as long as it takes.
         data_licence: Licence of the photos, for the card inside the saved file.
+        board: Folder to write to for TensorBoard.
+        find_rate: Find the learning rate of the heads first (see `auto_rate`).
 
     Returns:
         Path of the saved `.keras` file.
@@ -70,13 +80,20 @@ def final(
         _show_plan(planned)
     print(f"everything will be in {results}", flush=True)
     with command.all_together(results, FILES) as work:
-        trained = _train(config, material, cache)
-        file = work / MODEL_FILE
-        facts = facts_of(config, prepared, trained.validation, data_licence)
-        labels, size = prepared.labels, config.image_size
-        save_classifier(trained.backbone, trained.head, labels, size, file, facts)
-        _test(file, prepared, work, start)
+        _make_maps(config, material)
+        if find_rate:
+            config = with_found_rate(config, material, work / RATE_PICTURE)
+        run = tensor_board.new_run(board, "final")
+        trained = _train(config, material, cache, tensor_board.watch(run))
+        save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
+        photos, metrics = score_once(work / MODEL_FILE, prepared, work, start)
         _write_outcome(work, config, trained, planned, start)
+        name = read_card(work / MODEL_FILE)["data"]["name"]
+        sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
+        write_report(sources, photos, work / PAGE)
+        if run:
+            _show_on_board(run, config, trained, metrics, time.monotonic() - start)
+            tensor_board.add_test(run, work, {photo.name: photo.file for photo in photos})
     file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
@@ -88,20 +105,23 @@ def _show_plan(planned: Plan) -> None:
         print(f"left out for the budget: {line}", flush=True)
 
 
-def _train(config: Config, material: Material, cache: Path) -> Ensemble:
-    """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
-    store = material.store if config.fine_tuning_epochs else None
-    if store is None:
+def _make_maps(config: Config, material: Material) -> None:
+    """Make the maps for fine-tuning, because they give the vectors for the heads, too."""
+    if material.store is None or not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone " + ("stays frozen" if material.store else "is new"))
-    else:
-        cut = chosen_cut(config)
-        print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
-        if cut != PIXELS:  # Now, because maps give the vectors for the heads, too.
-            store.make_maps(config.fine_tuning_views, cut)
-    trained = train_ensemble(config, material)
+        return
+    cut = chosen_cut(config)
+    print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
+    if cut != PIXELS:
+        material.store.make_maps(config.fine_tuning_views, cut)
+
+
+def _train(config: Config, material: Material, cache: Path, watch: Watch) -> Ensemble:
+    """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
+    trained = train_ensemble(config, material, watch)
     print(_outcome("heads", trained), flush=True)
-    if store is not None:
-        trained = fine_tune(config, material, trained, cache)
+    if material.store is not None and config.fine_tuning_epochs:
+        trained = fine_tune(config, material, trained, cache, watch)
         print(_outcome("fine-tuning", trained), flush=True)
     return trained
 
@@ -111,23 +131,13 @@ def _outcome(stage: str, trained: Ensemble) -> str:
     return f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}"
 
 
-def _test(file: Path, prepared: Prepared, results: Path, start: float) -> None:
-    """Score the saved file on the test split, every photo of it, once."""
-    photos = [
-        Labelled(prepared.folder / photo.prepared, photo.file, photo.label)
-        for photo in prepared.split("test")
-    ]
-    if not photos:
-        print("the data has no test split: no test score")
-        return
-    metrics = evaluate(file, photos, results)
-    if metrics["unreadable"]:
-        raise InputError(f"This was readable and is not any more: {metrics['unreadable'][0]}.")
-    told = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
-    add_facts(file, {"test": {name: metrics[name] for name in told}})
-    metrics["model_sha256"] = sha256_of(file)  # Of the file that now tells its own score.
-    write_metrics(metrics, start, results / "metrics.json")
-    print(f"test: {headline(metrics)}")
+def _show_on_board(
+    run: Path, config: Config, trained: Ensemble, metrics: dict, seconds: float
+) -> None:
+    told = {f"validation_{name}": value for name, value in trained.validation.items()}
+    if metrics:
+        told["test_accuracy"] = metrics["accuracy"]
+    tensor_board.add_settings(run, dataclasses.asdict(config), told, seconds)
 
 
 def _write_outcome(
@@ -156,8 +166,7 @@ def _minutes(text: str) -> float:
     return minutes
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, train, and say where everything is."""
+def _options() -> argparse.ArgumentParser:
     options = command.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
         "Without options the winner of `python -m tuning.search` is trained at 299 px, or, where\n"
@@ -172,8 +181,11 @@ def main(arguments: list[str] | None = None) -> None:
         help="configuration whose values are the defaults of all other options "
         "(default: search/best_config.json in the results folder)",
     )
-    command.add_config_options(options, names(), Config())
+    others = [name for name in names() if name != "learning_rate"]
+    command.add_config_options(options, others, Config())
+    add_rate_option(options)
     command.add_folder_options(options)
+    tensor_board.add_option(options)
     options.add_argument(
         "--budget",
         type=_minutes,
@@ -188,9 +200,23 @@ def main(arguments: list[str] | None = None) -> None:
         help="licence of the photos, to be told by the saved file (default: CC0-1.0 for "
         "`clothing`, else not stated)",
     )
-    given = options.parse_args(arguments)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, train, and say where everything is."""
+    given = _options().parse_args(arguments)
+    find_rate = take_auto(given)
     config = command.chosen(given, _base(given.config, given.results))
-    final(config, given.results / "final", given.cache, given.budget, given.data_licence)
+    final(
+        config,
+        given.results / "final",
+        given.cache,
+        given.budget,
+        given.data_licence,
+        given.tensorboard,
+        find_rate,
+    )
 
 
 def _base(file: Path | None, results: Path) -> Config:

@@ -89,7 +89,11 @@ def build_feature_model(backbone: keras.Model, cut: str | None = None) -> keras.
 
 
 def build_classifier(
-    backbone: keras.Model, head: keras.Model, image_size: int, name: str = "probabilities"
+    backbone: keras.Model,
+    head: keras.Model,
+    image_size: int,
+    name: str = "probabilities",
+    temperature: float = 1.0,
 ) -> keras.Model:
     """Put backbone and head together to the model that is saved; it shares their weights.
 
@@ -98,6 +102,7 @@ def build_classifier(
         head: See `build_head`.
         image_size: Side in pixels to which the model itself resizes photos.
         name: Name of the last layer.
+        temperature: Divides the logits (see `calibration.fit_temperature`).
 
     Returns:
         Model from pixels `(batch, height, width, 3)`, uint8 or float in [0, 255], any height and
@@ -109,7 +114,11 @@ def build_classifier(
     )(pixels)
     # Batch normalisation always uses the statistics it was trained with (training=False).
     x = _vectors(x, backbone, training=False)
-    probabilities = keras.layers.Softmax(dtype="float32", name=name)(head(x))
+    logits = head(x)
+    if temperature != 1:
+        calibrate = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibrate")
+        logits = calibrate(logits)
+    probabilities = keras.layers.Softmax(dtype="float32", name=name)(logits)
     return keras.Model(pixels, probabilities, name="classifier")
 
 

@@ -94,7 +94,9 @@ def test_card_tells_when_and_with_what_it_was_saved(
     begin = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     save(tiny_backbone, tmp_path / "our.keras")
     card = read_card(tmp_path / "our.keras")
-    assert set(card) == {"format", "labels", "image_size", "created", "versions"}
+    known = {"format", "labels", "image_size", "created", "versions", "temperature"}
+    assert set(card) == known
+    assert card["temperature"] == 1
     created = datetime.datetime.fromisoformat(card["created"])
     assert begin <= created <= datetime.datetime.now(datetime.UTC)
     assert set(card["versions"]) == {"fashion_keras", "python", "keras", "tensorflow", "numpy"}
@@ -449,3 +451,17 @@ def test_file_that_was_compiled_and_saved_again_by_plain_keras_is_loaded(
     again: Any = load_classifier(tmp_path / "again.keras").model
     photos = noise(2, 71, 71)
     np.testing.assert_array_equal(again(photos), model(photos))
+
+
+def test_temperature_is_part_of_the_model_and_on_the_card(
+    tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    head = build_head(Config(inner_size=4), 3)
+    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "cold.keras", temperature=0.5)
+    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "plain.keras")
+    cold, plain = (load_classifier(tmp_path / f"{name}.keras") for name in ("cold", "plain"))
+    photos = noise(3, 80, 90)
+    squared = plain.model.predict_on_batch(photos) ** 2
+    expected = squared / squared.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(cold.model.predict_on_batch(photos), expected, atol=1e-6)
+    assert (cold.card["temperature"], plain.card["temperature"]) == (0.5, 1)

@@ -22,7 +22,7 @@ import fashion_keras
 from fashion_keras.artifact import save_classifier
 from fashion_keras.classifier import Classifier, Prediction, load_classifier, read_pixels
 from fashion_keras.config import Config, InputError
-from fashion_keras.evaluate import Labelled, _predict_all
+from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.prepare import prepare
@@ -374,7 +374,7 @@ def test_probabilities_are_the_same_in_the_test_and_alone(
     prepared = prepare(str(tmp_path / "source"), tmp_path / "cache")
     [photo] = prepared.split("validation")
     labelled = Labelled(prepared.folder / photo.prepared, photo.file, "hat")
-    _, by_test, _ = _predict_all(classifier, [labelled])
+    _, by_test, _ = predict_all(classifier, [labelled], "testing")
     original = tmp_path / "source" / photo.file
     expected = alone(classifier, read_photo(original).pixels)
     np.testing.assert_allclose(by_test, [expected], atol=1e-5)

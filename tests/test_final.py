@@ -1,6 +1,7 @@
 """Tests of the whole run: its files, its numbers, its options, and a slice of the real photos."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -14,10 +15,13 @@ from PIL import Image
 
 from fashion_keras import command, ensemble, features
 from fashion_keras.budget import Speed
+from fashion_keras.calibration import fit_temperature
 from fashion_keras.card import fingerprint
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
+from fashion_keras.evaluate import predict_all
 from fashion_keras.final import final, main
+from fashion_keras.finish import labelled
 from fashion_keras.inspection import read_card
 from fashion_keras.prepare import Prepared
 from fashion_keras.sample import LABELS
@@ -69,7 +73,7 @@ def read_rows(file: Path) -> list[dict[str, str]]:
 
 def test_run_writes_all_its_files(run: Path) -> None:
     names = "confusion.png fashion.keras history.csv learning_curves.png metrics.json training.json"
-    expected = sorted([*names.split(), "config.json", "predictions.csv"])
+    expected = sorted([*names.split(), "config.json", "predictions.csv", "report.html"])
     assert sorted(path.name for path in run.iterdir()) == expected
     for name in ("confusion.png", "learning_curves.png"):
         with Image.open(run / name) as picture:
@@ -125,12 +129,56 @@ def test_saved_file_tells_its_training_and_its_score(
     assert card["test"] == {name: metrics[name] for name in card["test"]}
     assert {"accuracy", "accuracy_interval", "correct", "photos"} <= set(card["test"])
     assert card["validation"] == training["validation"]
+    assert 0.05 <= card["temperature"] <= 20
+    assert card["temperature"] != 1
     assert card["data"] == {
         "name": sample_folder.name,
         "fingerprint": fingerprint(prepared),
         "photos": {"train": 40, "validation": 20, "test": 20},
     }
     assert load_classifier(run / "fashion.keras").card == card
+
+
+def test_probabilities_are_calibrated_on_validation(run: Path, prepared: Prepared) -> None:
+    classifier = load_classifier(run / "fashion.keras")
+    photos = labelled(prepared, "validation")
+    readable, probabilities, _ = predict_all(classifier, photos, "again")
+    true = np.array([LABELS.index(photo.label) for photo in readable])
+    temperature = classifier.card["temperature"]
+    before = probabilities.astype("float64") ** temperature
+    before /= before.sum(axis=1, keepdims=True)
+    assert fit_temperature(true, before) == pytest.approx(temperature, rel=0.01)
+
+
+def test_page_tells_the_score(run: Path) -> None:
+    page = (run / "report.html").read_text(encoding="utf-8")
+    metrics = read_json(run / "metrics.json")
+    assert f"{metrics['correct']} of {metrics['photos']}" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+
+
+def test_curves_and_score_go_to_tensorboard_if_that_is_asked_for(
+    sample_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    config = Config(data=str(sample_folder), **KNOBS)
+    final(config, tmp_path / "final", cache, board=tmp_path / "board")
+    (run,) = (tmp_path / "board").iterdir()
+    assert {"head-1", "head-2", "fine-tuning"} <= {path.name for path in run.iterdir()}
+    assert any(path.is_file() for path in run.iterdir())
+
+
+def test_learning_rate_can_be_found_first(
+    sample_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(config: Config, material: Any, picture: Path) -> Config:
+        picture.write_bytes(b"curve")
+        return dataclasses.replace(config, learning_rate=0.0123)
+
+    monkeypatch.setattr("fashion_keras.final.with_found_rate", found)
+    config = Config(data=str(sample_folder), **(KNOBS | {"fine_tuning_epochs": 0}))
+    final(config, tmp_path / "final", cache, find_rate=True)
+    assert read_config(tmp_path / "final" / "config.json").learning_rate == 0.0123
+    assert (tmp_path / "final" / "learning_rate.png").read_bytes() == b"curve"
 
 
 def test_configuration_is_written_as_it_was_used(run: Path, sample_folder: Path) -> None:
@@ -186,7 +234,7 @@ def test_an_interrupted_run_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fashion_keras.final.save_classifier", interrupt)
+        patched.setattr("fashion_keras.finish.save_classifier", interrupt)
         with pytest.raises(KeyboardInterrupt):
             final(config, tmp_path, cache)
     capsys.readouterr()
@@ -231,7 +279,7 @@ def test_test_score_of_an_earlier_run_does_not_stay(
     run: Path, without_test: Path, cache: Path
 ) -> None:
     final(Config(data=str(without_test), **KNOBS), run, cache)
-    names = "config.json fashion.keras history.csv learning_curves.png training.json"
+    names = "config.json fashion.keras history.csv learning_curves.png report.html training.json"
     assert sorted(path.name for path in run.iterdir()) == names.split()
 
 
@@ -296,7 +344,7 @@ def test_without_a_search_the_values_of_the_course_are_used(
     used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(arguments(tmp_path))
-    assert used == [(Config(), tmp_path / "final", tmp_path / "cache", None, "")]
+    assert used == [(Config(), tmp_path / "final", tmp_path / "cache", None, "", None, False)]
     config = used[0][0]
     assert (config.image_size, config.inner_size, config.droprate) == (299, 100, 0.2)
     assert config.learning_rate == 0.0005
