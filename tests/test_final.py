@@ -175,7 +175,8 @@ def test_learning_rate_can_be_found_first(
         return dataclasses.replace(config, learning_rate=0.0123)
 
     monkeypatch.setattr("fashion_keras.final.with_found_rate", found)
-    config = Config(data=str(sample_folder), **(KNOBS | {"fine_tuning_epochs": 0}))
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 0}
+    config = Config(data=str(sample_folder), **knobs)
     final(config, tmp_path / "final", cache, find_rate=True)
     assert read_config(tmp_path / "final" / "config.json").learning_rate == 0.0123
     assert (tmp_path / "final" / "learning_rate.png").read_bytes() == b"curve"
