@@ -52,7 +52,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
     foreign = bool(training) and training.get("validation") != card.get("validation")
     training = {} if foreign else training
     tested, metrics = _tested(sources)
-    temperature = card.get("temperature", training.get("temperature"))
+    temperature = card.get("temperature", 1.0)
     return {
         "model": sources.model.name,
         "data": sources.data,
@@ -75,7 +75,7 @@ def _scored(
     tested: Tested,
     metrics: dict,
     photos: Sequence[Labelled],
-    temperature: float | None,
+    temperature: float,
 ) -> dict:
     files = {photo.name: photo.file for photo in photos}
     return {
@@ -84,7 +84,7 @@ def _scored(
         "classes": classes(metrics),
         "losses": top_losses(tested, files, load_classifier(sources.model).model),
         "cells": cells(tested, files),
-        "calibration": calibration(tested, temperature),
+        "calibration": calibration(tested, None if temperature == 1 else temperature),
         "coverage": coverage(tested),
     }
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.artifact import save_classifier
+from fashion_keras.artifact import add_facts, save_classifier
 from fashion_keras.config import Config, to_json
 from fashion_keras.evaluate import Labelled
 from fashion_keras.model import build_head
@@ -176,17 +176,10 @@ def test_search_of_another_configuration_is_not_shown(sources: Sources) -> None:
     assert "trained with other values" in gather(sources, [])["search"]["missing"]
 
 
-@pytest.mark.parametrize("where", ["card", "training"])
-def test_temperature_is_taken_from_where_it_stands(
-    where: str, sources: Sources, photos: list[Labelled]
-) -> None:
-    if where == "card":
-        from fashion_keras.artifact import add_facts
-
-        add_facts(sources.model, {"temperature": 0.5})
-    else:
-        told = {"validation": VALIDATION, "temperature": 0.5}
-        (sources.trained / "training.json").write_text(json.dumps(told))
+def test_temperature_of_the_card_is_told(sources: Sources, photos: list[Labelled]) -> None:
+    before = Page(render("report.html", gather(sources, photos)))
+    assert "The saved file names no temperature other than 1" in before.words
+    add_facts(sources.model, {"temperature": 0.5})
     page = Page(render("report.html", gather(sources, photos)))
     assert "Temperature 0.500, fitted on the validation photos." in page.words
     assert "before temperature scaling" in page.words
