@@ -45,8 +45,8 @@ def slow_machine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 
 
 def test_expected_time_is_the_sum_of_its_parts(material: Material) -> None:
-    # Five views of 40 photos, 20 of validation twice (vectors, calibration), 20 of the test; a head;
-    # eight passes.
+    # Five views of 40 photos, 20 of validation twice (to train, to calibrate), 20 of the test; a
+    # head; eight passes.
     expected = 30 + (5 * 40 + 20 + 20 + 20) / 1 + 10 * 40 / 10 + 8 * (40 + 20 / 3) / 0.5
     assert expected_seconds(CONFIG, material, SPEED) == pytest.approx(expected)
     frozen = dataclasses.replace(CONFIG, fine_tuning_epochs=0)
