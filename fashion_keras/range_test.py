@@ -1,12 +1,11 @@
 """Finds a learning rate: it rises step by step until the loss explodes, and the curve tells.
 
-The range test of Smith 2015, "Cyclical Learning Rates for Training Neural Networks", read off the
-way fast.ai does.
+The range test of Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
 """
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,11 +39,13 @@ class Curve(NamedTuple):
         rates: Learning rates, rising.
         losses: Loss of each step's batch before the step was made.
         smoothed: Exponential average of the losses, corrected for its start.
+        untouched: What the model lost on the same batch before the test; zeros where not asked.
     """
 
     rates: list[float]
     losses: list[float]
     smoothed: list[float]
+    untouched: list[float]
 
 
 def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> list[float]:
@@ -63,19 +64,27 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
     return [float(rate) for rate in np.geomspace(low, high, steps)]
 
 
-def range_test(model: keras.Model, batches: Iterable, rates: Sequence[float]) -> Curve:
+def range_test(
+    model: keras.Model,
+    batches: Iterable,
+    rates: Sequence[float],
+    untouched: keras.Model | None = None,
+) -> Curve:
     """Train for one step with each rate, until the loss explodes; then put all back.
 
     Args:
         model: A compiled model; its optimizer's learning rate must be a plain number.
         batches: Inputs and true values; gone through again and again.
         rates: See `rising_rates`.
+        untouched: A compiled copy of a trained model. What it loses on each batch is taken off
+            before the average and its mean put back: that one batch is harder than the next would
+            hide the little that a trained model has left to gain.
     """
     # The draws of dropout are state, too.
     state = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
-    curve = Curve([], [], [])
+    curve = Curve([], [], [], [])
     try:
-        points = _points(model, batches, rates)
+        points = _points(model, batches, rates, untouched)
         for point in progress(points, len(rates), "learning-rate test, steps"):
             for values, value in zip(curve, point, strict=True):
                 values.append(value)
@@ -86,24 +95,30 @@ def range_test(model: keras.Model, batches: Iterable, rates: Sequence[float]) ->
 
 
 def _points(
-    model: keras.Model, batches: Iterable, rates: Sequence[float]
-) -> Iterator[tuple[float, float, float]]:
-    """Yield rate, loss and smoothed loss of each step, until the loss explodes."""
+    model: keras.Model, batches: Iterable, rates: Sequence[float], untouched: keras.Model | None
+) -> Iterator[tuple[float, float, float, float]]:
+    """Yield the values of `Curve` for each step, until the loss explodes."""
     optimizer: Any = model.optimizer
-    average, lowest = 0.0, math.inf
+    average, level, lowest = 0.0, 0.0, math.inf
     for step, (rate, (inputs, true)) in enumerate(zip(rates, _endless(batches), strict=False), 1):
+        before = _loss(untouched.test_on_batch, untouched, inputs, true) if untouched else 0.0
         optimizer.learning_rate = rate
-        model.reset_metrics()  # Or the loss would be the mean over all steps so far.
-        measured: Any = model.train_on_batch(inputs, true, return_dict=True)
-        loss = float(measured["loss"])
+        loss = _loss(model.train_on_batch, model, inputs, true)
         if not math.isfinite(loss):
             return
-        average = _KEPT * average + (1 - _KEPT) * loss
-        smoothed = average / (1 - _KEPT**step)
+        average = _KEPT * average + (1 - _KEPT) * (loss - before)
+        level += (before - level) / step
+        smoothed = average / (1 - _KEPT**step) + level
         lowest = min(lowest, smoothed)
-        yield rate, loss, smoothed
+        yield rate, loss, smoothed, before
         if smoothed > _EXPLODED * lowest:
             return
+
+
+def _loss(step: Callable, model: keras.Model, inputs: Any, true: Any) -> float:
+    """Return the loss of one batch; `step` is the model's own for training or for testing."""
+    model.reset_metrics()  # Or the loss would be the mean over all steps so far.
+    return float(step(inputs, true, return_dict=True)["loss"])
 
 
 def _endless(batches: Iterable) -> Iterator:
@@ -138,15 +153,18 @@ def fine_tuning_curve(
     backbone, _ = material.frozen()
     batches, _ = tuning_batches(config, material)  # Maps need the backbone as it was.
     tuner = build_fine_tuner(config, material, start.head)
-    compile_model(tuner, dataclasses.replace(config, learning_rate=rates[0]))
+    untouched = keras.models.clone_model(tuner)
+    untouched.set_weights(tuner.get_weights())
+    for model in (tuner, untouched):
+        compile_model(model, dataclasses.replace(config, learning_rate=rates[0]))
     try:
-        return range_test(tuner, batches, rates)
+        return range_test(tuner, batches, rates, untouched)
     finally:
         backbone.trainable = False
 
 
 def suggestions(curve: Curve) -> dict[str, float]:
-    """Return the learning rates that a curve suggests, to two digits, by the keys of `MEANINGS`.
+    """Return the rates that a curve suggests as in fast.ai, two digits, by the keys of `MEANINGS`.
 
     Raises:
         InputError: If the loss exploded at once, or never fell clearly.
@@ -171,8 +189,10 @@ def suggestions(curve: Curve) -> dict[str, float]:
 
 def _check_fall(curve: Curve) -> None:
     """Refuse a curve that is flat, or falls no further than chance makes it."""
-    start, lowest = curve.smoothed[len(curve.rates) // 10], min(curve.smoothed)
-    falling = curve.losses[: max(curve.smoothed.index(lowest), _LEAST_STEPS)]
+    first = len(curve.rates) // 10  # See `suggestions`.
+    start, lowest = curve.smoothed[first], min(curve.smoothed[first:])
+    gains = np.subtract(curve.losses, curve.untouched)
+    falling = gains[: max(curve.smoothed.index(lowest), _LEAST_STEPS)]
     noise = float(np.diff(falling).std()) / math.sqrt(2)  # Of one batch.
     error = noise * math.sqrt((1 - _KEPT) / (1 + _KEPT))
     if start - lowest <= max(_CLEAR_FALL * error, 1e-6 * abs(start)):

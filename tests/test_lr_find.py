@@ -28,7 +28,7 @@ def test_the_head_is_tested_and_all_is_written(run, capsys):
     assert lines[-5] == f"the curve: {folder / 'head'}.png"
     assert f"--learning-rate {rate:g} (`--learning-rate auto` takes this one)" in lines[-1]
     assert written["curve"]["rates"][0] == 1e-4
-    assert set(written["curve"]) == {"rates", "losses", "smoothed"}
+    assert set(written["curve"]) == {"rates", "losses", "smoothed", "untouched"}
     assert written["config"]["image_size"] == 71
     assert {file.name for file in folder.iterdir()} == {"head.json", "head.png"}
 

@@ -37,7 +37,7 @@ def material(prepared, tiny_backbone, tmp_path):
 
 
 def curve_of(losses):
-    return Curve(RATES[: len(losses)], list(losses), list(losses))
+    return Curve(RATES[: len(losses)], list(losses), list(losses), [0.0] * len(losses))
 
 
 def loss_at(rate):
@@ -79,7 +79,7 @@ def test_a_flat_curve_suggests_nothing(noise):
     losses = list(2 + noise * draws)
     smoothed = [float(np.mean(losses[: step + 1][-20:])) for step in range(300)]
     with pytest.raises(InputError, match="No learning rate from 1e-06 to 1 lowers the loss clea"):
-        suggestions(Curve(rates, losses, smoothed))
+        suggestions(Curve(rates, losses, smoothed, [0.0] * 300))
 
 
 def test_a_loss_that_explodes_at_once_suggests_nothing():
@@ -119,7 +119,19 @@ def test_losses_are_those_of_each_batch_alone_and_weights_come_back():
     mean = (0.95 * 1 + 6.25) / 1.95
     assert curve.smoothed[:2] == pytest.approx([1, mean])
     assert curve.rates == [0.25, 0.125, 0.0625]
+    assert curve.untouched == [0, 0, 0]
     assert model.get_weights()[0] == 1
+
+
+def test_what_the_untouched_model_loses_on_a_batch_is_taken_off_before_the_average():
+    one = np.ones((1, 1), "float32")
+    batches = [(one, 0 * one), (one, 3 * one)]  # An easy one and a hard one.
+    curve = range_test(plain_model(), batches, [1e-9] * 40, plain_model())
+    assert curve.untouched == [1, 4] * 20
+    assert curve.losses == pytest.approx(curve.untouched)
+    # The difference is nothing, so what is left is the mean of the untouched so far.
+    means = [sum(curve.untouched[:step]) / step for step in range(1, 41)]
+    assert curve.smoothed == pytest.approx(means)
 
 
 def test_the_test_ends_where_the_loss_explodes():

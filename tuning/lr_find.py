@@ -29,8 +29,9 @@ from fashion_keras.range_test import (
 from fashion_keras.training import Material, open_material
 
 HEAD, FINE_TUNING = "head", "fine_tuning"  # Names of the files.
-# First rate, last rate, steps. What is trained already answers to small rates alone.
-_RANGES = {HEAD: (LOW, HIGH, STEPS), FINE_TUNING: (1e-6, 1e-2, 200)}
+# First rate, last rate, steps. What is trained already is torn up early and gains little: many
+# steps where that happens show more than a wide range.
+_RANGES = {HEAD: (LOW, HIGH, STEPS), FINE_TUNING: (1e-5, 3e-3, 300)}
 _OPTIONS = {HEAD: "--learning-rate", FINE_TUNING: "--fine-tuning-rate"}
 
 
