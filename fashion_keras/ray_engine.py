@@ -52,6 +52,7 @@ def predict_rows(shipped: Shipped, names: list[str], given: argparse.Namespace) 
     """Yield one row a photo, in order (see `rows.row_of`).
 
     A worker that dies is replaced, and its photos are done again: no row is lost or comes twice.
+    Up to the last row nothing else can be printed: see `ray_cluster.running`.
 
     Args:
         shipped: The classifier; see `ray_worker.ship`.
@@ -64,8 +65,11 @@ def predict_rows(shipped: Shipped, names: list[str], given: argparse.Namespace) 
     if not names:
         return
     with running() as ray:
-        for row in _predicted(ray, names, shipped, given, as_lines).iter_rows():
-            yield json.loads(row["row"])
+        predicted = _predicted(ray, names, shipped, given, as_lines)
+        # Without prefetching, as rows that wait for the next task's would be lost with a kill.
+        tables = predicted.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow")
+        for table in tables:
+            yield from map(json.loads, table["row"].to_pylist())
 
 
 def write_parts(shipped: Shipped, names: list[str], given: argparse.Namespace) -> tuple[int, int]:
