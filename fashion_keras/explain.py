@@ -1,6 +1,6 @@
 """Shows which part of a photo speaks for a category: Grad-CAM."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -15,32 +15,31 @@ _STRENGTH = 0.75  # How much of the photo the heat map hides where it is hottest
 _COLOURS = "inferno"  # As bright as it is hot, so it can be read without seeing colours.
 
 
-def heat_maps(
-    model: keras.Model, photos: Sequence[np.ndarray], categories: Sequence[Sequence[int]]
-) -> list[list[np.ndarray]]:
-    """Return where photos speak for categories.
+def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[np.ndarray]]:
+    """Return what tells where a photo speaks for categories.
 
     Selvaraju et al. 2017, "Grad-CAM": the maps that the backbone gives for a photo, each weighted
     by how much it raises the category's logit, are summed; what speaks against it is left out.
 
     Args:
         model: Made by `model.build_classifier`.
-        photos: Pixels, each `(height, width, 3)`, values in [0, 255].
-        categories: Of each photo, the numbers of the classes asked about.
 
     Returns:
-        Of each photo one map for each class, `(rows, columns)` from 0 (says nothing, or speaks
-        against it) to 1 (speaks for it most), over the photo from edge to edge.
+        A function of a photo's pixels, `(height, width, 3)`, values in [0, 255], and of the
+        numbers of the classes asked about; it gives one map for each, `(rows, columns)` from 0
+        (says nothing, or speaks against it) to 1 (speaks for it most), over the photo from edge to
+        edge.
     """
-    resize = model.get_layer("resize")
-    backbone = keras.Model(model.inputs, model.get_layer("vectors").input)
-    found = []
-    for pixels, asked in zip(photos, categories, strict=True):
+    resize, head = model.get_layer("resize"), model.get_layer("head")
+    backbone = keras.Model(model.inputs, model.get_layer("vectors").input)  # Compiled only once.
+
+    def heat_maps(pixels: np.ndarray, categories: Sequence[int]) -> list[np.ndarray]:
         resized = np.asarray(resize(pixels[None].astype("float32")))
         maps = np.asarray(backbone.predict_on_batch(resized))[0]
-        slopes = _slopes(model.get_layer("head"), maps.mean(axis=(0, 1)))
-        found.append([_heat(maps @ slopes[:, number]) for number in asked])
-    return found
+        slopes = _slopes(head, maps.mean(axis=(0, 1)))
+        return [_heat(maps @ slopes[:, number]) for number in categories]
+
+    return heat_maps
 
 
 def _slopes(head: Any, vector: np.ndarray) -> np.ndarray:
@@ -65,7 +64,7 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
     Args:
         pixels: `(height, width, 3)` uint8.
-        heat: See `heat_maps`.
+        heat: See `explainer`.
 
     Returns:
         Pixels of the same shape, uint8.

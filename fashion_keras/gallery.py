@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from fashion_keras.explain import heat_maps, overlay
+from fashion_keras.explain import explainer, overlay
 from fashion_keras.outcome import Tested
 from fashion_keras.photo import read_photo
 
@@ -32,7 +32,7 @@ def top_losses(tested: Tested, files: Mapping[str, Path], model: keras.Model) ->
     # Of a wrong prediction both are shown: what spoke for it, and what for the truth.
     asked = [list(dict.fromkeys([int(tested.predicted[at]), int(tested.true[at])])) for at in worst]
     photos = [read_photo(files[tested.names[at]]).pixels for at in worst]
-    maps = heat_maps(model, photos, asked)
+    maps = map(explainer(model), photos, asked)
     return [
         _loss(tested, at, pixels, dict(zip(categories, heats, strict=True)))
         for at, pixels, categories, heats in zip(worst, photos, asked, maps, strict=True)

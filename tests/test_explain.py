@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.explain import heat_maps, overlay
+from fashion_keras.explain import explainer, overlay
 from fashion_keras.model import build_classifier, build_head
 
 PHOTO = np.random.default_rng(1).integers(0, 256, (90, 60, 3), dtype="uint8")
@@ -32,9 +32,9 @@ def expected(model: keras.Model, pixels: np.ndarray, category: int) -> np.ndarra
 def test_heat_maps_are_grad_cam(inner_size: int, tiny_backbone: keras.Model) -> None:
     head = build_head(Config(inner_size=inner_size), 3)
     model = build_classifier(tiny_backbone, head, 71)
-    found = heat_maps(model, [PHOTO, PHOTO[:40]], [[2, 0], [1]])
-    assert [len(maps) for maps in found] == [2, 1]
-    for heat, category in zip(found[0], (2, 0), strict=True):
+    explain = explainer(model)
+    assert [len(maps) for maps in (explain(PHOTO, [2, 0]), explain(PHOTO[:40], [1]))] == [2, 1]
+    for heat, category in zip(explain(PHOTO, [2, 0]), (2, 0), strict=True):
         np.testing.assert_allclose(heat, expected(model, PHOTO, category), atol=0.02)
         assert (heat.min(), heat.max()) == (0, 1)
 
@@ -44,7 +44,7 @@ def test_what_speaks_against_a_category_alone_gives_no_heat(tiny_backbone: keras
     weights = head.get_weights()
     head.set_weights([-np.ones_like(weights[0]), weights[1]])
     model = build_classifier(tiny_backbone, head, 71)
-    assert not heat_maps(model, [PHOTO], [[1]])[0][0].any()
+    assert not explainer(model)(PHOTO, [1])[0].any()
 
 
 def test_a_photo_without_heat_is_grey_and_hot_places_are_coloured() -> None:
