@@ -148,7 +148,7 @@ def _parse(address: str, base: str = "") -> _Target:
 def _connect(target: _Target, allow_private: bool, deadline: float) -> socket.socket:
     found = _look_up(target, deadline)
     if not allow_private and not all(_is_public(place[0]) for place in found):
-        raise WebError("points to an address of the local network (refused unless --allow-private)")
+        raise WebError("points to an address of the local network")
     line = _dial(found, deadline)
     if not target.secure:
         return line

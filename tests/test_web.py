@@ -25,7 +25,7 @@ from fashion_keras.web import WebError, fetch_photo
 
 PHOTO = b"\xff\xd8\xff photo \r\n\0\xff" * 9
 PUBLIC = "93.184.216.34"
-LOCAL = "points to an address of the local network (refused unless --allow-private)"
+LOCAL = "points to an address of the local network"
 NO_SCHEME = "only addresses that begin with http:// or https:// are fetched"
 WITH_USER = "an address with a user name or password in it is not fetched"
 NO_ADDRESS = "not a web address"
