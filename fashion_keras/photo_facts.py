@@ -2,7 +2,7 @@
 
 import collections
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -16,9 +16,9 @@ from fashion_keras.findings import Finding
 from fashion_keras.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.prepare import Prepared, PreparedPhoto
 from fashion_keras.source import SourcePhoto
-from fashion_keras.split import Look, look_of
+from fashion_keras.split import Look, looks_of
 
-_SIDE = 72  # Of the square that looks are taken from: a multiple of 9 and 8, the grids of a look.
+_DRAFT = 144  # Pixels a side that are enough for looks.
 _NARROW = 3.0  # Photos are stretched to a square; from this ratio of the sides on they look odd.
 _ORIENTATION = 0x0112  # EXIF tag.
 EXIF_TURNS = {
@@ -29,17 +29,6 @@ EXIF_TURNS = {
     6: "on its left side",
     7: "on its side and mirrored",
     8: "on its right side",
-}
-# What a copy may have been through, the first being nothing.
-TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "": lambda pixels: pixels,
-    "turned by 90 degrees": lambda pixels: np.rot90(pixels, 1),
-    "turned by 180 degrees": lambda pixels: np.rot90(pixels, 2),
-    "turned by 270 degrees": lambda pixels: np.rot90(pixels, 3),
-    "mirrored": lambda pixels: pixels[:, ::-1],
-    "mirrored and turned by 90 degrees": lambda pixels: np.rot90(pixels[:, ::-1], 1),
-    "upside down": lambda pixels: pixels[::-1],
-    "mirrored and turned by 270 degrees": lambda pixels: np.rot90(pixels[:, ::-1], 3),
 }
 
 
@@ -57,7 +46,7 @@ class PhotoFacts(NamedTuple):
         format: Pillow's name for the format.
         turn: EXIF orientation, 1 for upright.
         sha256: Of the file's bytes, or of the pixels where the file had to be rewritten.
-        looks: What the photo looks like in each of `TURNS`.
+        looks: What the photo looks like in each of `split.TURNS`.
     """
 
     name: str
@@ -105,13 +94,13 @@ def _read_anew(photo: SourcePhoto, name: str, reason: str) -> PhotoFacts:
     except PhotoError as error:
         return found._replace(reason=str(error))
     sha256 = hashlib.sha256(photo.path.read_bytes()).hexdigest()
-    return _with_header(found._replace(sha256=sha256, looks=_looks(Image.fromarray(pixels))))
+    return _with_header(found._replace(sha256=sha256, looks=looks_of(Image.fromarray(pixels))))
 
 
 def _looked_up(photo: SourcePhoto, place: PreparedPhoto, folder: Path) -> PhotoFacts:
     with Image.open(folder / place.prepared) as image:
-        image.draft("RGB", (2 * _SIDE, 2 * _SIDE))  # JPEG: decoding a quarter or so is enough.
-        looks = _looks(image)
+        image.draft("RGB", (_DRAFT, _DRAFT))  # JPEG: decoding a quarter or so is enough.
+        looks = looks_of(image)
     found = PhotoFacts(place.file, place.split, photo.label, photo.path, "")
     return _with_header(found._replace(sha256=place.sha256, looks=looks))
 
@@ -122,11 +111,6 @@ def _with_header(found: PhotoFacts) -> PhotoFacts:
         return found._replace(
             size=image.size, mode=image.mode, format=image.format or "", turn=turn
         )
-
-
-def _looks(image: Image.Image) -> tuple[Look, ...]:
-    square = np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    return tuple(look_of(np.ascontiguousarray(turn(square))) for turn in TURNS.values())
 
 
 def summary(facts: Sequence[PhotoFacts]) -> dict:

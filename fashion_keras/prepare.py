@@ -16,9 +16,10 @@ from fashion_keras.command import progress
 from fashion_keras.config import InputError
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
-from fashion_keras.split import Look, assign_splits, look_of
+from fashion_keras.split import Look, assign_splits, group_copies, looks_of
 
 _LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
+_DIVISION = "2"  # Raise it when photos without splits are divided in another way.
 
 
 class PreparedPhoto(NamedTuple):
@@ -62,7 +63,7 @@ class _Inspected(NamedTuple):
     photo: SourcePhoto
     reason: str  # Empty if the photo can be read.
     sha256: str
-    look: Look | None
+    looks: tuple[Look, ...]  # Empty where the source has splits, and nothing is compared.
     rewritten: Path | None  # The photo as PNG, where the file itself cannot be used.
 
 
@@ -71,8 +72,8 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
 
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
     listed with the reason. Nothing in the source is changed. A second call costs a look at the
-    files' sizes and dates. A source without splits is split by class, 80/10/10, with near
-    duplicates on one side.
+    files' sizes and dates. A source without splits is split by class, 80/10/10, with copies
+    (see `split.group_copies`) on one side.
 
     Args:
         data: See `source.find_photos`.
@@ -117,7 +118,7 @@ def _key(sources: list[SourcePhoto], seed: int) -> str:
         line = (str(photo.path), photo.split, status.st_size, status.st_mtime_ns)
         digest.update(repr(line).encode())
     if not sources[0].split:
-        digest.update(str(seed).encode())
+        digest.update(f"{seed} {_DIVISION}".encode())
     return digest.hexdigest()[:16]
 
 
@@ -152,12 +153,13 @@ def _inspect(photo: SourcePhoto, target: Path) -> _Inspected:
     try:
         pixels, clean = read_photo(photo.path)
     except PhotoError as error:
-        return _Inspected(photo, str(error), "", None, None)
+        return _Inspected(photo, str(error), "", (), None)
     if not clean:
         Image.fromarray(pixels).save(target, compress_level=1)
     file = photo.path if clean else target
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _Inspected(photo, "", sha256, look_of(pixels), None if clean else target)
+    looks = () if photo.split else looks_of(Image.fromarray(pixels))
+    return _Inspected(photo, "", sha256, looks, None if clean else target)
 
 
 def _check_readable(
@@ -175,7 +177,8 @@ def _check_readable(
 
 def _with_splits(readable: list[_Inspected], seed: int) -> list[_Inspected]:
     labels = [one.photo.label for one in readable]
-    splits = assign_splits(labels, [one.look for one in readable if one.look], seed)
+    groups = group_copies([one.looks for one in readable], [one.sha256 for one in readable])
+    splits = assign_splits(labels, groups, seed)
     divided = [
         one._replace(photo=one.photo._replace(split=split))
         for one, split in zip(readable, splits, strict=True)

@@ -7,14 +7,14 @@ import numpy as np
 
 from fashion_keras.contact_sheet import draw_sheet, tile_of
 from fashion_keras.findings import Finding
-from fashion_keras.photo_facts import TURNS, PhotoFacts
-from fashion_keras.split import Look, near_duplicates
+from fashion_keras.photo_facts import PhotoFacts
+from fashion_keras.split import TURNS, Look, group_copies
 
 _ROWS, _COLUMNS = 40, 6  # What the picture of duplicates shows at the most.
 
 
 def find_twins(facts: Sequence[PhotoFacts]) -> list[list[PhotoFacts]]:
-    """Put photos together that show the same, in any of eight turns.
+    """Put photos together that show the same, in any of eight turns, or are the same file.
 
     Args:
         facts: Photos; unreadable ones are passed over.
@@ -23,16 +23,8 @@ def find_twins(facts: Sequence[PhotoFacts]) -> list[list[PhotoFacts]]:
         Groups of two photos or more, in the order of `facts`.
     """
     readable = [one for one in facts if not one.reason]
-    looks = [look for one in readable for look in one.looks]
-    group_of: dict[int, set[int]] = {}
-    for entries in near_duplicates(looks):
-        joined = {entry // len(TURNS) for entry in entries}
-        if len(joined) > 1:
-            for number in list(joined):
-                joined |= group_of.get(number, set())
-            group_of |= dict.fromkeys(joined, joined)
-    groups = {min(group): group for group in group_of.values()}
-    return [[readable[number] for number in sorted(groups[first])] for first in sorted(groups)]
+    groups = group_copies([one.looks for one in readable], [one.sha256 for one in readable])
+    return [[readable[number] for number in group] for group in groups if len(group) > 1]
 
 
 def twin_findings(groups: Sequence[Sequence[PhotoFacts]]) -> list[Finding]:

@@ -9,7 +9,15 @@ from PIL import Image
 
 from fashion_keras.config import InputError
 from fashion_keras.sample import draw_photo
-from fashion_keras.split import Look, assign_splits, look_of, near_duplicates
+from fashion_keras.split import (
+    TURNS,
+    Look,
+    assign_splits,
+    group_copies,
+    look_of,
+    looks_of,
+    near_duplicates,
+)
 
 BASE = 0x0123_4567_89AB_CDEF
 
@@ -23,6 +31,11 @@ def flipped(value, *bits):
 def looks(*hashes, level=100):
     """Return photos of one grey with these hashes."""
     return [Look(value, np.full(192, level, "int16")) for value in hashes]
+
+
+def copies(*hashes):
+    """Return groups of photos with these hashes."""
+    return near_duplicates(looks(*hashes))
 
 
 def distinct_hashes(count):
@@ -99,7 +112,7 @@ def test_no_photos_have_no_near_duplicates():
 
 def test_shares_are_80_10_10_by_class():
     labels = ["hat"] * 100 + ["shoes"] * 20
-    counts = shares(labels, assign_splits(labels, looks(*distinct_hashes(120)), seed=1))
+    counts = shares(labels, assign_splits(labels, copies(*distinct_hashes(120)), seed=1))
     assert counts == {
         ("hat", "train"): 80,
         ("hat", "validation"): 10,
@@ -113,7 +126,7 @@ def test_shares_are_80_10_10_by_class():
 @pytest.mark.parametrize("count", [3, 4, 9, 14])
 def test_each_class_is_in_each_split(count):
     labels = ["hat"] * count + ["shoes"] * count
-    counts = shares(labels, assign_splits(labels, looks(*distinct_hashes(2 * count)), seed=1))
+    counts = shares(labels, assign_splits(labels, copies(*distinct_hashes(2 * count)), seed=1))
     for label in ("hat", "shoes"):
         assert (counts[label, "validation"], counts[label, "test"]) == (1, 1)
         assert counts[label, "train"] == count - 2
@@ -121,21 +134,21 @@ def test_each_class_is_in_each_split(count):
 
 def test_same_seed_gives_the_same_division_and_another_seed_another():
     labels, hashes = ["hat", "shoes"] * 30, distinct_hashes(60)
-    first = assign_splits(labels, looks(*hashes), seed=1)
-    assert assign_splits(labels, looks(*hashes), seed=1) == first
-    assert assign_splits(labels, looks(*hashes), seed=2) != first
+    first = assign_splits(labels, copies(*hashes), seed=1)
+    assert assign_splits(labels, copies(*hashes), seed=1) == first
+    assert assign_splits(labels, copies(*hashes), seed=2) != first
 
 
 def test_a_class_is_divided_the_same_whatever_the_others_are():
     hashes = distinct_hashes(40)
-    alone = assign_splits(["hat"] * 20, looks(*hashes[:20]), seed=1)
-    assert assign_splits(["hat"] * 20 + ["shoes"] * 20, looks(*hashes), seed=1)[:20] == alone
+    alone = assign_splits(["hat"] * 20, copies(*hashes[:20]), seed=1)
+    assert assign_splits(["hat"] * 20 + ["shoes"] * 20, copies(*hashes), seed=1)[:20] == alone
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_near_duplicates_are_on_one_side(seed):
     hashes = [flipped(value, bit) for value in distinct_hashes(20) for bit in (3, 30, 60)]
-    splits = assign_splits(["hat"] * 60, looks(*hashes), seed)
+    splits = assign_splits(["hat"] * 60, copies(*hashes), seed)
     assert all(len(set(splits[start : start + 3])) == 1 for start in range(0, 60, 3))
     assert shares(["hat"] * 60, splits)["hat", "test"] == 6
 
@@ -146,7 +159,7 @@ def test_class_with_too_few_different_photos_says_what_to_do(bits):
     labels = ["hat"] * 5 + ["shoes"] * 3
     advice = "'shoes' has 2 different photos; .* needs at least 3. Add photos, or make the split"
     with pytest.raises(InputError, match=advice):
-        assign_splits(labels, looks(*hashes), seed=1)
+        assign_splits(labels, copies(*hashes), seed=1)
 
 
 @pytest.mark.parametrize("seed", range(1, 8))
@@ -154,7 +167,7 @@ def test_a_group_larger_than_a_share_stays_in_train(seed):
     hashes = [0xFFFF << 16] * 12 + [
         number * 0x0123_4567_89AB_CDEF % 2**64 for number in range(1, 9)
     ]
-    splits = assign_splits(["hat"] * 20, looks(*hashes), seed)
+    splits = assign_splits(["hat"] * 20, copies(*hashes), seed)
     assert splits[:12] == ["train"] * 12
     assert splits.count("test") == splits.count("validation") == 2
 
@@ -173,3 +186,17 @@ def test_different_garments_on_the_same_white_ground_stay_apart():
         pixels[20 + number : 70, 15:45] = 20 * number
         photos.append(look_of(pixels))
     assert near_duplicates(photos) == [[number] for number in range(12)]
+
+
+def test_turned_and_mirrored_photos_are_copies():
+    photo = np.asarray(drawn("dress"))
+    turned = [Image.fromarray(turn(photo)) for turn in TURNS.values()]
+    photos = [drawn("pants"), *turned, drawn("hat")]
+    names = [str(number) for number in range(len(photos))]
+    groups = group_copies([looks_of(one) for one in photos], names)
+    assert groups == [[0], [*range(1, 9)], [9]]
+
+
+def test_the_same_file_is_a_copy_even_of_a_plain_photo():
+    plain = looks_of(Image.new("RGB", (40, 40), "red"))
+    assert group_copies([plain] * 3, ["a", "b", "a"]) == [[0, 2], [1]]
