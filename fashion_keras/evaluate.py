@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fashion_keras import command, drawings
+from fashion_keras.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.inputs import find_files
@@ -27,7 +28,7 @@ class Labelled(NamedTuple):
 
     Attributes:
         file: Where it lies.
-        name: What it is called in tables.
+        name: What it is called in tables, as it can be printed.
         label: Its category.
     """
 
@@ -56,7 +57,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
         raise InputError(f"No photos in the class folders of {folder}.")
     names = [file.relative_to(folder) for file in files]
     return [
-        Labelled(file, name.as_posix(), name.parts[0])
+        Labelled(file, shown(name.as_posix()), name.parts[0])
         for file, name in zip(files, names, strict=True)
     ]
 
@@ -113,8 +114,8 @@ def predict_all(
         InputError: If no photo can be read.
     """
     predictions = classifier.predict(photo.file for photo in photos)
-    shown = command.progress(predictions, len(photos), doing)
-    both = list(zip(photos, shown, strict=True))
+    counted = command.progress(predictions, len(photos), doing)
+    both = list(zip(photos, counted, strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
     if len(unreadable) == len(photos):
         raise InputError(f"No photo can be read. First: {unreadable[0]}")

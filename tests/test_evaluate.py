@@ -16,6 +16,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.evaluate import labelled_photos, main
 from fashion_keras.model import build_head
+from fashion_keras.outcome import read_tested
 from fashion_keras.sample import LABELS
 
 
@@ -95,3 +96,18 @@ def test_a_folder_without_a_readable_photo_is_refused(model: Path, tmp_path: Pat
     with pytest.raises(InputError, match=r"No photo can be read\. First: .*broken\.jpg"):
         main([str(model), str(tmp_path / "photos"), "--results", str(tmp_path / "found")])
     assert np.all([not path.is_file() for path in (tmp_path / "found").iterdir()])
+
+
+def test_a_photo_whose_name_is_no_text_is_scored_and_found_again(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    try:
+        (photos / "hat" / "caf\udce9.jpg").symlink_to(next(photos.glob("hat/*.jpg")))
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes only names that are text")
+    main([str(model), str(photos), "--results", str(tmp_path / "found")])
+    tested = read_tested(tmp_path / "found" / "predictions.csv")
+    named = {photo.name: photo.file for photo in labelled_photos(photos, list(LABELS))}
+    assert tested is not None
+    assert "hat/caf\\udce9.jpg" in tested.names
+    assert all(named[name].is_file() for name in tested.names)
