@@ -25,8 +25,8 @@ class Census(NamedTuple):
 
     Attributes:
         folder: Where the data set lies.
-        classes: Names of the class folders, empty ones too, of each split; the split is empty
-            where the source has none.
+        classes: Names of the class folders as they can be printed, empty ones too, of each split;
+            the split is empty where the source has none.
         photos: Every file in a class folder.
         unused: Photos that lie where nothing looks for them, below `folder`.
         findings: What is wrong with the folders themselves.
@@ -56,10 +56,10 @@ def take_census(data: str, cache: Path, seed: int = 1) -> Census:
     photos, classes = [], {}
     for split, paths in by_split.items():
         class_folders = [path for parent in paths for path in subfolders(parent)]
-        classes[split] = sorted({path.name for path in class_folders})
+        classes[split] = sorted({shown(path.name) for path in class_folders})
         for path in class_folders:
             photos += [
-                SourcePhoto(file, file.relative_to(folder).as_posix(), split, path.name)
+                SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
                 for file in files_below(path)
             ]
     unused = _unused(folder, used)
@@ -126,7 +126,8 @@ def _layout_findings(
         wrong.append("no class folders" + (f" in {' or '.join(names)}" if names else ""))
     elif len(names) == 1:
         wrong.append(f"only one class: {names[0]}")
-    every = sorted({name for split in classes.values() for name in split})
+    parents = (path for paths in by_split.values() for path in paths)
+    every = sorted({path.name for parent in parents for path in subfolders(parent)})
     wrong += [
         f"a class folder whose name cannot be shown: {name!r}" for name in every if _odd(name)
     ]
