@@ -10,7 +10,7 @@ import numpy as np
 
 from fashion_keras import class_balance, command, findings, label_errors, photo_facts, vector_map
 from fashion_keras.batch_pictures import draw_batch
-from fashion_keras.census import Census, take_census
+from fashion_keras.census import Census, shown, take_census
 from fashion_keras.config import Config, InputError
 from fashion_keras.contact_sheet import draw_sheet, tile_of
 from fashion_keras.findings import Finding
@@ -62,6 +62,9 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
         *twin_findings(groups),
     ]
     found += _refused(refusal, found)
+    if vectors and not prepared:
+        print("so labels and outliers are not looked at, and there is no map")
+        found.append(label_errors.unseen_labels(f"training refuses these photos: {refusal}"))
     known = _counted(census, facts) | photo_facts.summary(facts)
     with command.all_together(results, FILES) as work:
         if groups:
@@ -81,7 +84,7 @@ def _prepared(config: Config, cache: Path) -> tuple[Prepared | None, str]:
     try:
         return prepare(config.data, cache, config.seed), ""
     except InputError as error:
-        return None, str(error)
+        return None, shown(str(error))
 
 
 def _refused(refusal: str, found: Sequence[Finding]) -> list[Finding]:
@@ -133,8 +136,11 @@ def _look_at_vectors(
     place = {one.name: number for number, one in enumerate(photos)}
     copies = [[place[one.name] for one in group] for group in groups]
     folds = label_errors.deal_folds(numbers, copies, config.seed)
-    suspects = label_errors.find_suspects(
-        numbers, label_errors.out_of_fold(vectors, numbers, folds)
+    judged = len(np.unique(folds)) > 1  # Who is in the only fold has nobody to learn from.
+    suspects = (
+        label_errors.find_suspects(numbers, label_errors.out_of_fold(vectors, numbers, folds))
+        if judged
+        else []
     )
     points = vector_map.reduce_vectors(vectors)
     outliers = vector_map.find_outliers(vector_map.find_nearest(points)[1])
@@ -144,7 +150,9 @@ def _look_at_vectors(
     unlike = [photos[number].label for number in outliers]
     _draw(photos, outliers, unlike, "photos unlike all others", work / "outliers.png")
     vector_map.draw_map(points, numbers, prepared.labels, marked, config.seed, work / "map.png")
+    unseen = [] if judged else [label_errors.unseen_labels("all photos are copies of one")]
     return [
+        *unseen,
         *label_errors.label_findings(suspects, photos, prepared.labels),
         *vector_map.outlier_findings(outliers, photos),
     ]

@@ -76,6 +76,8 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
     """Deal photos to folds, each class evenly, copies of one photo to the same fold.
 
+    Each class begins at another fold, so that classes of few photos are not all in the first.
+
     Args:
         numbers: Class number of each photo, `(photos,)`.
         groups: Photos that are copies of each other, by their places.
@@ -92,7 +94,7 @@ def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) 
     folds = np.empty(len(numbers), int)
     for number in order[leader[order] == order]:
         label = int(numbers[number])
-        folds[number] = dealt[label] % _FOLDS
+        folds[number] = (label + dealt[label]) % _FOLDS
         dealt[label] += 1
     return folds[leader]
 
@@ -156,3 +158,13 @@ def label_findings(
             items,
         )
     ]
+
+
+def unseen_labels(reason: str) -> Finding:
+    """Say why the labels were not looked at, though that was asked for."""
+    return Finding(
+        "labels unseen",
+        "`--vectors` was given, but labels were not looked at",
+        "Mend what hinders it, and check again.",
+        [reason],
+    )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fashion_keras import check as check_module
-from fashion_keras import command, findings
+from fashion_keras import command, findings, label_errors
 from fashion_keras.check import FILES, check, main
 from fashion_keras.config import Config
 from fashion_keras.sample import draw_photo
@@ -161,6 +161,44 @@ def test_swapped_labels_and_strangers_are_found_with_vectors(
     assert items(report, "outliers").splitlines()[0] == "test/dress/09.jpg (dress)"
     made = {path.name for path in (tmp_path / "results" / "check").iterdir()}
     assert made == set(FILES) - {"duplicates.png"}
+
+
+def test_labels_that_were_not_looked_at_are_told(spoiled, tmp_path, capsys):
+    (spoiled / "train" / "skirt").mkdir()
+    report = run(spoiled, tmp_path, "--vectors")
+    assert "skirt is empty" in items(report, "labels unseen")
+    told = capsys.readouterr().out
+    assert "so labels and outliers are not looked at" in told
+    assert "`--vectors` was given, but labels were not looked at" in told
+
+
+def test_copies_of_one_photo_say_nothing_of_labels(tmp_path, monkeypatch):
+    photo = draw_photo("hat", np.random.default_rng(1), 60, 80)
+    for place in ("train/hat", "train/dress", "validation/hat", "validation/dress"):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        photo.save(tmp_path / "photos" / place / "a.png")
+    monkeypatch.setattr(check_module, "open_material", Separable)
+    report = run(tmp_path / "photos", tmp_path, "--vectors")
+    assert items(report, "labels unseen") == "all photos are copies of one"
+
+
+def test_suspects_do_not_make_a_strict_check_fail(clean, tmp_path, monkeypatch):
+    suspect = label_errors.Suspect(0, 0, 1, 0.1, 0.9)
+    monkeypatch.setattr(label_errors, "find_suspects", lambda *given: [suspect])
+    monkeypatch.setattr(check_module, "open_material", Separable)
+    report = run(clean, tmp_path, "--vectors", "--strict")
+    assert report["verdict"] == "ready"
+    assert "train/dress/00.jpg: labelled dress (10%)" in items(report, "label errors")
+
+
+def test_a_class_whose_name_is_no_text_is_called_out(spoiled, tmp_path):
+    try:
+        (spoiled / "train" / "hat").rename(spoiled / "train" / "caf\udce9")
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes only names that are text")
+    report = run(spoiled, tmp_path, "--vectors")
+    assert "cannot be shown: 'caf\\udce9'" in items(report, "layout")
+    assert report["photos"]["counts"]["train"]["caf\\udce9"] == COUNTS["train"]
 
 
 class Separable:

@@ -35,3 +35,7 @@ def test_folds_hold_each_class_evenly_and_copies_together():
     assert np.bincount(folds[:30]).min() >= 5
     assert np.bincount(folds[30:]).min() >= 3
     assert (deal_folds(numbers, [], seed=1) == deal_folds(numbers, [], seed=1)).all()
+
+
+def test_classes_of_one_photo_are_not_all_in_one_fold():
+    assert len(set(deal_folds(np.arange(3), [], seed=1))) == 3
