@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_BINS = 15  # Of confidence, for the calibration error: the number used by Guo et al. 2017.
+BINS = 15  # Of confidence, for the calibration error: the number used by Guo et al. 2017.
 
 
 def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -68,6 +68,11 @@ def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[floa
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
+def confidence_bins(confidence: np.ndarray) -> np.ndarray:
+    """Return for each photo which of `BINS` bins of equal width its confidence is in."""
+    return np.minimum((confidence * BINS).astype(int), BINS - 1)
+
+
 def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     """Return the mean gap between confidence and accuracy over bins of equal width, in [0, 1].
 
@@ -75,17 +80,19 @@ def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
         correct: Whether each prediction is right, `(photos,)` bool.
         confidence: Probability of the predicted class, `(photos,)`.
     """
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    gaps = np.zeros(_BINS)
-    np.add.at(gaps, bins, correct.astype(float) - confidence)
+    gaps = np.zeros(BINS)
+    np.add.at(gaps, confidence_bins(confidence), correct.astype(float) - confidence)
     return float(np.abs(gaps).sum() / len(correct))
 
 
 def photo_rows(
     files: Sequence[str], true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
 ) -> list[list]:
-    """Return one row a photo: file, true class, predicted class, probability of each class."""
+    """Return one row a photo: file, true class, predicted class, probability of each class.
+
+    Nine digits give a float32 back as it was, and the least probability is not 0.
+    """
     return [
-        [file, label, labels[int(row.argmax())], *(f"{value:.6f}" for value in row)]
+        [file, label, labels[int(row.argmax())], *(f"{value:.9g}" for value in row)]
         for file, label, row in zip(files, true, probabilities, strict=True)
     ]

@@ -10,9 +10,14 @@ from fashion_keras.charts import Axis, Series, axis, chart
 from fashion_keras.fine_tuning import STAGE
 from fashion_keras.gallery import cell_id
 from fashion_keras.outcome import Tested
-from fashion_keras.scores import calibration_error, confusion, wilson_interval
+from fashion_keras.scores import (
+    BINS,
+    calibration_error,
+    confidence_bins,
+    confusion,
+    wilson_interval,
+)
 
-_BINS = 15  # Of confidence, as in `scores.calibration_error`.
 _THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_PAIRS = 10
 _MOST_POINTS = 200
@@ -145,11 +150,11 @@ def _radius(photos: int, total: int) -> float:
 
 def _reliability(correct: np.ndarray, confidence: np.ndarray) -> list[dict]:
     """Return photos, mean confidence and accuracy of each bin that holds photos."""
-    numbers = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    numbers = confidence_bins(confidence)
     return [
         {
-            "low": number / _BINS,
-            "high": (number + 1) / _BINS,
+            "low": number / BINS,
+            "high": (number + 1) / BINS,
             "photos": int((numbers == number).sum()),
             "confidence": float(confidence[numbers == number].mean()),
             "accuracy": float(correct[numbers == number].mean()),

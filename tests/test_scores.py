@@ -96,9 +96,16 @@ def test_confusion_has_true_classes_in_rows() -> None:
 def test_photo_rows_name_photo_classes_and_probabilities() -> None:
     rows = photo_rows(["a.jpg", "b.jpg"], ["cap", "cap"], PROBABILITIES[[0, 2]], LABELS)
     assert rows == [
-        ["a.jpg", "cap", "cap", "0.800000", "0.100000", "0.100000"],
-        ["b.jpg", "cap", "hat", "0.400000", "0.600000", "0.000000"],
+        ["a.jpg", "cap", "cap", "0.8", "0.1", "0.1"],
+        ["b.jpg", "cap", "hat", "0.4", "0.6", "0"],
     ]
+
+
+def test_probabilities_are_read_back_as_they_were() -> None:
+    row = np.array([[1 - 1e-7, 1 / 3, 1.2e-12]], "float32")
+    ((_, _, _, *texts),) = photo_rows(["a.jpg"], ["cap"], row, LABELS)
+    assert np.array_equal(np.array([texts], "float32"), row)
+    assert float(texts[2]) == pytest.approx(1.2e-12)
 
 
 def test_photo_rows_need_one_row_a_photo() -> None:
