@@ -1,6 +1,7 @@
 """Photos for the page: the worst predictions with their heat maps, and some of each cell."""
 
 import base64
+import collections
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,8 +28,7 @@ def top_losses(tested: Tested, files: Mapping[str, Path], model: keras.Model) ->
         files: Where each photo lies, by its name.
         model: That of the saved file, for Grad-CAM.
     """
-    given = tested.probabilities[np.arange(len(tested.true)), tested.true]
-    worst = [int(number) for number in np.argsort(given, kind="stable")[:TOP]]
+    worst = tested.top_losses(TOP)
     # Of a wrong prediction both are shown: what spoke for it, and what for the truth.
     asked = [list(dict.fromkeys([int(tested.predicted[at]), int(tested.true[at])])) for at in worst]
     photos = [read_photo(files[tested.names[at]]).pixels for at in worst]
@@ -41,15 +41,14 @@ def top_losses(tested: Tested, files: Mapping[str, Path], model: keras.Model) ->
 
 def _loss(tested: Tested, at: int, pixels: np.ndarray, heats: dict[int, np.ndarray]) -> dict:
     small = _reduced(pixels, _SIDE)
-    row = tested.probabilities[at]
     return {
         "file": tested.names[at],
         "true": tested.labels[tested.true[at]],
         "predicted": tested.labels[tested.predicted[at]],
         "right": bool(tested.correct[at]),
         "probability": float(tested.confidence[at]),
-        "true_probability": float(row[tested.true[at]]),
-        "loss": float(-np.log(max(row[tested.true[at]], 1e-15))),
+        "true_probability": float(tested.true_probability[at]),
+        "loss": float(tested.losses[at]),
         "photo": _picture(small),
         "heats": [
             {"label": tested.labels[number], **_picture(overlay(small, heat))}
@@ -64,17 +63,15 @@ def cells(tested: Tested, files: Mapping[str, Path]) -> list[dict]:
     Of right predictions the least sure are shown, of wrong ones the surest. Where there are too
     many for one page, the name alone is told.
     """
-    pairs = [
-        (int(true), int(said)) for true, said in zip(tested.true, tested.predicted, strict=True)
-    ]
-    counts = {pair: pairs.count(pair) for pair in set(pairs)}
-    order = sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))
+    members: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
+    for at, (true, said) in enumerate(zip(tested.true, tested.predicted, strict=True)):
+        members[int(true), int(said)].append(at)
+    order = sorted(members, key=lambda pair: (pair[0] == pair[1], -len(members[pair]), pair))
     share = max(1, _MOST_SMALL // len(order))
     found, left = [], _MOST_SMALL
     for pair in order:
-        members = [at for at, other in enumerate(pairs) if other == pair]
-        shown = _members_shown(tested, members, share)
-        found.append(_cell(tested, files, pair, counts[pair], shown, left))
+        shown = _members_shown(tested, members[pair], share)
+        found.append(_cell(tested, files, pair, len(members[pair]), shown, left))
         left -= len(shown)
     return found
 

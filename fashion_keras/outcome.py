@@ -38,6 +38,20 @@ class Tested(NamedTuple):
         """Whether it is the true one, `(photos,)` bool."""
         return self.predicted == self.true
 
+    @property
+    def true_probability(self) -> np.ndarray:
+        """Probability of the true class, `(photos,)`."""
+        return self.probabilities[np.arange(len(self.true)), self.true]
+
+    @property
+    def losses(self) -> np.ndarray:
+        """Negative log of the probability of the true class, `(photos,)`."""
+        return -np.log(np.maximum(self.true_probability, 1e-15))
+
+    def top_losses(self, count: int) -> list[int]:
+        """Return the numbers of the photos with the highest losses, the worst first."""
+        return [int(number) for number in np.argsort(self.true_probability, kind="stable")[:count]]
+
 
 def read_tested(file: Path) -> Tested | None:
     """Read `predictions.csv` of `evaluate`; None if there is none."""

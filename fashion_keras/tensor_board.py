@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 from PIL import Image
 
 from fashion_keras.contact_sheet import draw_sheet, tile_of
@@ -164,12 +163,11 @@ def top_losses(tested: Tested) -> list[tuple[str, str]]:
     Returns:
         Name of each photo, and what went wrong in words.
     """
-    given = tested.probabilities[np.arange(len(tested.true)), tested.true]
     told = []
-    for at in np.argsort(given, kind="stable")[:_SHOWN]:
+    for at in tested.top_losses(_SHOWN):
         true, predicted = tested.labels[tested.true[at]], tested.labels[tested.predicted[at]]
-        loss = -np.log(max(given[at], 1e-15))
-        words = f"{true}\ntaken for {predicted} ({tested.confidence[at]:.2f})\nloss {loss:.2f}"
+        sure, loss = tested.confidence[at], tested.losses[at]
+        words = f"{true}\ntaken for {predicted} ({sure:.2f})\nloss {loss:.2f}"
         told.append((tested.names[at], words))
     return told
 

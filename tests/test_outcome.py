@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fashion_keras import outcome
 from fashion_keras.outcome import read_json, read_rows, read_tested
 
 
@@ -19,6 +20,13 @@ def test_predictions_are_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(answers.predicted, [0, 0])
     np.testing.assert_array_equal(answers.correct, [False, True])
     np.testing.assert_array_equal(answers.confidence, [0.75, 0.6])
+
+
+def test_the_highest_losses_come_first() -> None:
+    rows = np.array([[0.9, 0.1], [0.2, 0.8], [1.0, 0.0]])
+    answers = outcome.Tested(["a", "b", "c"], np.array([0, 0, 1]), rows, ["hat", "cap"])
+    assert answers.top_losses(2) == [2, 1]
+    np.testing.assert_allclose(answers.losses, -np.log([0.9, 0.2, 1e-15]))
 
 
 def test_numbers_of_tables_are_floats_and_texts_stay(tmp_path: Path) -> None:
