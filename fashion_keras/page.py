@@ -19,7 +19,6 @@ from fashion_keras.search_section import search_section
 from fashion_keras.sections import calibration, classes, coverage, learning_curves, matrix, pairs
 
 TEMPLATES = Path(__file__).parent / "templates"
-_SEARCHED = ("learning_rate", "inner_size", "droprate")
 
 
 class Sources(NamedTuple):
@@ -31,6 +30,7 @@ class Sources(NamedTuple):
         trained: Folder with `history.csv`, `training.json` and `config.json` of `final`.
         search: Folder with what `tuning.search` wrote.
         data: Name of the photos tested on.
+        warning: What has to be known of them; empty if nothing has.
     """
 
     model: Path
@@ -38,6 +38,7 @@ class Sources(NamedTuple):
     trained: Path
     search: Path
     data: str
+    warning: str = ""
 
 
 def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
@@ -53,15 +54,18 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
     training = {} if foreign else training
     tested, metrics = _tested(sources)
     temperature = card.get("temperature", 1.0)
+    unknown = _why_no_search(sources, card, training)
+    searched = {} if unknown else read_json(sources.search / "search.json")
     return {
         "model": sources.model.name,
         "data": sources.data,
+        "warning": sources.warning,
         "card": card,
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
         "tested": _scored(sources, tested, metrics, photos, temperature) if tested else None,
-        "search": _search(sources, training),
-        "facts": _facts(sources, card, metrics, training),
+        "search": {"missing": unknown} if unknown else _search(sources, searched),
+        "facts": _facts(sources, card, metrics, training, searched),
     }
 
 
@@ -98,23 +102,33 @@ def _curves(sources: Sources, training: dict, foreign: bool) -> dict:
     return {"stages": learning_curves(rows)}
 
 
-def _search(sources: Sources, training: dict) -> dict:
+def _why_no_search(sources: Sources, card: dict, training: dict) -> str:
+    """Return why no search can be shown; empty if it is that which the saved file came from."""
+    model = sources.model.name
+    if not training or not read_rows(sources.search / "trials.csv"):
+        return f"No search is known that {model} came from."
+    summary, config = (
+        read_json(file)
+        for file in (sources.search / "search.json", sources.trained / "config.json")
+    )
+    photos = summary.get("fingerprint")  # Searches of older versions do not tell it.
+    if photos and photos != card.get("data", {}).get("fingerprint"):
+        return f"{model} was trained on other photos than a search used that lies beside it."
+    winner = summary.get("winner")
+    if not winner or any(config.get(knob) != value for knob, value in winner.items()):
+        return f"{model} was trained with other values than a search gave that lies beside it."
+    return ""
+
+
+def _search(sources: Sources, summary: dict) -> dict:
     trials = read_rows(sources.search / "trials.csv")
-    if not training or not trials:
-        return {"missing": f"No search is known that {sources.model.name} came from."}
-    summary = read_json(sources.search / "search.json")
-    config, winner = read_json(sources.trained / "config.json"), summary.get("winner", {})
-    if [config.get(knob) for knob in _SEARCHED] != [winner.get(knob) for knob in _SEARCHED]:
-        return {"missing": f"{sources.model.name} was trained with other values than a search gave"
-                " that lies beside it."}  # fmt: skip
     finalists = read_rows(sources.search / "finalists.csv")
     curves = read_rows(sources.search / "curves.csv")
     return search_section(trials, finalists, curves, summary)
 
 
-def _facts(sources: Sources, card: dict, metrics: dict, training: dict) -> dict:
+def _facts(sources: Sources, card: dict, metrics: dict, training: dict, search: dict) -> dict:
     """Return configuration, data, versions, machines and times."""
-    search = read_json(sources.search / "search.json") if training else {}
     runs = {"search": search, "training": training, "scoring": metrics}
     return {
         "config": read_json(sources.trained / "config.json") if training else {},

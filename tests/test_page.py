@@ -171,9 +171,30 @@ def test_history_of_another_training_is_not_shown(sources: Sources, photos: list
     assert content["facts"]["config"] == {}
 
 
-def test_search_of_another_configuration_is_not_shown(sources: Sources) -> None:
-    (sources.trained / "config.json").write_text(to_json(Config(learning_rate=0.01)))
-    assert "trained with other values" in gather(sources, [])["search"]["missing"]
+def stages(content: dict) -> list[str]:
+    return [run["stage"] for run in content["facts"]["runs"]]
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        ({"winner": {"learning_rate": 0.01}}, "with other values"),
+        ({"winner": {"learning_rate": 0.001, "views": 3}}, "with other values"),
+        ({}, "with other values"),
+        ({"winner": {"learning_rate": 0.001}, "fingerprint": "b"}, "on other photos"),
+    ],
+)
+def test_search_that_a_file_does_not_come_from_is_no_stage_of_it(
+    found: dict, why: str, sources: Sources
+) -> None:
+    add_facts(sources.model, {"data": {"name": "photos", "fingerprint": "a", "photos": {}}})
+    own = {"winner": {"learning_rate": 0.001, "views": 1}, "fingerprint": "a"}
+    for summary, expected in ((own, ["search"]), (found, [])):
+        written = json.dumps(summary | {"run": {"seconds": 1}})
+        (sources.search / "search.json").write_text(written)
+        content = gather(sources, [])
+        assert stages(content) == expected
+    assert f"our.keras was trained {why}" in content["search"]["missing"]
 
 
 def test_temperature_of_the_card_is_told(sources: Sources, photos: list[Labelled]) -> None:

@@ -8,6 +8,7 @@ import keras
 import pytest
 
 from fashion_keras import command
+from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, read_config
 from tuning import compare, search
 
@@ -32,7 +33,7 @@ def rows_of(file):
         return list(csv.DictReader(opened))
 
 
-def test_a_search_writes_what_it_found(results, sample_folder):
+def test_a_search_writes_what_it_found(results, sample_folder, prepared):
     best = read_config(results / "best_config.json")
     finalists = rows_of(results / "finalists.csv")
     summary = json.loads((results / "search.json").read_text())
@@ -42,6 +43,7 @@ def test_a_search_writes_what_it_found(results, sample_folder):
     assert float(finalists[0]["mean"]) >= float(finalists[1]["mean"])
     assert summary["winner"]["inner_size"] == best.inner_size
     assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
+    assert summary["fingerprint"] == fingerprint(prepared)
     assert len(rows_of(results / "trials.csv")) == 5
     assert len(rows_of(results / "curves.csv")) == 4
     assert {"space.png", "droprate.png"} <= {file.name for file in results.iterdir()}

@@ -15,6 +15,7 @@ import keras_tuner
 
 from fashion_keras import command, tensor_board
 from fashion_keras.backbone import check_weights
+from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, to_json
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import Material, open_material, training_batches
@@ -87,7 +88,7 @@ def search(
         finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], material)
         _write_finalists(finalists, work)
         _write_curves(finalists[0].config, material, work)
-        _write_summary(tuner, finalists, base, work, start)
+        _write_summary(tuner, finalists, base, material, work, start)
         page(work, file=work / PAGE)
         winner = _for_final(finalists[0].config)
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
@@ -147,7 +148,12 @@ def _write_curves(winner: Config, material: Material, results: Path) -> None:
 
 
 def _write_summary(
-    tuner: Hyperband, finalists: Sequence[Finalist], base: Config, results: Path, start: float
+    tuner: Hyperband,
+    finalists: Sequence[Finalist],
+    base: Config,
+    material: Material,
+    results: Path,
+    start: float,
 ) -> None:
     best = finalists[0]
     text = {
@@ -155,6 +161,7 @@ def _write_summary(
         "spread": round(best.spread, 4),
         "seeds": len(best.accuracies),
         "image_size": base.image_size,
+        "fingerprint": fingerprint(material.prepared),
         "winner": searched_values(best.config),
         "space": space_of(base),
         "trials": len(tuner.finished()),
