@@ -12,7 +12,7 @@ from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
 from fashion_keras.inspection import read_card
 from fashion_keras.page import Sources, gather, render, write_page
-from fashion_keras.source import find_photos, subfolders
+from fashion_keras.source import SPLITS, find_photos, split_of, subfolders
 
 PAGE = "report.html"
 FILES = (*TEST_FILES, PAGE)
@@ -37,7 +37,7 @@ def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled
     """List the photos to test on.
 
     Args:
-        data: A folder of class folders, a folder whose `test` folder is one, or `clothing` or
+        data: A folder of class folders, a folder that holds one for the test, or `clothing` or
             `sample`.
         labels: The categories of the saved file.
         cache: Folder for downloads.
@@ -53,11 +53,34 @@ def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled
                 f"Expected photos of {', '.join(labels)}. Received: {', '.join(unknown)}."
             )
         return [Labelled(photo.path, photo.name, photo.label) for photo in photos]
-    folder = Path(data).expanduser()
-    inner = folder / "test"
-    if inner.is_dir() and subfolders(inner):
-        folder = inner
-    return labelled_photos(folder, labels)
+    return labelled_photos(_folder_of(data), labels)
+
+
+def _folder_of(data: str) -> Path:
+    """Return the folder of class folders: that named, or the one inside it that is for the test."""
+    folder = Path(data).expanduser().resolve()
+    inner = subfolders(folder) if folder.is_dir() else []
+    for path in inner:
+        if split_of(path.name) == "test" and subfolders(path):
+            return path
+    return folder
+
+
+def warning_of(data: str, card: dict) -> str:
+    """Say if the photos may be those that the saved file was trained on; empty if not.
+
+    Args:
+        data: See `photos_named`.
+        card: What the saved file tells of itself; of its photos it knows the folder's name.
+    """
+    folder, trained_on = _folder_of(data), card.get("data", {}).get("name")
+    inside = split_of(folder.name) in SPLITS[:2] and folder.parent.name == trained_on
+    if data in _NAMED or not (inside or folder.name == trained_on):
+        return ""
+    return (
+        f"The model was trained on a folder named {trained_on}, and {folder.name} has no test "
+        "folder: photos that the model was trained on may be among these, and the score too good."
+    )
 
 
 def _options() -> argparse.ArgumentParser:
@@ -114,12 +137,15 @@ def _report(
 ) -> None:
     beside = model.resolve().parent
     name = data if data in _NAMED else "/".join(Path(data).resolve().parts[-2:])
+    warning = warning_of(data, read_card(model))
     with command.all_together(results, FILES) as work:
         metrics = evaluate(model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
-        sources = Sources(model, work, beside, beside.parent / "search", name)
+        sources = Sources(model, work, beside, beside.parent / "search", name, warning)
         write_report(sources, photos, work / PAGE)
     print(headline(metrics))
+    if warning:
+        print(warning)
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
     file = results / PAGE

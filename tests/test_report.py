@@ -8,10 +8,10 @@ import keras
 import pytest
 
 from fashion_keras import command
-from fashion_keras.artifact import save_classifier
+from fashion_keras.artifact import add_facts, save_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import build_head
-from fashion_keras.report import main, photos_named
+from fashion_keras.report import main, photos_named, warning_of
 from fashion_keras.sample import LABELS
 
 
@@ -46,6 +46,43 @@ def test_photos_are_those_of_the_test_split(sample_folder: Path, tmp_path: Path)
     shutil.copytree(sample_folder / "train", tmp_path / "photos" / "train")
     with pytest.raises(InputError, match=r"Received: train\."):
         photos_named(str(tmp_path / "photos"), LABELS, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Test", "TEST"])
+def test_the_test_folder_is_known_in_any_letters(
+    name: str, sample_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(sample_folder / "test", tmp_path / "photos" / name)
+    assert len(photos_named(str(tmp_path / "photos"), LABELS, tmp_path)) == 20
+
+
+@pytest.mark.parametrize(
+    ("data", "warned"),
+    [("photos", True), ("photos/train", True), ("split", False), ("split/test", False)],
+)
+def test_photos_of_the_training_are_warned_of(data: str, warned: bool, tmp_path: Path) -> None:
+    (tmp_path / "photos" / "train" / "hat").mkdir(parents=True)
+    (tmp_path / "split" / "test" / "hat").mkdir(parents=True)
+    card = {"data": {"name": data.partition("/")[0], "photos": {"train": 9}}}
+    warning = warning_of(str(tmp_path / data), card)
+    assert ("may be among these" in warning) == warned
+    assert warning_of("sample", {"data": {"name": "sample"}}) == ""
+    assert warning_of(str(tmp_path / data), {}) == ""
+
+
+def test_the_warning_stands_on_the_page(
+    model: Path, sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = shutil.copytree(sample_folder / "test", tmp_path / "photos")
+    shutil.rmtree(photos / "hat")
+    add_facts(model, {"data": {"name": "photos", "photos": {"train": 9}, "fingerprint": "a"}})
+    main([str(model), str(photos), "--results", str(tmp_path / "found")])
+    page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
+    assert "may be among these" in page
+    assert "may be among these" in capsys.readouterr().out
+    row = next(line for line in page.splitlines() if "<bdi>hat</bdi></th><td>0</td>" in line)
+    cells = row.partition("<bdi>hat</bdi>")[2].partition("</tr>")[0]
+    assert cells.count("<td>none</td>") == 4
 
 
 def test_a_named_source_gives_its_test_photos(tmp_path: Path) -> None:
