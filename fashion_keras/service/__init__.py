@@ -1,0 +1,1 @@
+"""The web service: what `python -m fashion_keras.serve` runs."""

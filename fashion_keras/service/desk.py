@@ -1,0 +1,239 @@
+"""Answers requests for predictions: decodes, queues, waits within the limits, and refuses."""
+
+import asyncio
+import dataclasses
+import io
+import logging
+import math
+import os
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from starlette.requests import Request
+
+from fashion_keras.classifier import Prediction, read_pixels
+from fashion_keras.config import InputError
+from fashion_keras.explain import overlay
+from fashion_keras.photo import PhotoError
+from fashion_keras.rows import row_of
+from fashion_keras.service.limits import Limits, RefusalError, Room
+from fashion_keras.service.observation import Figures
+from fashion_keras.service.served import Served
+from fashion_keras.service.uploads import Upload
+from fashion_keras.web import fetch_photo
+
+_LOG = logging.getLogger("fashion_keras.service")
+_FETCHERS, _EXPLANATIONS = 8, 4  # At the same time.
+_EXPLAINED_SIDE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """How a service answers.
+
+    Attributes:
+        load: Loads the model file as it is now; raises `InputError`.
+        limits: What is taken.
+        top: How many of the most probable categories are told.
+        threshold: Below this probability the category is `uncertain`.
+        addresses: Whether photos are fetched from the web.
+    """
+
+    load: Callable[[], Served]
+    limits: Limits
+    top: int
+    threshold: float
+    addresses: bool
+
+
+class Desk:
+    """The one place where requests meet the model; lives in one event loop."""
+
+    def __init__(self, manner: Manner, figures: Figures) -> None:
+        self.manner = manner
+        self.figures = figures
+        limits = manner.limits
+        self.held = Room(limits.held_bytes, "too much is being sent at the same time; try later")
+        self._photos = Room(limits.waiting, "too many photos are waiting; try later")
+        self._explanations = Room(_EXPLANATIONS, "too many explanations are waiting; try later")
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
+        self._explainer = ThreadPoolExecutor(1, "explain")
+        self._loader = ThreadPoolExecutor(1, "load")
+        self._served: Served | None = None
+
+    @property
+    def served(self) -> Served:
+        """The model.
+
+        Raises:
+            RefusalError: 503, as long as it is being loaded.
+        """
+        if self._served is None:
+            raise RefusalError(503, "the model is still being loaded", retry_after=5)
+        return self._served
+
+    async def load(self) -> None:
+        """Load the model file as it is now; until it has answered, the one before answers on.
+
+        Raises:
+            InputError: If it cannot be loaded; the one before goes on answering.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            new = await loop.run_in_executor(self._loader, self.manner.load)
+        except (InputError, OSError) as error:
+            self.figures.loads.labels("refused").inc()
+            _LOG.error("the model was not loaded: %s", error)
+            raise
+        before, self._served = self._served, new
+        self.figures.loads.labels("loaded").inc()
+        _LOG.info("answering with %s, ready after %.1f s", new.version, new.seconds_to_load)
+        if before is not None:  # Requests that began with it may still hand it photos.
+            after = self.manner.limits.deadline + 1
+            loop.call_later(after, self._loader.submit, before.queue.close)
+
+    def close(self) -> None:
+        """End all threads; what is being answered should be finished before."""
+        for pool in (self._decoders, self._fetchers, self._explainer, self._loader):
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._served is not None:
+            self._served.queue.close()
+
+    async def predict(self, uploads: list[Upload]) -> tuple[Served, list[dict]]:
+        """Return the model that answered, and a row for each photo (see `rows.row_of`).
+
+        Raises:
+            RefusalError: 403 for addresses that are not fetched, 503 if the service is full, 504
+                at the deadline.
+        """
+        served = self.served
+        self._check_addresses(uploads)
+        self._photos.enter(len(uploads), self._seconds_to_wait())
+        self.figures.waiting.inc(len(uploads))
+        try:
+            rows = await self._in_time(
+                asyncio.gather(*(self._row(served, upload) for upload in uploads))
+            )
+        finally:
+            self._photos.leave(len(uploads))
+            self.figures.waiting.dec(len(uploads))
+        for row in rows:
+            self.figures.photos.labels("unreadable" if row["reason"] else "predicted").inc()
+        return served, rows
+
+    async def explain(self, upload: Upload, category: str) -> bytes:
+        """Return the photo with its heat map as JPEG; see `explain.explainer`.
+
+        Args:
+            upload: The photo.
+            category: The one asked about; empty for the most probable.
+
+        Raises:
+            RefusalError: 422 if the photo cannot be read or there is no such category; else as
+                `predict`.
+        """
+        served = self.served
+        labels = served.classifier.labels
+        if category and category not in labels:
+            raise RefusalError(422, f"there is no category of this name; known: {labels}")
+        self._check_addresses([upload])
+        self._explanations.enter(1)
+        try:
+            return await self._in_time(self._heat_map(served, upload, category))
+        except PhotoError as error:
+            raise RefusalError(422, str(error)) from None
+        finally:
+            self._explanations.leave(1)
+
+    def _check_addresses(self, uploads: list[Upload]) -> None:
+        if any(upload.address for upload in uploads) and not self.manner.addresses:
+            raise RefusalError(
+                403, "this service fetches no photos from addresses; send their bytes"
+            )
+
+    def _seconds_to_wait(self) -> int:
+        """Guess when half of what waits now will be answered."""
+        return max(1, math.ceil(self._photos.inside * self.figures.seconds_a_photo / 2))
+
+    async def _in_time(self, work: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.manner.limits.deadline):
+                return await work
+        except TimeoutError:
+            wait = f"{self.manner.limits.deadline:g}"
+            raise RefusalError(
+                504, f"there was no answer within {wait} s; send fewer photos"
+            ) from None
+
+    async def _content(self, upload: Upload) -> bytes:
+        if not upload.address:
+            return upload.content
+        loop = asyncio.get_running_loop()
+        content = await loop.run_in_executor(self._fetchers, fetch_photo, upload.address)
+        if len(content) > self.manner.limits.photo_bytes:
+            raise PhotoError(f"too large: {len(content)} bytes")
+        return content
+
+    async def _row(self, served: Served, upload: Upload) -> dict:
+        loop, labels = asyncio.get_running_loop(), served.classifier.labels
+
+        def decode(content: bytes) -> np.ndarray:
+            return served.resize(read_pixels(content))
+
+        try:
+            content = await self._content(upload)
+            pixels = await loop.run_in_executor(self._decoders, decode, content)
+        except PhotoError as error:
+            prediction = Prediction(upload.name, "", 0.0, np.empty(0), str(error))
+        else:
+            row = await asyncio.wrap_future(served.queue.submit(pixels))
+            best = int(row.argmax())
+            prediction = Prediction(upload.name, labels[best], float(row[best]), row, "")
+        return row_of(prediction, labels, self.manner.top, self.manner.threshold)
+
+    async def _heat_map(self, served: Served, upload: Upload, category: str) -> bytes:
+        content = await self._content(upload)
+
+        def draw() -> bytes:
+            image = Image.fromarray(read_pixels(content))
+            image.thumbnail((_EXPLAINED_SIDE, _EXPLAINED_SIDE))
+            pixels, labels = np.asarray(image), served.classifier.labels
+            if category:
+                number = labels.index(category)
+            else:
+                number = int(served.queue.submit(served.resize(pixels)).result().argmax())
+            heat = served.explain(pixels, [number])[0]
+            jpeg = io.BytesIO()
+            Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)
+            return jpeg.getvalue()
+
+        return await asyncio.get_running_loop().run_in_executor(self._explainer, draw)
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do `work` as long as the client waits for it; when the client leaves, cancel it.
+
+    Call it when the body of the request has been read.
+
+    Raises:
+        RefusalError: 499, which nobody will read, if the client left.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise RefusalError(499, "the client left")
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
