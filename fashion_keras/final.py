@@ -86,8 +86,8 @@ def final(
         run = tensor_board.new_run(board, "final")
         trained = _train(config, material, cache, tensor_board.watch(run))
         save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
-        photos, metrics = score_once(work / MODEL_FILE, prepared, work, start)
-        _write_outcome(work, config, trained, planned, start)
+        _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
+        photos, metrics = score_once(work / MODEL_FILE, prepared, work)
         name = read_card(work / MODEL_FILE)["data"]["name"]
         sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
         write_report(sources, photos, work / PAGE)

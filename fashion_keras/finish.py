@@ -1,5 +1,6 @@
 """What follows training: calibrates a classifier, saves it, and tests the saved file once."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -65,16 +66,13 @@ def labelled(prepared: Prepared, split: str) -> list[Labelled]:
     ]
 
 
-def score_once(
-    file: Path, prepared: Prepared, results: Path, start: float
-) -> tuple[list[Labelled], dict]:
+def score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; the file then tells it.
 
     Args:
         file: The saved classifier.
         prepared: The data set.
         results: Folder for the files of `evaluate`.
-        start: `time.monotonic()` when the command began.
 
     Returns:
         The photos and the numbers of `evaluate.evaluate`; nothing, if there is no such split.
@@ -82,6 +80,7 @@ def score_once(
     Raises:
         InputError: If a photo cannot be read any more.
     """
+    start = time.monotonic()
     photos = labelled(prepared, "test")
     if not photos:
         print("the data has no test split: no test score")

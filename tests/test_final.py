@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from fashion_keras.calibration import fit_temperature
 from fashion_keras.card import fingerprint
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
-from fashion_keras.evaluate import predict_all
+from fashion_keras.evaluate import predict_all, write_metrics
 from fashion_keras.final import final, main
 from fashion_keras.finish import labelled
 from fashion_keras.inspection import read_card
@@ -165,6 +166,23 @@ def test_curves_and_score_go_to_tensorboard_if_that_is_asked_for(
     (run,) = (tmp_path / "board").iterdir()
     assert {"head-1", "head-2", "fine-tuning"} <= {path.name for path in run.iterdir()}
     assert any(path.is_file() for path in run.iterdir())
+
+
+def test_training_and_test_have_their_own_times(
+    sample_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def written(metrics: dict, start: float, file: Path) -> None:
+        seen.append((start, read_json(file.with_name("training.json"))["run"]["seconds"]))
+        write_metrics(metrics, start, file)
+
+    monkeypatch.setattr("fashion_keras.finish.write_metrics", written)
+    begun = time.monotonic()
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 0}
+    final(Config(data=str(sample_folder), **knobs), tmp_path, cache)
+    ((tested, trained),) = seen
+    assert 0 < trained <= tested - begun + 0.1
 
 
 def test_learning_rate_can_be_found_first(
