@@ -46,7 +46,7 @@ def _options() -> argparse.ArgumentParser:
     add = options.add_argument
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this "
         "computer (default: %(default)s, which only this computer reaches)")  # fmt: skip
-    add("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
+    add("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
     add("--workers", type=_count, default=1, metavar="INT",
         help="processes that share the port and the cores, each with a model of its own "
         "(default: %(default)s)")  # fmt: skip
@@ -80,6 +80,12 @@ def _add_limits(group: Any) -> None:
         group.add_argument(
             option, type=_count, default=default, metavar="INT", help=f"{what} (default: {default})"
         )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535. Received: {text}")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -112,7 +112,8 @@ def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
     resize = classifier.model.get_layer("resize")
     photos = [np.asarray(resize(read_photo(file).pixels[None]))[0] for file in files]
     batches = [np.stack(photos[at : at + BATCH]) for at in range(0, len(photos), BATCH)]
-    bare_milliseconds(classifier, files), bare_rate(classifier, batches)  # Warm.
+    bare_milliseconds(classifier, files)  # Warms the model, as the next line does.
+    bare_rate(classifier, batches)
     rounds = []
     with tempfile.TemporaryDirectory() as folder, running(model) as address:
         names, script = Path(folder, "names.txt"), Path(folder, "photos.lua")

@@ -27,7 +27,12 @@ def with_desk(served: Served, work: Any, limits: Limits | None = None, **more: A
     """Open a desk, do `work` with it, and close it."""
 
     async def go() -> Any:
-        usual = {"limits": limits or Limits(), "top": 2, "threshold": 0.0, "addresses": False}
+        usual: dict[str, Any] = {
+            "limits": limits or Limits(),
+            "top": 2,
+            "threshold": 0.0,
+            "addresses": False,
+        }
         desk = Desk(Manner(**({"load": lambda: served} | usual | more)), Figures())
         await desk.load()
         try:
@@ -49,7 +54,7 @@ class Gate:
         """Wait, then answer."""
         self.batches.append(len(pixels))
         assert self.open.wait(20)
-        return np.tile(np.float32([0, 0, 1]), (len(pixels), 1))
+        return np.tile(np.array([0, 0, 1], "float32"), (len(pixels), 1))
 
 
 @pytest.fixture
