@@ -55,10 +55,8 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
         InputError: If the range or the number of steps makes no test.
     """
     if not 1e-8 <= low < high <= 10:
-        raise InputError(
-            "The range of a test must lie between 1e-8 and 10, its lower end first. "
-            f"Received: {low:g} to {high:g}"
-        )
+        expected = "The range of a test must lie between 1e-8 and 10, its lower end first."
+        raise InputError(f"{expected} Received: {low:g} to {high:g}")
     if steps < _LEAST_STEPS:
         raise InputError(f"A range test needs {_LEAST_STEPS} steps or more. Received: {steps}")
     return [float(rate) for rate in np.geomspace(low, high, steps)]
@@ -238,13 +236,14 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
     axes.plot(curve.rates, curve.smoothed, color="C0", label="smoothed")
     for number, (name, rate) in enumerate(found.items(), start=1):
         loss = float(np.interp(math.log(rate), np.log(curve.rates), curve.smoothed))
-        style = "-" if name == CHOSEN else ":"
-        axes.axvline(rate, color=f"C{number}", linestyle=style, linewidth=1)
+        axes.axvline(rate, color=f"C{number}", ls="-" if name == CHOSEN else ":", linewidth=1)
         axes.plot(rate, loss, f"C{number}o", label=f"{name}: {rate:g}")
-    lowest, start = min(curve.smoothed), max(curve.smoothed[: len(curve.rates) // 2])
+    lowest = min(curve.smoothed, default=0.0)
+    start = max(curve.smoothed[: len(curve.rates) // 2 + 1], default=0.0)
     margin = 0.25 * (start - lowest) + 1e-9  # Where the loss explodes is of no interest.
     axes.set_ylim(lowest - margin, start + 2 * margin)
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=title)
+    axes.set_xscale("log" if curve.rates else "linear")
+    axes.set(xlabel="learning rate", ylabel="training loss", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=110)

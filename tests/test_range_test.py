@@ -191,6 +191,12 @@ def given(*arguments):
     return options.parse_args(arguments)
 
 
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_curve_that_ended_at_once_is_drawn_too(steps, tmp_path):
+    draw_curve(curve_of([2.3, 9.0][:steps]), {}, "a title", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
 def test_the_word_auto_is_taken_out_and_numbers_stay(capsys):
     for arguments, wanted, rate in (
         (["--learning-rate", "auto"], True, None),
