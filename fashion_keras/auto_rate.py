@@ -18,8 +18,8 @@ def add_rate_option(options: argparse.ArgumentParser) -> None:
         "--learning-rate",
         type=_rate,
         metavar="FLOAT",
-        help=f"{field.metadata['help']}, or `{AUTO}`: found by a test that takes some seconds once "
-        f"the vectors are there (default: {field.default})",
+        help=f"{field.metadata['help']}, or `{AUTO}`: found by a test first, in seconds once the "
+        f"vectors are there, in minutes with `--weights none` (default: {field.default})",
     )
 
 

@@ -28,7 +28,7 @@ FILES = (
     "map.png",
     "check.json",
 )
-_KNOBS = ("weights", "image_size", "batch_size", "rotation", "zoom", "seed")
+_KNOBS, _FOR_VECTORS = ("image_size", "rotation", "zoom", "seed"), ("weights", "batch_size")
 # Each of these says why training refuses a folder.
 _REFUSED = {"layout", "empty class", "missing class"}
 _ON_SHEET, _IN_ROW = 30, 5
@@ -206,6 +206,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--strict", action="store_true", help="exit code 1 if there is anything to mend"
     )
     command.add_config_options(options, _KNOBS, Config())
+    command.add_config_options(options, _FOR_VECTORS, Config(), "; counts with --vectors only")
     command.add_folder_options(options)
     given = options.parse_args(arguments)
     config = command.chosen(given, Config())

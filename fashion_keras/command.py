@@ -49,9 +49,16 @@ def parser(description: str, module: str, epilog: str = "") -> argparse.Argument
 
 
 def add_config_options(
-    options: argparse.ArgumentParser, names: Iterable[str], base: Config
+    options: argparse.ArgumentParser, names: Iterable[str], base: Config, when: str = ""
 ) -> None:
-    """Add one option for each named knob of `Config`; `base` supplies the defaults shown."""
+    """Add one option for each named knob of `Config`.
+
+    Args:
+        options: The parser.
+        names: The knobs.
+        base: Supplies the defaults shown.
+        when: When they count, for the end of each help; always, if empty.
+    """
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name in names:
         default = getattr(base, name)
@@ -60,7 +67,7 @@ def add_config_options(
             type=type(default),
             default=None,
             metavar=type(default).__name__.upper(),
-            help=f"{fields[name].metadata['help']} (default: {default})",
+            help=f"{fields[name].metadata['help']} (default: {default}){when}",
         )
 
 

@@ -237,6 +237,13 @@ def test_wrong_usage_ends_with_exit_code_2(options, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+def test_options_that_count_for_vectors_only_say_so(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert told.count("; counts with --vectors only") == 2
+
+
 def test_an_earlier_run_does_not_leave_its_pictures_behind(clean, tmp_path):
     (tmp_path / "map.png").write_bytes(b"old")
     check(Config(data=str(clean), image_size=71), tmp_path, tmp_path / "cache", vectors=False)

@@ -23,10 +23,11 @@ def test_the_head_is_tested_and_all_is_written(run, capsys):
     written = json.loads((folder / "head.json").read_text())
     rate = written["suggestions"]["valley"]
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[-4:-1]] == ["valley", "steep", "minimum"]
-    assert float(lines[-4].split()[1]) == rate
-    assert lines[-5] == f"the curve: {folder / 'head'}.png"
-    assert f"--learning-rate {rate:g} (`--learning-rate auto` takes this one)" in lines[-1]
+    assert [line.split()[0] for line in lines[-5:-2]] == ["valley", "steep", "minimum"]
+    assert float(lines[-5].split()[1]) == rate
+    assert lines[-6] == f"the curve: {folder / 'head'}.png"
+    assert lines[-2] == f"use it: python -m fashion_keras.final --learning-rate {rate:g}"
+    assert "`--learning-rate auto` makes a test of its own" in lines[-1]
     assert written["curve"]["rates"][0] == 1e-4
     assert set(written["curve"]) == {"rates", "losses", "smoothed", "untouched"}
     assert written["config"]["image_size"] == 71
@@ -51,6 +52,13 @@ def test_fine_tuning_is_tested_after_its_cost_is_said(run, capsys):
     assert "--fine-tuning-rate" in lines[-1]
     assert "auto" not in lines[-1]
     assert {file.name for file in folder.iterdir()} == {"fine_tuning.json", "fine_tuning.png"}
+
+
+def test_options_for_fine_tuning_are_named(capsys):
+    with pytest.raises(SystemExit):
+        lr_find.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--learning-rate, --averaged-epochs, --heads, --epochs, --patience, --cut and" in told
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
         cache: Folder for downloads, prepared photos, vectors and maps.
 
     Returns:
-        The suggestion that `--learning-rate auto` takes.
+        The suggestion of the kind that `--learning-rate auto` takes (`CHOSEN`).
 
     Raises:
         InputError: If photos or weights cannot be had or used, or the test suggests nothing.
@@ -117,6 +117,8 @@ _KNOBS = [
     "label_smoothing",
     "batch_size",
     "seed",
+]
+_FOR_FINE_TUNING = [
     "learning_rate",
     "averaged_epochs",
     "heads",
@@ -130,8 +132,9 @@ _KNOBS = [
 def _options() -> argparse.ArgumentParser:
     options = command.parser(
         "Find a learning rate: it rises step by step until the loss explodes (Smith 2015). Tested\n"
-        "is the head on vectors, in seconds once they are kept; with --fine-tune the backbone\n"
-        "above the cut together with trained heads, in minutes. Nothing that was trained changes.\n"
+        "is the head on vectors, in seconds once they are kept (with `--weights none` head and\n"
+        "backbone on photos, in minutes); with --fine-tune the backbone above the cut together\n"
+        "with trained heads, in minutes. Nothing that was trained changes.\n"
         "\n"
         "Writes a picture and the curve as JSON to lr_find in the results folder.",
         "tuning.lr_find",
@@ -141,17 +144,21 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument(
         "--fine-tune",
         action="store_true",
-        help="test the rate of fine-tuning; --learning-rate and all options after it count for "
-        "this only",
+        help=f"test the rate of fine-tuning; {_named(_FOR_FINE_TUNING)} count for this only",
     )
     options.add_argument("--low", type=float, metavar="FLOAT", help=f"first rate ({_defaults(0)})")
     options.add_argument("--high", type=float, metavar="FLOAT", help=f"last rate ({_defaults(1)})")
     options.add_argument(
         "--steps", type=int, metavar="INT", help=f"steps, 20 or more ({_defaults(2)})"
     )
-    command.add_config_options(options, _KNOBS, _BASE)
+    command.add_config_options(options, [*_KNOBS, *_FOR_FINE_TUNING], _BASE)
     command.add_folder_options(options)
     return options
+
+
+def _named(knobs: Sequence[str]) -> str:
+    *others, last = (f"--{knob.replace('_', '-')}" for knob in knobs)
+    return f"{', '.join(others)} and {last}"
 
 
 def _defaults(place: int) -> str:
@@ -171,8 +178,9 @@ def main(arguments: list[str] | None = None) -> None:
     rates = rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
     rate = find(command.chosen(given, _BASE), rates, tested, folder, given.cache)
-    automatic = " (`--learning-rate auto` takes this one)" if tested == HEAD else ""
-    print(f"use it: python -m fashion_keras.final {_OPTIONS[tested]} {rate:g}{automatic}")
+    print(f"use it: python -m fashion_keras.final {_OPTIONS[tested]} {rate:g}")
+    if tested == HEAD:
+        print("(`--learning-rate auto` makes a test of its own, with the settings of that run)")
 
 
 if __name__ == "__main__":
