@@ -139,18 +139,23 @@ def draw_map(
     figure = Figure(figsize=(10, 8), layout="constrained")
     axes = figure.subplots()
     colours = matplotlib.colormaps["tab20" if len(labels) <= 20 else "hsv"]
+    dots = []
     for number, label in enumerate(labels):
         mine = plane[numbers[chosen] == number]
         # Every second of twenty colours first: the ones between are paler twins of them.
         place = (2 * number % 20 + (number >= 10)) if len(labels) <= 20 else number / len(labels)
-        axes.scatter(*mine.T, s=9, color=colours(place), label=f"{label} ({len(mine)})")
+        dots.append(axes.scatter(*mine.T, s=9, color=colours(place)))
         if len(mine):
             across, down = np.median(mine, axis=0).tolist()
             axes.text(across, down, label, weight="bold", ha="center", parse_math=False)
     circled = plane[np.isin(chosen, list(marked))]
     axes.scatter(*circled.T, s=60, facecolors="none", edgecolors="black", linewidths=0.8)
     axes.set(xticks=[], yticks=[], title="photos with like vectors lie together; circles: suspects")
-    legend = axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels) // 30))
+    counts = np.bincount(numbers[chosen], minlength=len(labels))
+    told = [f"{label} ({count})" for label, count in zip(labels, counts, strict=True)]
+    columns = -(-len(labels) // 30)
+    # Labels that begin with `_` are left out, unless they are given like this.
+    legend = axes.legend(dots, told, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
     for text in legend.get_texts():
         text.set_parse_math(False)
     figure.savefig(file, dpi=110)

@@ -1,8 +1,9 @@
 """Tests of neighbours, outliers and the map."""
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from fashion_keras.vector_map import find_nearest, find_outliers, lay_out, reduce_vectors
+from fashion_keras.vector_map import draw_map, find_nearest, find_outliers, lay_out, reduce_vectors
 
 
 def clusters(count=40):
@@ -36,3 +37,13 @@ def test_the_map_keeps_neighbours_together():
     places, _ = find_nearest(plane, 5)
     assert (groups[places] == groups[:, None]).mean() > 0.98
     np.testing.assert_array_equal(plane, lay_out(reduce_vectors(clusters()), seed=1))
+
+
+def test_the_legend_names_every_class(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    numbers = np.repeat([0, 1, 2], 40)
+    labels = ["_old", "$hat", "bag"]
+    draw_map(reduce_vectors(clusters()), numbers, labels, [0], 1, tmp_path / "map.png")
+    told = [text.get_text() for text in drawn[0].axes[0].get_legend().get_texts()]
+    assert told == ["_old (40)", "$hat (40)", "bag (40)"]
