@@ -66,6 +66,8 @@ def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> li
     """
     labels, splits = class_names(census), split_names(facts, census)
     table = count_photos(facts, splits, labels)
+    # Without a folder for training there is nothing to learn from, whatever the others hold.
+    learnt = table[:, 0] if splits[0] in ("", SPLITS[0]) else np.zeros(len(labels), dtype=int)
     findings = [
         Finding(
             "empty class",
@@ -84,7 +86,7 @@ def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> li
             "too small to learn",
             f"classes with fewer than {_LEAST_TO_LEARN} photos to learn from",
             "Add photos, or join them with a class that is like them.",
-            _tiny(table[:, 0], labels),
+            _tiny(learnt, labels),
         ),
         Finding(
             "too small to measure",
@@ -94,9 +96,9 @@ def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> li
         ),
         Finding(
             "imbalance",
-            f"the largest class has {_ratio(table[:, 0]):.0f} times the photos of the smallest",
+            f"the largest class has {_ratio(learnt):.0f} times the photos of the smallest",
             "Look at the score of each class, not only at accuracy: it hides the small ones.",
-            _extremes(table[:, 0], labels) if _ratio(table[:, 0]) >= _IMBALANCE else [],
+            _extremes(learnt, labels) if _ratio(learnt) >= _IMBALANCE else [],
         ),
         *_priors(table, splits, labels, seed),
     ]

@@ -1,9 +1,14 @@
 """Tests of counting: chi-square and its p-value by permutation."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fashion_keras.class_balance import as_text, chi_square, permutation_p
+from fashion_keras.census import Census
+from fashion_keras.class_balance import as_text, chi_square, class_findings, permutation_p
+from fashion_keras.photo_facts import PhotoFacts
+from fashion_keras.source import SourcePhoto
 
 
 def test_chi_square_of_a_table_worked_by_hand():
@@ -26,3 +31,13 @@ def test_the_table_says_counts_and_shares():
         ["shoes", "1", "25.0%", "1", "50.0%"],
         ["all", "4", "2"],
     ]
+
+
+@pytest.mark.parametrize(("split", "told"), [("train", True), ("validation", False)])
+def test_photos_to_learn_from_are_those_of_train(split, told):
+    names = [f"hat/{number}" for number in range(30)] + [f"shoes/{number}" for number in range(3)]
+    photos = [SourcePhoto(Path(name), name, split, name.partition("/")[0]) for name in names]
+    census = Census(Path("photos"), {split: ["hat", "shoes"]}, photos, [], [])
+    facts = [PhotoFacts(one.name, split, one.label, one.path, "") for one in photos]
+    kinds = {finding.kind for finding in class_findings(census, facts, seed=1)}
+    assert kinds == ({"imbalance", "too small to learn"} if told else set())
