@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from fashion_keras.config import Config
 from tests.test_page import EVIL, TRIALS, Page
 from tuning.page import space_of, write_search_page
@@ -36,6 +38,14 @@ def test_page_of_a_running_search_loads_itself_anew(tmp_path: Path) -> None:
     assert "1 trials failed." in page.words
     assert EVIL.rpartition("/")[2] in page.words
     assert not page.all("script")
+
+
+def test_the_folder_here_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my photos").mkdir()
+    monkeypatch.chdir(tmp_path / "my photos")
+    (tmp_path / "trials.csv").write_text(TRIALS)
+    write_search_page(tmp_path, Config(data="."), 90, tmp_path / "report.html")
+    assert "Search on my photos" in Page((tmp_path / "report.html").read_text()).words
 
 
 def test_page_after_a_first_trial_that_failed(tmp_path: Path) -> None:

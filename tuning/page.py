@@ -43,7 +43,7 @@ def write_search_page(folder: Path, base: Config, planned: int, file: Path) -> N
         read_rows(folder / f"{name}.csv") for name in ("trials", "finalists", "curves")
     )
     content = {
-        "data": Path(base.data).name,
+        "data": Path(base.data).expanduser().resolve().name,
         "image_size": base.image_size,
         "frozen": base.weights != "none",
         "planned": planned,
