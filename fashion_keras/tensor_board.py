@@ -19,7 +19,9 @@ import keras
 from PIL import Image
 
 from fashion_keras.contact_sheet import draw_sheet, tile_of
+from fashion_keras.drawings import draw_confusion
 from fashion_keras.outcome import Tested, read_tested
+from fashion_keras.scores import confusion
 from fashion_keras.training import Watch, unwatched
 
 _FILE = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
@@ -149,6 +151,27 @@ def add_test(run: Path, results: Path, files: Mapping[str, Path]) -> None:
     if tested is None:
         return
     add_picture(run, "confusion matrix", (results / "confusion.png").read_bytes())
+    _add_top_losses(run, tested, files)
+
+
+def add_answers(run: Path, tested: Tested, files: Mapping[str, Path]) -> None:
+    """Write the pictures of `add_test` for answers that lie in no file.
+
+    Args:
+        run: Folder of the run.
+        tested: The answers.
+        files: Where each photo lies.
+    """
+    table = confusion(tested.true, tested.predicted, len(tested.labels))
+    title = f"accuracy {tested.correct.mean():.4f} on validation"
+    with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
+        matrix = Path(folder) / "matrix.png"
+        draw_confusion(table, tested.labels, title, matrix)
+        add_picture(run, "confusion matrix", matrix.read_bytes())
+    _add_top_losses(run, tested, files)
+
+
+def _add_top_losses(run: Path, tested: Tested, files: Mapping[str, Path]) -> None:
     tiles = [tile_of(files[name], words) for name, words in top_losses(tested)]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:

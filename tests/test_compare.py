@@ -6,7 +6,7 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material
+from fashion_keras.training import Material, train
 from tuning import compare
 
 CONFIG = Config(image_size=71, views=0, batch_size=8, epochs=2)
@@ -65,3 +65,11 @@ def test_curves_have_each_value_and_epoch(material, monkeypatch):
         ("droprate", 0.5, 2),
     ]
     assert all(0 <= row["val_accuracy"] <= 1 for row in rows)
+
+
+def test_answers_are_those_of_the_kept_epoch(material, prepared):
+    tested = compare.validation_answers(CONFIG, material)
+    assert tested.names == [photo.file for photo in prepared.split("validation")]
+    assert tested.probabilities.sum(axis=1) == pytest.approx(1)
+    best = train(CONFIG, material).best
+    assert tested.correct.mean() == pytest.approx(best["val_accuracy"])

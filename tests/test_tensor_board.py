@@ -166,7 +166,8 @@ def test_a_search_shows_each_trial_with_its_knobs_and_result(
     with (tmp_path / "results" / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     (run,) = (tmp_path / "board").iterdir()
-    assert {folder.name for folder in run.iterdir()} == {row["trial"] for row in rows}
+    assert {folder.name for folder in run.iterdir()} == {row["trial"] for row in rows} | {"winner"}
+    assert read(run / "winner").Tags()["images"] == ["confusion matrix", "top losses"]
     for row in rows:
         best = float(row["val_accuracy"])
         curve = points(run / row["trial"] / "validation", "accuracy")
@@ -180,5 +181,5 @@ def test_a_search_shows_each_trial_with_its_knobs_and_result(
     # The finished search, given again with another folder, shows its trials there, too.
     searched(tmp_path, sample_folder, tmp_path / "other")
     (again,) = (tmp_path / "other").iterdir()
-    assert {folder.name for folder in again.iterdir()} == {row["trial"] for row in rows}
+    assert {folder.name for folder in again.iterdir()} == {folder.name for folder in run.iterdir()}
     assert knobs(again / "0000") == knobs(run / "0000")

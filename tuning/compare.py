@@ -3,11 +3,16 @@
 import dataclasses
 import statistics
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
 
 from fashion_keras.command import progress
 from fashion_keras.config import Config
-from fashion_keras.training import Material, train
+from fashion_keras.data import class_numbers
+from fashion_keras.outcome import Tested
+from fashion_keras.training import Material, train, training_batches
 
 FINALISTS = 5
 SEEDS = 3
@@ -75,3 +80,17 @@ def knob_curves(winner: Config, material: Material) -> Iterator[dict]:
                 "epoch": row["epoch"],
                 "val_accuracy": row["val_accuracy"],
             }
+
+
+def validation_answers(winner: Config, material: Material) -> Tested:
+    """Train the winner once more, and return what it says of the validation photos."""
+    model: Any = train(winner, material).parts.model
+    _, validation = training_batches(winner, material)
+    logits = model.predict(validation, verbose=0)
+    prepared = material.prepared
+    return Tested(
+        [photo.file for photo in prepared.split("validation")],
+        class_numbers(prepared, "validation"),
+        np.asarray(keras.ops.softmax(logits)),
+        prepared.labels,
+    )

@@ -17,9 +17,10 @@ from fashion_keras import command, tensor_board
 from fashion_keras.backbone import check_weights
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, to_json
+from fashion_keras.finish import labelled
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import Material, open_material, training_batches
-from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun
+from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun, validation_answers
 from tuning.hyperband import Hyperband, append_row, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
 from tuning.page import PAGE, space_of, write_search_page
@@ -90,9 +91,17 @@ def search(
         _write_curves(finalists[0].config, material, work)
         _write_summary(tuner, finalists, base, material, work, start)
         page(work, file=work / PAGE)
+        if tuner.board and material.store:  # A winner without a store would train for long.
+            _show_answers(tuner.board, finalists[0].config, material)
         winner = _for_final(finalists[0].config)
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
     return winner
+
+
+def _show_answers(board: Path, winner: Config, material: Material) -> None:
+    tested = validation_answers(winner, material)
+    photos = labelled(material.prepared, "validation")
+    tensor_board.add_answers(board / "winner", tested, {one.name: one.file for one in photos})
 
 
 def _for_final(winner: Config) -> Config:
