@@ -50,8 +50,8 @@ end
 
 
 @contextlib.contextmanager
-def running(model: Path, *options: str) -> Iterator[str]:
-    """Run the service in a process of its own; yield its address when it is ready."""
+def running(model: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
+    """Run the service; yield its address and its process when it is ready."""
     words = [sys.executable, "-m", "fashion_keras.serve", str(model), "--port", "0", *options]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
@@ -61,7 +61,7 @@ def running(model: Path, *options: str) -> Iterator[str]:
             found = re.search(r"http://\S+:\d+", line)
             if not found:
                 raise InputError(f"The service does not start: {line}")
-            yield _when_ready(found[0], process)
+            yield _when_ready(found[0], process), process
         finally:
             process.terminate()
             process.wait()
@@ -115,7 +115,7 @@ def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
     bare_milliseconds(classifier, files)  # Warms the model, as the next line does.
     bare_rate(classifier, batches)
     rounds = []
-    with tempfile.TemporaryDirectory() as folder, running(model) as address:
+    with tempfile.TemporaryDirectory() as folder, running(model) as (address, _):
         names, script = Path(folder, "names.txt"), Path(folder, "photos.lua")
         names.write_text("".join(f"{file.resolve()}\n" for file in files))
         script.write_text(_SCRIPT % names)
