@@ -112,3 +112,18 @@ def test_unusable_files_end_the_command_with_2(
         command.run(lambda: main([str(tmp_path / "gone.keras"), str(tmp_path)]))
     assert "No model file" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_photo_whose_name_is_no_text_is_on_the_page(
+    model: Path, sample_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "photos" / "hat").mkdir(parents=True)
+    try:
+        shutil.copy(
+            next((sample_folder / "test" / "hat").iterdir()),
+            tmp_path / "photos" / "hat" / "caf\udce9.jpg",
+        )
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes only names that are text")
+    main([str(model), str(tmp_path / "photos"), "--results", str(tmp_path / "found")])
+    assert "hat/caf\\udce9.jpg" in (tmp_path / "found" / "report.html").read_text("utf-8")
