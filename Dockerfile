@@ -1,12 +1,12 @@
 # The service as a container: docker build -t fashion_keras . && docker compose up
-FROM python:3.12-slim AS build
+FROM python:3.11-slim AS build
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY fashion_keras fashion_keras
 COPY tuning tuning
 RUN python -m venv /opt/service && /opt/service/bin/pip install --no-cache-dir ".[serve]"
 
-FROM python:3.12-slim
+FROM python:3.11-slim
 COPY --from=build /opt/service /opt/service
 # Another model can be mounted over this one.
 COPY results/final/fashion.keras /models/fashion.keras
