@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def page(context: BrowserContext, service: Running) -> Page:
     return opened(context, service)
 
 
-def upload(name: str, content: bytes) -> dict:
+def upload(name: str, content: bytes) -> Any:
     return {"name": name, "mimeType": "image/jpeg", "buffer": content}
 
 
