@@ -27,13 +27,8 @@ def with_desk(served: Served, work: Any, limits: Limits | None = None, **more: A
     """Open a desk, do `work` with it, and close it."""
 
     async def go() -> Any:
-        usual: dict[str, Any] = {
-            "limits": limits or Limits(),
-            "top": 2,
-            "threshold": 0.0,
-            "addresses": False,
-        }
-        desk = Desk(Manner(**({"load": lambda: served} | usual | more)), Figures())
+        manner = Manner(lambda: served, limits or Limits(), 2, 0.0, addresses=False)
+        desk = Desk(dataclasses.replace(manner, **more), Figures())
         await desk.load()
         try:
             return await work(desk)
