@@ -24,7 +24,7 @@ CLOTHING_ADDRESS = (
 )
 # GitHub packs archives anew at any time, so the photos are checked, not the archive's bytes.
 CLOTHING_DIGEST = "c6aa7f631ab7f8e366112fde4141d59f60d7b7034c7f33724711740e32875af4"
-_ADVICE = "Give a copy of the photos with `--data FOLDER`, or try `--data sample`."
+_ADVICE = "Name a folder with a copy of the photos instead, or try `sample`."
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 
 
@@ -79,9 +79,9 @@ def folder_of(data: str, cache: Path, seed: int) -> Path:
         return draw_sample(cache / f"sample-{seed}", seed=seed)
     folder = Path(data).expanduser()
     if not data or not folder.is_dir():
+        what = f"{folder} is not a folder" if folder.is_file() else f"No folder {folder}"
         raise InputError(
-            f"No folder {folder}. `--data` takes `clothing`, `sample`, or a folder with "
-            "train/validation/test folders of class folders, or with class folders only."
+            f"{what}. Expected `clothing`, `sample`, or a folder of class folders or of splits."
         )
     return folder.resolve()
 

@@ -131,9 +131,15 @@ def test_folder_named_like_a_split_without_classes_is_no_split(tmp_path):
     assert {split for split, _, _ in found(tmp_path)} == {"train", "validation"}
 
 
-def test_missing_folder_tells_what_data_takes(tmp_path):
-    with pytest.raises(InputError, match="No folder .*nowhere. `--data` takes `clothing`, "):
+def test_missing_folder_tells_what_is_expected(tmp_path):
+    with pytest.raises(InputError, match="No folder .*nowhere. Expected `clothing`, `sample`"):
         find_photos(str(tmp_path / "nowhere"), tmp_path)
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(InputError, match=r"photo\.jpg is not a folder. Expected `clothing`"):
+        find_photos(str(tmp_path / "photo.jpg"), tmp_path)
 
 
 def test_folder_of_the_home_directory_is_understood(tmp_path, monkeypatch):
@@ -314,7 +320,7 @@ def test_clothing_is_downloaded_again_after_damage(clothing, tmp_path):
 
 def test_clothing_that_cannot_be_downloaded_names_other_ways(clothing, tmp_path):
     clothing.status = 503
-    with pytest.raises(InputError, match="503.* copy of the photos with `--data FOLDER`, or try"):
+    with pytest.raises(InputError, match="503.* a copy of the photos instead, or try `sample`"):
         download_clothing(tmp_path)
 
 
