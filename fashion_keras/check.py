@@ -48,11 +48,13 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
         The findings, the most harmful first.
 
     Raises:
-        InputError: If there is no such folder, or the weights cannot be had.
+        InputError: If there is no such folder, no photo in it, or the weights cannot be had.
     """
     start = time.monotonic()
     census = take_census(config.data, cache, config.seed)
     prepared, refusal = _prepared(config, cache)
+    if not census.photos and not census.unused:
+        raise InputError(refusal)
     facts = photo_facts.gather_facts(census.photos, prepared)
     groups = find_twins(facts)
     found = [
@@ -191,7 +193,7 @@ def main(arguments: list[str] | None = None) -> None:
         "with two cores about a minute for 3000 photos at `--image-size 150`, five at 299; what\n"
         "training has computed is used again. A label in the last split is to be changed only for\n"
         "what the photo shows, never because a model disagrees.\n\n"
-        "Exit code: 0; with --strict 1 if there is anything to mend; 2 for wrong usage.",
+        "Exit code: 0; with --strict 1 if there is anything to mend; 2 for wrong usage, no photos.",
         "fashion_keras.check",
         "examples:\n  python -m fashion_keras.check photos/\n"
         "  python -m fashion_keras.check photos/ --vectors --image-size 150",

@@ -80,6 +80,8 @@ def gather_facts(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> li
             return _read_anew(photo, name, reason)
         return _looked_up(photo, places[name], prepared.folder)
 
+    if not photos:
+        return []
     # Pillow decodes outside Python's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
         return list(progress(pool.map(facts, photos), len(photos), "looking at photos"))

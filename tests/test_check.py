@@ -237,6 +237,25 @@ def test_wrong_usage_ends_with_exit_code_2(options, tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: ")
 
 
+@pytest.mark.parametrize("places", [[], ["hat", "shoes"], ["train/hat", "validation/hat"]])
+def test_folders_without_photos_are_refused_as_training_does(places, tmp_path, capsys):
+    for place in ["photos", *(f"photos/{place}" for place in places)]:
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(SystemExit) as stop:
+        command.run(lambda: run(tmp_path / "photos", tmp_path))
+    told = capsys.readouterr()
+    assert (stop.value.code, told.out) == (2, "")
+    assert told.err.startswith("error: ")
+    assert str(tmp_path / "photos") in told.err
+
+
+def test_photos_in_no_class_folder_are_told(tmp_path, capsys):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "loose.jpg").touch()
+    assert items(run(tmp_path / "photos", tmp_path), "unused") == "loose.jpg"
+    assert "looking at photos" not in capsys.readouterr().out
+
+
 def test_options_that_count_for_vectors_only_say_so(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
