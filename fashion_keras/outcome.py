@@ -46,7 +46,8 @@ class Tested(NamedTuple):
     @property
     def losses(self) -> np.ndarray:
         """Negative log of the probability of the true class, `(photos,)`."""
-        return -np.log(np.maximum(self.true_probability, 1e-15))
+        # Not the negative: that of a certain and right answer would be shown as -0.00.
+        return np.abs(np.log(np.clip(self.true_probability, 1e-15, 1)))
 
     def top_losses(self, count: int) -> list[int]:
         """Return the numbers of the photos with the highest losses, the worst first."""

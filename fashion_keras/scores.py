@@ -34,7 +34,7 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
         "accuracy": correct / len(true),
         "accuracy_interval": list(wilson_interval(correct, len(true))),
         "macro_f1": sum(present) / len(present),
-        "log_loss": float(-np.log(np.clip(true_probability, 1e-15, 1)).mean()),
+        "log_loss": float(np.abs(np.log(np.clip(true_probability, 1e-15, 1))).mean()),
         "expected_calibration_error": calibration_error(predicted == true, probabilities.max(1)),
         "by_class": by_class,
     }

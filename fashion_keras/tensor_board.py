@@ -184,14 +184,14 @@ def top_losses(tested: Tested) -> list[tuple[str, str]]:
     """Return the photos whose true class got the least probability, the worst first.
 
     Returns:
-        Name of each photo, and what went wrong in words.
+        Name of each photo, and what was said of it in words.
     """
     told = []
     for at in tested.top_losses(_SHOWN):
         true, predicted = tested.labels[tested.true[at]], tested.labels[tested.predicted[at]]
         sure, loss = tested.confidence[at], tested.losses[at]
-        words = f"{true}\ntaken for {predicted} ({sure:.2f})\nloss {loss:.2f}"
-        told.append((tested.names[at], words))
+        said = "named rightly" if tested.correct[at] else f"taken for {predicted}"
+        told.append((tested.names[at], f"{true}\n{said} ({sure:.2f})\nloss {loss:.2f}"))
     return told
 
 

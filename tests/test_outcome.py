@@ -29,6 +29,12 @@ def test_the_highest_losses_come_first() -> None:
     np.testing.assert_allclose(answers.losses, -np.log([0.9, 0.2, 1e-15]))
 
 
+def test_certain_and_right_answers_have_no_loss_and_no_sign() -> None:
+    rows = np.array([[1.0, 0.0], [1.0000001, 0.0]])
+    losses = outcome.Tested(["a", "b"], np.array([0, 0]), rows, ["hat", "cap"]).losses
+    assert [f"{loss:.2f}" for loss in losses] == ["0.00", "0.00"]
+
+
 def test_numbers_of_tables_are_floats_and_texts_stay(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("stage,loss\nhead 1,0.5\nhead 2,\n")
     assert read_rows(tmp_path / "rows.csv") == [

@@ -140,6 +140,7 @@ def test_the_worst_prediction_comes_first():
     told = tensor_board.top_losses(tested)
     assert [name for name, _ in told] == ["b", "c", "a"]
     assert told[0][1] == "shoes\ntaken for hat (0.80)\nloss 1.61"
+    assert told[2][1] == "hat\nnamed rightly (0.90)\nloss 0.11"
 
 
 def test_a_file_is_no_folder(tmp_path, capsys):
