@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 400, 260  # Of the picture; letters are 12 high, so a phone shows it at full size.
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 390, 12, 218  # Of the field inside the axes.
+# Of the field inside the axes; right of it half a number below the last tick has room.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 380, 12, 218
+_LEAST_SHARES = 0.05  # Range of an axis of shares: one photo more or less is to look like little.
 _MOST_TICKS = 6
 STYLES = 4  # Colours with their dashes; a chart with more lines could not be read.
 
@@ -69,7 +71,15 @@ def axis(label: str, values: Sequence[float], log: bool = False, share: bool = F
         return Axis(label, low / room, high * room, log)
     room = 0.05 * (high - low) or 0.5 * (0.1 if share else 1)
     low, high = low - room, high + room
-    return Axis(label, max(low, 0), min(high, 1)) if share else Axis(label, low, high)
+    return _shares(label, max(low, 0), min(high, 1)) if share else Axis(label, low, high)
+
+
+def _shares(label: str, low: float, high: float) -> Axis:
+    """Return an axis of shares that is no shorter than `_LEAST_SHARES`."""
+    if high - low < _LEAST_SHARES:
+        low = min(max((low + high - _LEAST_SHARES) / 2, 0.0), 1 - _LEAST_SHARES)
+        high = low + _LEAST_SHARES
+    return Axis(label, low, high)
 
 
 def ticks(one: Axis, whole: bool = False) -> list[float]:

@@ -37,6 +37,24 @@ def test_shares_do_not_go_past_0_and_1() -> None:
     assert axis("", [math.nan, 0.5, 0.6], share=True).low == pytest.approx(0.495)
 
 
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [([0.98, 1.0], (0.95, 1)), ([0.0, 0.01], (0, 0.05)), ([0.5, 0.51], (0.48, 0.53))],
+)
+def test_shares_that_hardly_differ_look_like_it(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    assert axis("", values, share=True)[1:3] == pytest.approx(ends)
+
+
+def test_the_last_label_has_room() -> None:
+    x = Axis("", 10, 1000, log=True)
+    drawn = chart("", x, Axis("", 0, 1), [])
+    at, text = drawn["x"]["ticks"][-1]
+    assert text == "1000"
+    assert at + 4 * len(text) < drawn["size"][0]  # Letters 12 high are about 7 wide.
+
+
 def test_points_lie_where_their_numbers_say() -> None:
     x, y = Axis("x", 0, 10), Axis("y", 0, 1)
     points = [(0, 0.0), (5, math.nan), (10, 1.0)]
