@@ -10,15 +10,16 @@ import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import keras
 import numpy as np
 
 from fashion_keras.backbone import blocks
-from fashion_keras.command import progress, whole_file
+from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
+from fashion_keras.growing import GrowingArray
 from fashion_keras.model import build_augmentation, build_feature_model
 from fashion_keras.prepare import Prepared
 
@@ -49,8 +50,8 @@ class FeatureStore:
     def vectors(self, split: str, view: int = 0) -> np.ndarray:
         """Return one view of all photos of a split as vectors.
 
-        A file is written under another name and renamed when it is whole; so a view that was
-        interrupted is made again, and a finished one never.
+        A file gets its name when it is whole; a view that was interrupted goes on after the last
+        whole batch (see `growing.GrowingArray`).
 
         Args:
             split: `train`, `validation` or `test`.
@@ -135,7 +136,7 @@ class FeatureStore:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
     def _compute(self, split: str, view: int, cut: str | None, files: dict[str, Path]) -> None:
-        """Write vectors or maps, or both, of all photos to their files."""
+        """Write vectors or maps, or both, of all photos to their files; go on where it stopped."""
         if _weights_digest(self._backbone) != self._weights_digest:
             raise RuntimeError("The backbone was trained on; its features would be kept as others.")
         numbers = class_numbers(self._prepared, split)
@@ -143,46 +144,61 @@ class FeatureStore:
         label = f"{split} {kind} at {self._config.image_size} px, view {view}"
         seen: list[np.ndarray] = []
         with contextlib.ExitStack() as stack:
-            targets = {name: stack.enter_context(_opened(file)) for name, file in files.items()}
-            batches = self._batches(split, view, cut)
+            targets = {name: GrowingArray(file, len(numbers)) for name, file in files.items()}
+            for target in targets.values():
+                stack.callback(target.close)
+            if all(target.ready for target in targets.values()):
+                return
+            done = _common_end(list(targets.values()))
+            if done:
+                print(f"{label}: going on after {done} photos", flush=True)
+            batches = self._batches(split, view, cut, done)
             for features, true in progress(batches, len(numbers), label, _batch_length):
                 for name, target in targets.items():
-                    _append(target, features[name], _TYPES[name], len(numbers))
+                    if features:
+                        target.append(_narrowed(features[name], _TYPES[name]))
                 seen.append(true)
             if not np.array_equal(np.concatenate(seen), numbers):
                 raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
+            for target in targets.values():
+                target.finish()
 
     def _batches(
-        self, split: str, view: int, cut: str | None
+        self, split: str, view: int, cut: str | None, done: int
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Yield vectors (and maps) and the class numbers of each batch of photos."""
+        """Yield vectors (and maps) and the class numbers of each batch of photos.
+
+        Of the first `done` photos only the numbers are told; they are augmented all the same, as
+        the draws of the others follow theirs.
+        """
         config = self._config
         model = build_feature_model(self._backbone, cut)
         batches = load_split(self._prepared, split, config.image_size, config.batch_size)
         if view:
             batches = _augmented(batches, build_augmentation(config, config.seed + 1000 * view))
+        count = 0
         for pixels, numbers in batches:
-            yield model.predict_on_batch(pixels), np.asarray(numbers)
+            count += len(numbers)
+            features = model.predict_on_batch(pixels) if count > done else {}
+            yield features, np.asarray(numbers)
 
 
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """Yield a file to write to, open under another name until it is whole."""
-    with whole_file(file) as unfinished, unfinished.open("wb") as target:
-        yield target
+def _common_end(targets: list[GrowingArray]) -> int:
+    """Return after how many rows all of them stopped at the end of a batch, and cut them there."""
+    ends = set.intersection(*(set(target.ends) for target in targets))
+    done = max(ends, default=0)
+    for target in targets:
+        target.keep(done)
+    return done
 
 
-def _append(target: BinaryIO, rows: np.ndarray, kind: str, count: int) -> None:
-    """Append rows, as numbers of a kind, to an array file that will hold `count` of them."""
+def _narrowed(rows: np.ndarray, kind: str) -> np.ndarray:
+    """Return rows as numbers of a kind that may hold less."""
     with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
         rows = rows.astype(kind)
     if not np.isfinite(rows).all():
         raise RuntimeError(f"The backbone gives numbers that {rows.dtype} cannot hold.")
-    if target.tell() == 0:
-        shape = (count, *rows.shape[1:])
-        header = {"descr": rows.dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(target, header)
-    target.write(rows.tobytes())
+    return rows
 
 
 def _augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """Tests of the vectors: their numbers, what their key covers, and that only whole ones are used."""
 
 import dataclasses
+import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,9 +34,9 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fashion_keras.features.load_split", read)
 
 
-def break_after_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*arguments: Any) -> Iterator:
-        yield next(iter(load_split(*arguments)))
+        yield from itertools.islice(load_split(*arguments), batches)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fashion_keras.features.load_split", read)
@@ -146,28 +147,61 @@ def test_key_covers_the_bytes_of_each_photo(
     assert key("validation") == before[1]
 
 
-def test_interrupted_view_leaves_no_file(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("view", [0, 2])
+def test_interrupted_view_goes_on_after_its_whole_batches(
+    view: int,
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    break_after_first_batch(monkeypatch)
-    with pytest.raises(KeyboardInterrupt):
-        store.vectors("validation")
-    assert files_in(tmp_path) == []
-
-
-def test_interrupted_view_is_made_again_and_a_finished_one_is_not(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = np.array(store.vectors("validation", 2))
+    expected = np.array(store.vectors("validation", view))
     shutil.rmtree(tmp_path / "vectors-1")
-    finished = np.array(store.vectors("validation", 1))
     with monkeypatch.context() as patch:
-        break_after_first_batch(patch)
+        break_after(2 if view else 1, patch)  # Of a view one batch is augmented ahead.
         with pytest.raises(KeyboardInterrupt):
-            store.vectors("validation", 2)
-    np.testing.assert_array_equal(store.vectors("validation", 2), expected)
-    forbid_reading(monkeypatch)
-    np.testing.assert_array_equal(store.vectors("validation", 1), finished)
+            store.vectors("validation", view)
+    assert store.missing("validation", view)
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        forwarded = count_forwarded(patch)
+        np.testing.assert_array_equal(store.vectors("validation", view), expected)
+    assert forwarded == [8, 4]  # The first batch of eight is kept.
+    assert "going on after 8 photos" in capsys.readouterr().out
+    assert files_in(tmp_path) == [f"{store.key('validation', view)}.npy"]
+
+
+def count_forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that will hold the sizes of all batches that go through the backbone."""
+    sizes: list[int] = []
+
+    def build(*arguments: Any) -> Any:
+        model = build_feature_model(*arguments)
+        real = model.predict_on_batch
+
+        def predict(pixels: Any) -> Any:
+            sizes.append(len(pixels))
+            return real(pixels)
+
+        monkeypatch.setattr(model, "predict_on_batch", predict)
+        return model
+
+    monkeypatch.setattr("fashion_keras.features.build_feature_model", build)
+    return sizes
+
+
+def test_maps_and_vectors_that_stopped_apart_go_on_together(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = np.array(store.maps("validation", 0, "block13"))
+    vectors = np.array(store.vectors("validation"))
+    shutil.rmtree(tmp_path / "vectors-1")
+    with monkeypatch.context() as patch:
+        break_after(1, patch)
+        with pytest.raises(KeyboardInterrupt):
+            store.vectors("validation")
+    np.testing.assert_array_equal(store.maps("validation", 0, "block13"), maps)
+    np.testing.assert_array_equal(store.vectors("validation"), vectors)
 
 
 def test_leftover_of_a_killed_run_is_not_used(store: FeatureStore, tmp_path: Path) -> None:
