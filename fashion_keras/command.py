@@ -4,8 +4,10 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import os
 import platform
+import shlex
 import shutil
 import sys
 import time
@@ -86,9 +88,22 @@ def add_folder_options(options: argparse.ArgumentParser) -> None:
         default=default_cache(),
         metavar="FOLDER",
         help="folder for downloads, prepared photos, vectors and maps (8 GB and more); may be "
-        "deleted at any time "
-        "(default: %(default)s, or $FASHION_KERAS_CACHE)",
+        "deleted at any time (default: %(default)s, or $FASHION_KERAS_CACHE)",
     )
+
+
+def next_command(
+    module: str,
+    options: argparse.ArgumentParser,
+    given: argparse.Namespace,
+    names: Iterable[str] = (),
+    **found: str,
+) -> str:
+    """Return a command for a shell: what was found, and folders and named options as given."""
+    kept = {name: getattr(given, name) for name in (*names, "results", "cache")}
+    told = {name: value for name, value in kept.items() if value != options.get_default(name)}
+    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in (told | found).items()]
+    return shlex.join(["python", "-m", module, *itertools.chain(*words)])
 
 
 def default_cache() -> Path:
@@ -140,8 +155,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     left. The folder is made if it is missing.
 
     Args:
-        file: Where the file belongs in the end. The other name ends in the name of this one, since
-            some writers look at the suffix.
+        file: Where the file belongs. The other name ends alike: some writers look at the suffix.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f".{os.getpid()}.tmp.{file.name}")
@@ -196,8 +210,7 @@ def progress(
 ) -> Iterator[Item]:
     """Yield `items` while a line shows how many are done, the rate and the time left.
 
-    On a terminal the line is rewritten in place; elsewhere a line is printed about once a
-    minute, and one at the end.
+    On a terminal it is rewritten in place; elsewhere one is printed a minute, and one at the end.
 
     Args:
         items: What to go through.
@@ -223,11 +236,10 @@ def progress(
 
 
 def _state(label: str, done: int, total: int, seconds: float) -> str:
-    rate = done / seconds
     if not total:
-        return f"{label}: {done}, {rate:.1f}/s"
+        return f"{label}: {done}, {done / seconds:.1f}/s"
     left = (total - done) * seconds / max(done, 1)
-    return f"{label}: {done}/{total}, {rate:.1f}/s, {duration(left)} left"
+    return f"{label}: {done}/{total}, {done / seconds:.1f}/s, {duration(left)} left"
 
 
 def _show(line: str, stream: TextIO, last: bool) -> None:

@@ -54,6 +54,22 @@ def test_options_that_are_no_knobs_are_passed_over():
     assert arguments.results == Path("there")
 
 
+def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch):
+    monkeypatch.delenv("FASHION_KERAS_CACHE", raising=False)
+    parser = options("data", "weights", "learning_rate")
+    command.add_folder_options(parser)
+
+    def told(*given, **found):
+        arguments = parser.parse_args([*given])
+        return command.next_command("a.b", parser, arguments, ["data", "learning_rate"], **found)
+
+    assert told("--results", "results", "--weights", "none") == "python -m a.b"
+    assert told("--cache", "my cache", "--data", "it's") == (
+        """python -m a.b --data 'it'"'"'s' --cache 'my cache'"""
+    )
+    assert told("--learning-rate", "1", learning_rate="2") == "python -m a.b --learning-rate 2"
+
+
 def test_option_out_of_range_is_an_input_error():
     arguments = options("seed").parse_args(["--seed", "0"])
     with pytest.raises(InputError, match="`seed` must lie between 1 and"):

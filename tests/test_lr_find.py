@@ -17,7 +17,7 @@ def run(tmp_path, sample_folder, tiny_backbone, monkeypatch):
     return lambda *more: lr_find.main([*options, *more]), tmp_path / "lr_find"
 
 
-def test_the_head_is_tested_and_all_is_written(run, capsys):
+def test_the_head_is_tested_and_all_is_written(run, capsys, sample_folder, tmp_path):
     command, folder = run
     command("--steps", "150", "--low", "0.0001")
     written = json.loads((folder / "head.json").read_text())
@@ -26,7 +26,10 @@ def test_the_head_is_tested_and_all_is_written(run, capsys):
     assert [line.split()[0] for line in lines[-5:-2]] == ["valley", "steep", "minimum"]
     assert float(lines[-5].split()[1]) == rate
     assert lines[-6] == f"the curve: {folder / 'head'}.png"
-    assert lines[-2] == f"use it: python -m fashion_keras.final --learning-rate {rate:g}"
+    assert lines[-2] == (
+        f"use it: python -m fashion_keras.final --data {sample_folder} --views 0 --batch-size 8 "
+        f"--results {tmp_path} --cache {tmp_path / 'cache'} --learning-rate {rate:g}"
+    )
     assert "`--learning-rate auto` makes a test of its own" in lines[-1]
     assert written["curve"]["rates"][0] == 1e-4
     assert set(written["curve"]) == {"rates", "losses", "smoothed", "untouched"}

@@ -83,6 +83,13 @@ def test_unusable_options_are_refused(arguments, advice, tmp_path):
         search.main([*arguments, "--results", str(tmp_path), "--cache", str(tmp_path)])
 
 
+def test_the_next_command_reads_what_was_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(search, "search", lambda *given: None)
+    search.main(["--data", "sample", "--results", str(tmp_path / "my results")])
+    told = capsys.readouterr().out
+    assert told.endswith(f"python -m fashion_keras.final --results '{tmp_path / 'my results'}'\n")
+
+
 def test_errors_end_the_command_with_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         command.run(lambda: search.main(["--data", "nowhere", "--results", str(tmp_path)]))

@@ -32,7 +32,7 @@ HEAD, FINE_TUNING = "head", "fine_tuning"  # Names of the files.
 # First rate, last rate, steps. What is trained already is torn up early and gains little: many
 # steps where that happens show more than a wide range.
 _RANGES = {HEAD: (LOW, HIGH, STEPS), FINE_TUNING: (1e-5, 3e-3, 300)}
-_OPTIONS = {HEAD: "--learning-rate", FINE_TUNING: "--fine-tuning-rate"}
+_RATES = {HEAD: "learning_rate", FINE_TUNING: "fine_tuning_rate"}
 
 
 def find(config: Config, rates: Sequence[float], tested: str, results: Path, cache: Path) -> float:
@@ -168,7 +168,8 @@ def _defaults(place: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, test, and say how to use what was found."""
-    given = _options().parse_args(arguments)
+    options = _options()
+    given = options.parse_args(arguments)
     tested = FINE_TUNING if given.fine_tune else HEAD
     wanted = (given.low, given.high, given.steps)
     low, high, steps = (
@@ -178,7 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
     rates = rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
     rate = find(command.chosen(given, _BASE), rates, tested, folder, given.cache)
-    print(f"use it: python -m fashion_keras.final {_OPTIONS[tested]} {rate:g}")
+    # The rate belongs to these; tests are usually made on smaller photos than the training.
+    kept = [name for name in (*_KNOBS, *_FOR_FINE_TUNING) if name != "image_size"]
+    found = {_RATES[tested]: f"{rate:g}"}
+    print(f"use it: {command.next_command('fashion_keras.final', options, given, kept, **found)}")
     if tested == HEAD:
         print("(`--learning-rate auto` makes a test of its own, with the settings of that run)")
 

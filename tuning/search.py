@@ -222,16 +222,17 @@ def _options() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, search, and say where the winner is."""
-    given = _options().parse_args(arguments)
-    for option, least in (("factor", 2), ("max_epochs", 1)):
-        value = getattr(given, option)
+    options = _options()
+    given = options.parse_args(arguments)
+    for name, least in (("factor", 2), ("max-epochs", 1)):
+        value = getattr(given, name.replace("-", "_"))
         if value < least:
-            name = option.replace("_", "-")
             raise InputError(f"`--{name}` must be {least} or more. Received: {value}")
     folder = given.results / "search"
     plan = (given.max_epochs, given.factor, folder, given.cache, given.tensorboard)
     search(command.chosen(given, _BASE), *plan)
-    print(f"winner: {folder / 'best_config.json'}; now run: python -m fashion_keras.final")
+    then = command.next_command("fashion_keras.final", options, given)
+    print(f"winner: {folder / 'best_config.json'}; now run: {then}")
 
 
 if __name__ == "__main__":
