@@ -167,20 +167,22 @@ def test_a_search_shows_each_trial_with_its_knobs_and_result(
     with (tmp_path / "results" / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     (run,) = (tmp_path / "board").iterdir()
-    assert {folder.name for folder in run.iterdir()} == {row["trial"] for row in rows} | {"winner"}
+    trials = {row["trial"]: run / f"trial-00{row['trial']}" for row in rows}
+    assert set(run.iterdir()) == {*trials.values(), run / "winner"}
+    assert list(trials) == ["1", "2", "3", "4", "5"]
     assert read(run / "winner").Tags()["images"] == ["confusion matrix", "top losses"]
     for row in rows:
         best = float(row["val_accuracy"])
-        curve = points(run / row["trial"] / "validation", "accuracy")
+        curve = points(trials[row["trial"]] / "validation", "accuracy")
         epochs = range(int(row["first_epoch"]) + 1, int(row["last_epoch"]) + 1)
         assert [step for step, _ in curve] == list(epochs)
         assert max(value for _, value in curve) == pytest.approx(best)
-        assert points(run / row["trial"], "best_val_accuracy") == [(0, pytest.approx(best))]
-        shown = knobs(run / row["trial"])
+        assert points(trials[row["trial"]], "best_val_accuracy") == [(0, pytest.approx(best))]
+        shown = knobs(trials[row["trial"]])
         assert shown["learning_rate"] == pytest.approx(float(row["learning_rate"]))
         assert shown["last_epoch"] == int(row["last_epoch"])
     # The finished search, given again with another folder, shows its trials there, too.
     searched(tmp_path, sample_folder, tmp_path / "other")
     (again,) = (tmp_path / "other").iterdir()
     assert {folder.name for folder in again.iterdir()} == {folder.name for folder in run.iterdir()}
-    assert knobs(again / "0000") == knobs(run / "0000")
+    assert knobs(again / "trial-001") == knobs(run / "trial-001")

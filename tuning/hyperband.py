@@ -18,7 +18,15 @@ from fashion_keras.command import duration
 from fashion_keras.config import InputError
 from fashion_keras.tensor_board import Curves
 from tuning.hypermodel import FashionHyperModel
-from tuning.trials import append_row, reason, show_earlier, show_trial, trial_row
+from tuning.trials import (
+    append_row,
+    folder_name,
+    number,
+    reason,
+    show_earlier,
+    show_trial,
+    trial_row,
+)
 
 OBJECTIVE = "val_accuracy"
 _START_COST = 3  # Starting a trial on vectors takes about as long as so many epochs.
@@ -105,9 +113,9 @@ class Hyperband(keras_tuner.Hyperband):
         stages = []
         for bracket in reversed(range(oracle._get_num_brackets())):
             first = 0
-            for number in range(oracle._get_num_rounds(bracket)):
-                last = oracle._get_epochs(bracket, number)
-                stages.append(Stage(bracket, oracle._get_size(bracket, number), first, last))
+            for step in range(oracle._get_num_rounds(bracket)):
+                last = oracle._get_epochs(bracket, step)
+                stages.append(Stage(bracket, oracle._get_size(bracket, step), first, last))
                 first = last
         return Plan(stages)
 
@@ -115,7 +123,7 @@ class Hyperband(keras_tuner.Hyperband):
         """Show the epoch in TensorBoard."""
         super().on_epoch_end(trial, model, epoch, logs)
         if self.board:
-            Curves(self.board / trial.trial_id).on_epoch_end(epoch, logs)
+            Curves(self.board / folder_name(number(trial))).on_epoch_end(epoch, logs)
 
     def on_trial_begin(self, trial: Trial) -> None:
         """Start the trial's clock."""
@@ -137,8 +145,7 @@ class Hyperband(keras_tuner.Hyperband):
             self.after_trial()
 
     def _line(self, row: dict) -> str:
-        number = len(self.finished())
-        head = f"trial {number}/{self.plan.trials}"
+        head = f"trial {row['trial']}/{self.plan.trials}"
         left = duration(self._seconds_left())
         if row["status"] != "COMPLETED":
             return f"{head}  failed: {row['reason']}  {left} left"

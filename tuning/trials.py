@@ -11,6 +11,16 @@ from fashion_keras.tensor_board import add_settings
 from tuning.space import sample_config, searched_values
 
 
+def number(trial: Trial) -> int:
+    """Return the number that people see, from 1 on; those of Keras Tuner begin with 0."""
+    return int(trial.trial_id) + 1
+
+
+def folder_name(trial_number: int) -> str:
+    """Return the name of a trial's folder for TensorBoard, which sorts by it."""
+    return f"trial-{trial_number:03}"
+
+
 def reason(trial: Trial) -> str:
     """Return why a trial failed: the last line of the error; empty if it did not fail."""
     lines = (trial.message or "").strip().splitlines()
@@ -25,7 +35,7 @@ def trial_row(trial: Trial, base: Config, seconds: float) -> dict:
         return trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
 
     return {
-        "trial": trial.trial_id,
+        "trial": number(trial),
         "status": trial.status,
         **searched_values(sample_config(trial.hyperparameters, base)),
         "bracket": values["tuner/bracket"],
@@ -59,11 +69,11 @@ def show_trial(row: dict, base: Config, run: Path) -> None:
     knobs = {name: row[name] for name in [*searched_values(base), "bracket", "last_epoch"]}
     done = row["status"] == "COMPLETED"
     results = {"best_val_accuracy": row["val_accuracy"]} if done else {}
-    add_settings(run / row["trial"], knobs, results, row["seconds"])
+    add_settings(run / folder_name(row["trial"]), knobs, results, row["seconds"])
 
 
 def show_earlier(trials: Iterable[Trial], base: Config, run: Path) -> None:
     """Write those trials of an interrupted search that TensorBoard does not show yet."""
     for trial in trials:
-        if not (run / trial.trial_id).exists():
+        if not (run / folder_name(number(trial))).exists():
             show_trial(trial_row(trial, base, 0.0), base, run)
