@@ -59,7 +59,10 @@ def test_page_of_a_finished_search_stays(tmp_path: Path) -> None:
     numbers = {"validation_accuracy": 0.81, "spread": 0.01, "seeds": 3, "epochs": 9}
     space = space_of(BASE)
     (tmp_path / "search.json").write_text(json.dumps({**numbers, "run": run, "space": space}))
+    knobs = "learning_rate,inner_size,droprate,views,mean,spread,seed_1\n"
+    (tmp_path / "finalists.csv").write_text(knobs + 2 * "0.1,16,0.5,0,0.81,0.01,0.81\n")
     page = page_of(tmp_path)
     assert not refreshes(page)
-    assert "gives a validation accuracy of 81.0 % ± 1.0 % over 3 seeds" in page.words
+    winner = "The winner, the best of 2 finalists, has a validation accuracy of 81.0 % ± 1.0 %"
+    assert f"{winner} over 3 seeds." in page.words
     assert "90 s for 9 epochs" in page.words
