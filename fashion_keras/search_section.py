@@ -31,6 +31,7 @@ def search_section(
         "summary": summary or {},
         "finished": len(trials),
         "failed": len(trials) - len(done),
+        "seconds": sum(row["seconds"] for row in trials),
         "best": best[:_MOST_TRIALS],
         "space": (summary or {}).get("space") or _drawn_space(trials),
         "space_known": bool((summary or {}).get("space")),

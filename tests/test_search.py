@@ -49,6 +49,16 @@ def test_a_search_writes_what_it_found(results, sample_folder, prepared):
     assert {"space.png", "droprate.png"} <= {file.name for file in results.iterdir()}
 
 
+def test_the_finished_command_given_again_tells_the_times_of_the_first(
+    results, tmp_path, sample_folder
+):
+    first = json.loads((results / "search.json").read_text())
+    config = dataclasses.replace(CONFIG, data=str(sample_folder))
+    search.search(config, 2, 2, tmp_path / "again", tmp_path / "cache")
+    again = json.loads((tmp_path / "again" / "search.json").read_text())
+    assert (again["run"], again["trials_of_an_interrupted_run"]) == (first["run"], 0)
+
+
 def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbone):
     from fashion_keras.features import FeatureStore
     from fashion_keras.training import Material

@@ -65,4 +65,5 @@ def test_page_of_a_finished_search_stays(tmp_path: Path) -> None:
     assert not refreshes(page)
     winner = "The winner, the best of 2 finalists, has a validation accuracy of 81.0 % ± 1.0 %"
     assert f"{winner} over 3 seeds." in page.words
-    assert "90 s for 9 epochs" in page.words
+    assert "for the 9 epochs of all trials. 90 s for the whole command" in page.words
+    assert "finished before it" not in page.words

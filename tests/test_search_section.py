@@ -17,6 +17,7 @@ def test_best_trials_come_first_and_failed_ones_do_not_count() -> None:
     assert (found["finished"], found["failed"]) == (3, 1)
     assert [row["trial"] for row in found["best"]] == [2, 1]
     assert "2 points" in found["progress"]["text"]
+    assert found["seconds"] == 4.5
 
 
 def test_only_failed_trials_give_no_charts() -> None:

@@ -176,10 +176,20 @@ def _write_summary(
         "trials": len(tuner.finished()),
         "failed": sum(trial.status == "FAILED" for trial in tuner.finished()),
         "epochs": tuner.epochs_done(),
-        "trials_of_an_interrupted_run": tuner.found,  # Not in the seconds of this one.
-        "run": command.provenance(start),
+        **_origin(tuner, start),
     }
     (results / "search.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
+
+
+def _origin(tuner: Hyperband, start: float) -> dict:
+    """Return the run that the numbers come from: if it made no trial, the one before it."""
+    file = tuner.folder / "origin.json"
+    if len(tuner.finished()) > tuner.found or not file.exists():
+        # The trials that were found are not in the seconds of this run.
+        told = {"trials_of_an_interrupted_run": tuner.found, "run": command.provenance(start)}
+        with command.whole_file(file) as unfinished:
+            unfinished.write_text(json.dumps(told), encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 _BASE = Config(image_size=150)
