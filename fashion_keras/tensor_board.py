@@ -27,6 +27,10 @@ from fashion_keras.training import Watch, unwatched
 _FILE = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
 _SHOWN = 12  # Photos in the picture of the top losses.
 _COLUMNS = 4
+# Of the page HParams. Its table shows the first few settings, those that differ before the others;
+# its lines are of runs that have all metrics, so every run names the same.
+_FIRST_SETTINGS = ("learning_rate", "inner_size", "droprate", "views")
+_METRICS = ("validation_accuracy", "validation_loss")
 
 
 def add_option(options: argparse.ArgumentParser) -> None:
@@ -58,10 +62,12 @@ def watch(run: Path | None) -> Watch:
 
 
 class Curves(keras.callbacks.Callback):
-    """Writes loss and accuracy of each epoch, training and validation beside each other.
+    """Writes loss and accuracy of each epoch, of training and of validation.
+
+    All are in one run: TensorBoard shows none of more than forty runs until they are ticked.
 
     Args:
-        folder: Where to; runs `train` and `validation` in it get the same two curves.
+        folder: Where to.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -70,9 +76,12 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write one point of each curve."""
-        for run, prefix in (("train", ""), ("validation", "val_")):
-            row = {name: (logs or {})[prefix + name] for name in ("loss", "accuracy")}
-            add_scalars(self.folder / run, row, epoch + 1)
+        row = {
+            f"{part}/{name}": (logs or {})[prefix + name]
+            for part, prefix in (("train", ""), ("validation", "val_"))
+            for name in ("loss", "accuracy")
+        }
+        add_scalars(self.folder, row, epoch + 1)
 
 
 def add_scalars(run: Path, values: Mapping[str, float], step: int) -> None:
@@ -114,28 +123,48 @@ def add_settings(
     Args:
         run: Folder of the run; its curves may lie in folders below.
         settings: Knob to value: a number, a truth value or a text.
-        results: What it gave; nothing if it failed.
+        results: What it gave, `validation_accuracy` and `validation_loss` among it; nothing if it
+            failed.
         seconds: How long it took.
     """
-    summary_pb2 = _part("compat.proto.summary_pb2")
-    api_pb2 = _part("plugins.hparams.api_pb2")
-    plugin_data_pb2 = _part("plugins.hparams.plugin_data_pb2")
-    metadata = _part("plugins.hparams.metadata")
+    api_pb2, now = _part("plugins.hparams.api_pb2"), time.time()
     status = api_pb2.STATUS_SUCCESS if results else api_pb2.STATUS_FAILURE
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
-    about = metadata.create_summary_metadata(
-        plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    )
-    value = summary_pb2.Summary.Value(
-        tag=metadata.SESSION_END_INFO_TAG, metadata=about, tensor=metadata.NULL_TENSOR
-    )
-    begin = time.time() - seconds
+    end = {"status": status, "end_time_secs": now}
+    ended = _part("plugins.hparams.plugin_data_pb2").SessionEndInfo(**end)
     started = _part("plugins.hparams.api").hparams_pb(
-        dict(settings), trial_id=run.name, start_time_secs=begin
+        dict(settings), trial_id=run.name, start_time_secs=now - seconds
     )
-    _append(run, [started, summary_pb2.Summary(value=[value])], 0)
+    _append(run, [_columns(settings), started, _about("session_end_info", ended)], 0)
     if results:
         add_scalars(run, results, 0)
+
+
+def _columns(settings: Mapping[str, Any]) -> Any:
+    """Return the record of what the page HParams shows."""
+    api_pb2 = _part("plugins.hparams.api_pb2")
+    kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    infos = [
+        api_pb2.HParamInfo(
+            name=name,
+            type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64),
+            differs=name in _FIRST_SETTINGS,
+        )
+        for name, value in settings.items()
+    ]
+    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=name)) for name in _METRICS]
+    return _about("experiment", api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics))
+
+
+def _about(kind: str, content: Any) -> Any:
+    """Return a record for the page HParams."""
+    metadata, summary_pb2 = _part("plugins.hparams.metadata"), _part("compat.proto.summary_pb2")
+    data = _part("plugins.hparams.plugin_data_pb2").HParamsPluginData(**{kind: content})
+    value = summary_pb2.Summary.Value(
+        tag=getattr(metadata, f"{kind.upper()}_TAG"),
+        metadata=metadata.create_summary_metadata(data),
+        tensor=metadata.NULL_TENSOR,
+    )
+    return summary_pb2.Summary(value=[value])
 
 
 def add_test(run: Path, results: Path, files: Mapping[str, Path]) -> None:

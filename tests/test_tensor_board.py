@@ -55,6 +55,13 @@ def knobs(folder: Path) -> dict:
     }
 
 
+def columns(folder: Path) -> tuple[dict[str, bool], list[str]]:
+    content = read(folder).SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    found = metadata.parse_experiment_plugin_data(content)
+    settings = {one.name: one.differs for one in found.hparam_infos}
+    return settings, [one.name.tag for one in found.metric_infos]
+
+
 def status(folder: Path) -> int:
     return session(folder, metadata.SESSION_END_INFO_TAG).status
 
@@ -75,9 +82,9 @@ def test_curves_are_those_of_the_history(material, tmp_path):
     heads = train_ensemble(CONFIG, material, watch)
     history = fine_tune(CONFIG, material, heads, tmp_path / "cache", watch).history
     for stage in ("head 1", "head 2", "fine-tuning"):
-        for folder, prefix in (("train", ""), ("validation", "val_")):
+        for part, prefix in (("train", ""), ("validation", "val_")):
             for metric in ("loss", "accuracy"):
-                shown = points(run / stage.replace(" ", "-") / folder, metric)
+                shown = points(run / stage.replace(" ", "-"), f"{part}/{metric}")
                 assert shown == expected(history, stage, prefix + metric)
 
 
@@ -87,7 +94,7 @@ def test_passes_of_an_interrupted_run_are_shown_too(material, tmp_path, monkeypa
     first = fine_tune(CONFIG, material, heads, cache)
     monkeypatch.setattr(fine_tuning._Passes, "on_epoch_end", None)  # None is made again.
     fine_tune(CONFIG, material, heads, cache, tensor_board.watch(tmp_path / "run"))
-    shown = points(tmp_path / "run" / "fine-tuning" / "validation", "loss")
+    shown = points(tmp_path / "run" / "fine-tuning", "validation/loss")
     assert shown == expected(first.history, "fine-tuning", "val_loss")
 
 
@@ -108,6 +115,12 @@ def test_settings_and_results_are_one_session(tmp_path):
     assert knobs(tmp_path / "good") == settings
     assert (status(tmp_path / "good"), status(tmp_path / "bad")) == (1, 2)  # Success, failure.
     assert points(tmp_path / "good", "accuracy") == [(0, 0.5)]
+    shown, metrics = columns(tmp_path / "good")
+    assert list(shown) == list(settings)
+    first = {name for name, comes_first in shown.items() if comes_first}
+    assert first == {"learning_rate", "inner_size", "droprate", "views"}
+    assert metrics == ["validation_accuracy", "validation_loss"]
+    assert columns(tmp_path / "bad") == ({"droprate": True}, metrics)
     end = session(tmp_path / "good", metadata.SESSION_END_INFO_TAG).end_time_secs
     begin = session(tmp_path / "good", metadata.SESSION_START_INFO_TAG).start_time_secs
     assert end - begin == pytest.approx(60, abs=1)
@@ -173,14 +186,15 @@ def test_a_search_shows_each_trial_with_its_knobs_and_result(
     assert read(run / "winner").Tags()["images"] == ["confusion matrix", "top losses"]
     for row in rows:
         best = float(row["val_accuracy"])
-        curve = points(trials[row["trial"]] / "validation", "accuracy")
+        curve = points(trials[row["trial"]], "validation/accuracy")
         epochs = range(int(row["first_epoch"]) + 1, int(row["last_epoch"]) + 1)
         assert [step for step, _ in curve] == list(epochs)
         assert max(value for _, value in curve) == pytest.approx(best)
-        assert points(trials[row["trial"]], "best_val_accuracy") == [(0, pytest.approx(best))]
+        assert points(trials[row["trial"]], "validation_accuracy") == [(0, pytest.approx(best))]
         shown = knobs(trials[row["trial"]])
         assert shown["learning_rate"] == pytest.approx(float(row["learning_rate"]))
-        assert shown["last_epoch"] == int(row["last_epoch"])
+        assert set(shown) == set(dataclasses.asdict(CONFIG))
+        assert columns(trials[row["trial"]]) == columns(run / "trial-001")
     # The finished search, given again with another folder, shows its trials there, too.
     searched(tmp_path, sample_folder, tmp_path / "other")
     (again,) = (tmp_path / "other").iterdir()

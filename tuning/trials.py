@@ -1,6 +1,7 @@
 """What is told of a trial: its row in `trials.csv`, and what TensorBoard shows of it."""
 
 import csv
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,10 +67,10 @@ def show_trial(row: dict, base: Config, run: Path) -> None:
         base: Knobs that are not searched for.
         run: Folder of the search; the trial's own one is in it.
     """
-    knobs = {name: row[name] for name in [*searched_values(base), "bracket", "last_epoch"]}
+    knobs = dataclasses.asdict(base) | {name: row[name] for name in searched_values(base)}
     done = row["status"] == "COMPLETED"
-    results = {"best_val_accuracy": row["val_accuracy"]} if done else {}
-    add_settings(run / folder_name(row["trial"]), knobs, results, row["seconds"])
+    results = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
+    add_settings(run / folder_name(row["trial"]), knobs, results if done else {}, row["seconds"])
 
 
 def show_earlier(trials: Iterable[Trial], base: Config, run: Path) -> None:
