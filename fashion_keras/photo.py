@@ -19,6 +19,7 @@ _MOST_BYTES = 200_000_000
 _BOMB_PIXELS, _BOMB_RATE = 16_000_000, 1000  # From so many pixels on; pixels for each byte.
 SMALLEST_SIDE = 8  # Nothing can be seen in less.
 LARGEST_SIDE = 1024  # Larger photos are reduced with anti-aliasing before anything else is done.
+_STRIP = 256  # Rows of a photo whose mode is changed at a time.
 _ORIENTATION = 0x0112  # EXIF tag; 1 means upright.
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -38,7 +39,9 @@ class Photo(NamedTuple):
     clean: bool
 
 
-def read_photo(source: Path | bytes | Image.Image | np.ndarray) -> Photo:
+def read_photo(
+    source: Path | bytes | Image.Image | np.ndarray, most_pixels: int = MOST_PIXELS
+) -> Photo:
     """Decode one photo.
 
     JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read, whatever the file is called. The EXIF
@@ -49,22 +52,23 @@ def read_photo(source: Path | bytes | Image.Image | np.ndarray) -> Photo:
         source: Path of a file, the file's bytes, an image of Pillow (it is not changed), or an
             array `(height, width)`, `(height, width, 1)`, `(height, width, 3)` or
             `(height, width, 4)` (with opacity) of numbers from 0 to 255; fractions are rounded.
+        most_pixels: Files that claim more are refused.
 
     Returns:
         The photo's pixels, and whether the file can be used as it is.
 
     Raises:
         PhotoError: If the bytes are no photo, are damaged, have a side under `SMALLEST_SIDE`, or
-            claim more than `MOST_PIXELS`; if an array has another form or other values.
+            claim more than `most_pixels`; if an array has another form or other values.
     """
     if isinstance(source, np.ndarray):
         return Photo(_reduced(_image_of(source)), clean=False)
     try:
         if isinstance(source, Image.Image):
-            _check_size(source, None)
+            _check_size(source, None, most_pixels)
             return Photo(_reduced(ImageOps.exif_transpose(source)), clean=False)
         content = source if isinstance(source, bytes) else _content_of(source)
-        return _decode(content)
+        return _decode(content, most_pixels)
     except PhotoError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -75,11 +79,11 @@ def read_photo(source: Path | bytes | Image.Image | np.ndarray) -> Photo:
         raise PhotoError(f"damaged: {error}") from error
 
 
-def _decode(content: bytes) -> Photo:
+def _decode(content: bytes, most_pixels: int) -> Photo:
     if not content:
         raise PhotoError("empty file")
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        _check_size(image, len(content))
+        _check_size(image, len(content), most_pixels)
         clean = _is_clean(image) and _is_whole(image, content)
         image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEG: decode at 1/2, 1/4 or 1/8.
         return Photo(_reduced(ImageOps.exif_transpose(image)), clean)
@@ -129,12 +133,12 @@ def _content_of(file: Path) -> bytes:
         raise PhotoError(f"cannot be opened: {error}") from error
 
 
-def _check_size(image: Image.Image, size: int | None) -> None:
+def _check_size(image: Image.Image, size: int | None, most_pixels: int) -> None:
     """Refuse photos that would show nothing or eat the memory; `size` in bytes, if known."""
     pixels = image.width * image.height
-    if pixels > MOST_PIXELS:
+    if pixels > most_pixels:
         raise PhotoError(
-            f"too large: {image.width} x {image.height} pixels, at most {MOST_PIXELS} are read"
+            f"too large: {image.width} x {image.height} pixels, at most {most_pixels} are read"
         )
     if size and pixels > max(_BOMB_PIXELS, _BOMB_RATE * size):
         raise PhotoError(
@@ -172,7 +176,18 @@ def _is_whole(image: Image.Image, content: bytes) -> bool:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Turn any mode into RGB: deep greys scaled to 8 bits, transparency laid on white."""
+    """Turn any mode into RGB, strip by strip: what is made on the way takes many bytes a pixel."""
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, _STRIP):
+        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
+        whole.paste(_strip_to_rgb(strip), (0, top))
+    return whole
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
+    """Scale deep greys to 8 bits, lay transparency on white."""
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values, which turns most photos white.
         deep = np.asarray(image).astype("float64") / 257

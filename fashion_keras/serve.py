@@ -3,6 +3,7 @@
 import argparse
 import importlib.util
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -55,12 +56,12 @@ def _options() -> argparse.ArgumentParser:
     add("--threshold", type=_share, default=0.5, metavar="FLOAT",
         help="call photos `uncertain` whose best category is less probable than this "
         "(default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=_count, default=32, metavar="INT",
+    add("--batch-size", type=_count, default=16, metavar="INT",
         help="most photos that go through the model together (default: %(default)s)")  # fmt: skip
     add("--addresses", action="store_true",
         help="also fetch photos from web addresses that programs send, never from this computer "
         "or the local network (default: refused)")  # fmt: skip
-    _add_limits(options.add_argument_group("limits"))
+    _add_limits(options.add_argument_group("limits of each worker"))
     return options
 
 
@@ -69,6 +70,7 @@ def _add_limits(group: Any) -> None:
     for option, default, what in (
         ("--photos", usual.photos, "most photos in one request"),
         ("--photo-megabytes", usual.photo_bytes // MEGABYTE, "most megabytes of one photo"),
+        ("--photo-megapixels", usual.photo_pixels // 1_000_000, "most megapixels of one photo"),
         ("--body-megabytes", usual.body_bytes // MEGABYTE, "most megabytes of one request"),
         ("--held-megabytes", usual.held_bytes // MEGABYTE, "most megabytes of all requests "
          "at a time"),
@@ -109,6 +111,7 @@ def limits_of(given: argparse.Namespace) -> Limits:
     return Limits(
         photos=given.photos,
         photo_bytes=given.photo_megabytes * MEGABYTE,
+        photo_pixels=given.photo_megapixels * 1_000_000,
         body_bytes=given.body_megabytes * MEGABYTE,
         held_bytes=given.held_megabytes * MEGABYTE,
         waiting=given.waiting,
@@ -141,6 +144,10 @@ def check(given: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, check, and serve until told to end."""
+    # Until there is something to drain or to load again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     words = sys.argv[1:] if arguments is None else arguments
     given = _options().parse_args(words)
     check(given)
@@ -158,7 +165,8 @@ def main(arguments: list[str] | None = None) -> None:
         serve(given, limits_of(given), listener)
         return
     worker = [sys.executable, "-m", "fashion_keras.serve", *words]
-    sys.exit(run_workers(worker, given.workers, listener, given.deadline))
+    patience = given.deadline + given.seconds_to_send
+    sys.exit(run_workers(worker, given.workers, listener, patience))
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ ROOMS = [
     "fashion_keras.service.connections",
     "fashion_keras.service.answers",
     "fashion_keras.service.observation",
+    "fashion_keras.service.waiting",
     "fashion_keras.service.desk",
     "fashion_keras.service.app",
     "fashion_keras.service.process",

@@ -67,9 +67,9 @@ def exif(orientation):
     return tags
 
 
-def reason_of(source):
+def reason_of(source, *limits):
     with pytest.raises(PhotoError) as failed:
-        read_photo(source)
+        read_photo(source, *limits)
     return str(failed.value)
 
 
@@ -319,10 +319,21 @@ def test_warnings_as_errors_give_the_same_refusal():
 
 
 def test_size_is_checked_before_anything_is_decoded(monkeypatch):
-    monkeypatch.setattr("fashion_keras.photo.MOST_PIXELS", SQUARES.shape[0] * SQUARES.shape[1] - 1)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
     content = bytes(png_that_claims(48, 32))
-    assert reason_of(content) == "too large: 48 x 32 pixels, at most 1535 are read"
+    assert reason_of(content, 1535) == "too large: 48 x 32 pixels, at most 1535 are read"
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16", "P", "CMYK", "1"])
+def test_strips_of_a_photo_fit_together(mode, monkeypatch):
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 30, 4), dtype="uint8")
+    if mode == "I;16":
+        image = Image.fromarray(pixels[..., :2].reshape(40, 60).view("uint16").copy())
+    else:
+        image = Image.fromarray(pixels).convert("RGB" if mode == "CMYK" else "RGBA").convert(mode)
+    whole = read_photo(image).pixels
+    monkeypatch.setattr("fashion_keras.photo._STRIP", 7)
+    np.testing.assert_array_equal(read_photo(image).pixels, whole)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (7, 8), (8, 7)])

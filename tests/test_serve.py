@@ -112,16 +112,21 @@ def test_it_reloads_on_demand_and_ends_well(model_file: Path, tmp_path: Path) ->
 def test_workers_share_a_port_and_are_replaced_when_they_die(
     model_file: Path, tmp_path: Path
 ) -> None:
-    log = tmp_path / "log"
-    with serving(model_file, log, "--workers", "2", "--batch-size", "1") as (process, address):
+    log, model = tmp_path / "log", tmp_path / "served.keras"
+    model.write_bytes(model_file.read_bytes())
+    with serving(model, log, "--workers", "2", "--batch-size", "1") as (process, address):
         until(lambda: log.read_text().count("answering with") == 2, 60)
         assert ask(f"{address}/predict", photo())["photos"][0]["category"]
         (victim, other) = children(process.pid)
-        os.kill(victim, signal.SIGKILL)
+        model.write_bytes(b"half a file")  # Those that answer go on; there is no other before
+        os.kill(victim, signal.SIGKILL)  # the file is whole.
+        until(lambda: "error:" in log.read_text(), 60)
+        assert ask(f"{address}/predict", photo())["photos"][0]["category"]
+        model.write_bytes(model_file.read_bytes())
         until(lambda: log.read_text().count("answering with") == 3, 60)
         assert ask(f"{address}/predict", photo())["photos"][0]["category"]
         assert other in children(process.pid)
-        assert b'fashion_keras_photos_total{was="predicted"} 2.0' in metrics(address)
+        assert b'fashion_keras_photos_total{was="predicted"} 3.0' in metrics(address)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert "Traceback" not in log.read_text()

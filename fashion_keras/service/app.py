@@ -16,7 +16,6 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from fashion_keras import __version__
-from fashion_keras.config import InputError
 from fashion_keras.service.answers import (
     BODY,
     REASONS,
@@ -27,10 +26,11 @@ from fashion_keras.service.answers import (
     Unreadable,
     refusals,
 )
-from fashion_keras.service.desk import Desk, unless_left
+from fashion_keras.service.desk import Desk
 from fashion_keras.service.limits import RefusalError
 from fashion_keras.service.observation import Observed
 from fashion_keras.service.uploads import uploads_of
+from fashion_keras.service.waiting import unless_left
 
 STATIC = Path(__file__).parent / "static"
 _BUSY = (400, 403, 408, 413, 415, 503, 504)
@@ -82,7 +82,7 @@ def build_app(desk: Desk, failed: Callable[[Exception], None]) -> Any:
 async def _load(desk: Desk, failed: Callable[[Exception], None]) -> None:
     try:
         await desk.load()
-    except (InputError, OSError) as error:
+    except Exception as error:  # No model, no service.
         failed(error)
 
 
@@ -206,7 +206,7 @@ def _add_refusals(app: FastAPI) -> None:
 
 
 def _with_safe_headers(app: Any) -> Any:
-    """Return ASGI middleware that tells browsers to load nothing from elsewhere."""
+    """Return an application that tells browsers to load nothing from elsewhere, and knows HEAD."""
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         async def sending(message: Any) -> None:
@@ -214,6 +214,8 @@ def _with_safe_headers(app: Any) -> Any:
                 message["headers"] = [*message.get("headers", []), *_SAFE]
             await send(message)
 
+        if scope.get("method") == "HEAD":  # Uvicorn leaves the body out.
+            scope = {**scope, "method": "GET"}
         await app(scope, receive, sending)
 
     return answer

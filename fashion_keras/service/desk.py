@@ -1,29 +1,29 @@
 """Answers requests for predictions: decodes, queues, waits within the limits, and refuses."""
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import logging
 import math
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from PIL import Image
-from starlette.requests import Request
 
-from fashion_keras.classifier import Prediction, read_pixels
-from fashion_keras.config import InputError
+from fashion_keras.classifier import Prediction
 from fashion_keras.explain import overlay
-from fashion_keras.photo import PhotoError
+from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.rows import row_of
 from fashion_keras.service.limits import Limits, RefusalError, Room
 from fashion_keras.service.observation import Figures
 from fashion_keras.service.served import Served
 from fashion_keras.service.uploads import Upload
-from fashion_keras.web import fetch_photo
+from fashion_keras.service.waiting import together
+from fashion_keras.web import MOST_BYTES, fetch_photo
 
 _LOG = logging.getLogger("fashion_keras.service")
 _FETCHERS, _EXPLANATIONS = 8, 4  # At the same time.
@@ -60,8 +60,11 @@ class Desk:
         self._photos = Room(limits.waiting, "too many photos are waiting; try later")
         self._explanations = Room(_EXPLANATIONS, "too many explanations are waiting; try later")
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
+        # What queued in the pool itself would keep its bytes after the client has left.
+        self._decoding = asyncio.Semaphore(os.cpu_count() or 1)
         self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
         self._explainer = ThreadPoolExecutor(1, "explain")
+        self._explaining = asyncio.Semaphore(1)
         self._loader = ThreadPoolExecutor(1, "load")
         self._served: Served | None = None
 
@@ -80,14 +83,14 @@ class Desk:
         """Load the model file as it is now; until it has answered, the one before answers on.
 
         Raises:
-            InputError: If it cannot be loaded; the one before goes on answering.
+            Exception: Whatever kept it from being loaded; the one before goes on answering.
         """
         loop = asyncio.get_running_loop()
         try:
             new = await loop.run_in_executor(self._loader, self.manner.load)
-        except (InputError, OSError) as error:
+        except Exception as error:
             self.figures.loads.labels("refused").inc()
-            _LOG.error("the model was not loaded: %s", error)
+            _LOG.error("the model was not loaded: %s: %s", type(error).__name__, error)
             raise
         before, self._served = self._served, new
         self.figures.loads.labels("loaded").inc()
@@ -115,9 +118,7 @@ class Desk:
         self._photos.enter(len(uploads), self._seconds_to_wait())
         self.figures.waiting.inc(len(uploads))
         try:
-            rows = await self._in_time(
-                asyncio.gather(*(self._row(served, upload) for upload in uploads))
-            )
+            rows = await self._in_time(together(self._row(served, one) for one in uploads))
         finally:
             self._photos.leave(len(uploads))
             self.figures.waiting.dec(len(uploads))
@@ -150,7 +151,10 @@ class Desk:
             self._explanations.leave(1)
 
     def _check_addresses(self, uploads: list[Upload]) -> None:
-        if any(upload.address for upload in uploads) and not self.manner.addresses:
+        count = sum(bool(upload.address) for upload in uploads)
+        if count > (most := self.manner.limits.addresses):
+            raise RefusalError(413, f"at most {most} photos of a request are fetched")
+        if count and not self.manner.addresses:
             raise RefusalError(
                 403, "this service fetches no photos from addresses; send their bytes"
             )
@@ -169,24 +173,34 @@ class Desk:
                 504, f"there was no answer within {wait} s; send fewer photos"
             ) from None
 
-    async def _content(self, upload: Upload) -> bytes:
+    def _read(self, content: bytes) -> np.ndarray:
+        return read_photo(content, self.manner.limits.photo_pixels).pixels
+
+    @contextlib.asynccontextmanager
+    async def _content(self, upload: Upload) -> AsyncIterator[bytes]:
+        """Yield the bytes of a photo; those that are fetched count as held, too."""
         if not upload.address:
-            return upload.content
-        loop = asyncio.get_running_loop()
-        content = await loop.run_in_executor(self._fetchers, fetch_photo, upload.address)
-        if len(content) > self.manner.limits.photo_bytes:
-            raise PhotoError(f"too large: {len(content)} bytes")
-        return content
+            yield upload.content
+            return
+        self.held.enter(MOST_BYTES)
+        try:
+            loop = asyncio.get_running_loop()
+            content = await loop.run_in_executor(self._fetchers, fetch_photo, upload.address)
+            if len(content) > self.manner.limits.photo_bytes:
+                raise PhotoError(f"too large: {len(content)} bytes")
+            yield content
+        finally:
+            self.held.leave(MOST_BYTES)
 
     async def _row(self, served: Served, upload: Upload) -> dict:
         loop, labels = asyncio.get_running_loop(), served.classifier.labels
 
         def decode(content: bytes) -> np.ndarray:
-            return served.resize(read_pixels(content))
+            return served.resize(self._read(content))
 
         try:
-            content = await self._content(upload)
-            pixels = await loop.run_in_executor(self._decoders, decode, content)
+            async with self._content(upload) as content, self._decoding:
+                pixels = await loop.run_in_executor(self._decoders, decode, content)
         except PhotoError as error:
             prediction = Prediction(upload.name, "", 0.0, np.empty(0), str(error))
         else:
@@ -196,10 +210,8 @@ class Desk:
         return row_of(prediction, labels, self.manner.top, self.manner.threshold)
 
     async def _heat_map(self, served: Served, upload: Upload, category: str) -> bytes:
-        content = await self._content(upload)
-
-        def draw() -> bytes:
-            image = Image.fromarray(read_pixels(content))
+        def draw(content: bytes) -> bytes:
+            image = Image.fromarray(self._read(content))
             image.thumbnail((_EXPLAINED_SIDE, _EXPLAINED_SIDE))
             pixels, labels = np.asarray(image), served.classifier.labels
             if category:
@@ -211,29 +223,6 @@ class Desk:
             Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)
             return jpeg.getvalue()
 
-        return await asyncio.get_running_loop().run_in_executor(self._explainer, draw)
-
-
-async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """Do `work` as long as the client waits for it; when the client leaves, cancel it.
-
-    Call it when the body of the request has been read.
-
-    Raises:
-        RefusalError: 499, which nobody will read, if the client left.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise RefusalError(499, "the client left")
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        loop = asyncio.get_running_loop()
+        async with self._content(upload) as content, self._explaining:
+            return await loop.run_in_executor(self._explainer, draw, content)

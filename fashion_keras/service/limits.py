@@ -12,6 +12,8 @@ class Limits:
     Attributes:
         photos: Photos in one request.
         photo_bytes: Bytes of one photo.
+        photo_pixels: Pixels of one photo.
+        addresses: Web addresses in one request, where photos are fetched at all.
         body_bytes: Bytes of one request.
         held_bytes: Bytes of all requests that are being received or answered.
         waiting: Photos that are being decoded, wait for the model or are in it.
@@ -22,6 +24,8 @@ class Limits:
 
     photos: int = 32
     photo_bytes: int = 15 * MEGABYTE
+    photo_pixels: int = 50_000_000
+    addresses: int = 4
     body_bytes: int = 60 * MEGABYTE
     held_bytes: int = 300 * MEGABYTE
     waiting: int = 128

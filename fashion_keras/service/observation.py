@@ -59,6 +59,10 @@ class Figures:
             f"{_PREFIX}model_loads", "Times the model was loaded.", ["was"], **made
         )
 
+    def turned_away(self) -> None:
+        """Note a connection too many."""
+        self.requests.labels("connection", 503).inc()
+
     def batch(self, photos: int, seconds: float) -> None:
         """Note one batch of the model."""
         self.seconds_a_photo = seconds / photos

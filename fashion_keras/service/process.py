@@ -5,6 +5,7 @@ import functools
 import logging
 import signal
 import socket
+from collections.abc import Callable
 
 import uvicorn
 
@@ -38,21 +39,21 @@ def serve(given: argparse.Namespace, limits: Limits, listener: socket.socket) ->
         failures.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(configuration(build_app(desk, failed), limits))
+    server = uvicorn.Server(configuration(build_app(desk, failed), limits, figures.turned_away))
     _write_log_lines()
     # When it has ended, uvicorn raises the signal again; then there is nothing left to end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run([listener])
     if failures:
-        raise InputError(str(failures[0]))
+        raise InputError(f"The model was not loaded: {failures[0] or type(failures[0]).__name__}")
 
 
-def configuration(app: object, limits: Limits) -> uvicorn.Config:
-    """Return how uvicorn shall serve an application."""
+def configuration(app: object, limits: Limits, turned_away: Callable[[], None]) -> uvicorn.Config:
+    """Return how uvicorn shall serve an application; `turned_away` is told of each connection."""
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
-        http=guarded_protocol(limits),
+        http=guarded_protocol(limits, turned_away),
         ws="none",
         log_config=None,  # As `_write_log_lines` says.
         proxy_headers=False,

@@ -16,6 +16,8 @@ from fashion_keras.inputs import is_address
 from fashion_keras.service.limits import MEGABYTE, Limits, RefusalError, Room
 
 _LONGEST_NAME = 255
+_OTHER_FIELDS = 16  # Of a form, beside the photos.
+_VALUES = 10  # Of JSON, for each photo; base64 holds none of the signs that part them.
 _FORM, _JSON = "multipart/form-data", "application/json"
 TAKEN = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
 
@@ -33,6 +35,7 @@ class _Parts:
 
     def __init__(self, limits: Limits) -> None:
         self.uploads: list[Upload] = []
+        self._count = 0
         self._limits = limits
         self._field, self._value = bytearray(), bytearray()
         self._headers: dict[bytes, bytes] = {}
@@ -60,6 +63,9 @@ class _Parts:
         if b"filename" in told:  # Fields without a file are of no use here.
             self._name = told[b"filename"].decode("utf-8", "replace")
             _check_count(len(self.uploads) + 1, self._limits)
+        self._count += 1
+        if self._count > 2 * self._limits.photos + _OTHER_FIELDS:
+            raise RefusalError(413, "the form has too many fields")
 
     def _add(self, data: bytes, start: int, end: int) -> None:
         if self._name is not None:
@@ -97,6 +103,7 @@ async def uploads_of(request: Request, limits: Limits, held: Room) -> AsyncItera
             much is held already.
     """
     entered = 0
+    uploads: list[Upload] = []
 
     def hold(count: int) -> None:
         nonlocal entered
@@ -115,6 +122,7 @@ async def uploads_of(request: Request, limits: Limits, held: Room) -> AsyncItera
         yield uploads
     finally:
         held.leave(entered)
+        uploads.clear()
 
 
 async def _read(request: Request, limits: Limits, hold: Any) -> list[Upload]:
@@ -126,7 +134,8 @@ async def _read(request: Request, limits: Limits, hold: Any) -> list[Upload]:
         body = bytearray()
         async for chunk in _chunks(request, limits.body_bytes, hold):
             body += chunk
-        return _from_json(bytes(body), limits)
+        _check_values(body, limits)
+        return await asyncio.to_thread(_from_json, bytes(body), limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
         body = bytearray()
         async for chunk in _chunks(request, limits.body_bytes, hold):
@@ -175,6 +184,12 @@ async def _from_form(request: Request, boundary: bytes, limits: Limits, hold: An
     if not ended:
         raise RefusalError(400, "not a form: it breaks off, or has no boundary")
     return parts.uploads
+
+
+def _check_values(body: bytearray, limits: Limits) -> None:
+    """Refuse JSON of so many parts that reading it would hold everybody up."""
+    if sum(body.count(sign) for sign in b"[{,:") > _VALUES * (limits.photos + 1):
+        raise RefusalError(413, f"at most {limits.photos} photos are taken in one request")
 
 
 def _from_json(body: bytes, limits: Limits) -> list[Upload]:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from fashion_keras.config import InputError
 
 LISTENER = "FASHION_KERAS_LISTENER"  # Tells a worker the number of the socket it inherits.
+FIGURES = "PROMETHEUS_MULTIPROC_DIR"  # Where workers put their figures together.
 CANNOT_START = 2  # A worker's exit code that another start would not change.
 _LOOK = 0.2  # Seconds between two looks at the workers.
-_GRACE = 10.0  # Seconds beyond the deadline of requests until workers are ended by force.
+_GRACE = 10.0  # Seconds beyond their patience until workers are ended by force.
 _PAUSES = (0, 1, 2, 5, 10, 30)  # Seconds before a worker is started again, and again.
 _LONG_LIFE = 60.0  # After so many seconds the pauses begin anew.
 
@@ -25,6 +26,7 @@ class _Worker:
         self._start = lambda: subprocess.Popen(
             command, env=environment, pass_fds=[inherited], start_new_session=True
         )
+        self._figures = environment[FIGURES]
         self._deaths = 0
         self._again = 0.0  # When to start the next one; 0 while one runs.
         self._born = time.monotonic()
@@ -35,9 +37,10 @@ class _Worker:
         now, code = time.monotonic(), self.process.poll()
         if code is None:
             return None
-        if code == CANNOT_START:
-            return code
+        if code == CANNOT_START and not self._deaths:
+            return code  # Later it may be a file that is just being replaced.
         if not self._again:
+            _forget_figures(self.process.pid, self._figures)
             self._deaths = 1 if now - self._born > _LONG_LIFE else self._deaths + 1
             pause = _PAUSES[min(self._deaths, len(_PAUSES)) - 1]
             print(f"a worker ended with {code}; another starts in {pause} s", flush=True)
@@ -46,6 +49,13 @@ class _Worker:
             self._born, self._again = now, 0.0
             self.process = self._start()
         return None
+
+
+def _forget_figures(process: int, folder: str) -> None:
+    """Take out what a process that is no more says of the moment."""
+    from prometheus_client import multiprocess  # Only with the extra.
+
+    multiprocess.mark_process_dead(process, folder)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -62,7 +72,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run_workers(
-    command: Sequence[str], count: int, listener: socket.socket, deadline: float
+    command: Sequence[str], count: int, listener: socket.socket, patience: float
 ) -> int:
     """Run processes that share a socket until somebody ends this one; return its exit code.
 
@@ -73,7 +83,7 @@ def run_workers(
         command: Of one worker.
         count: How many.
         listener: See `listen`.
-        deadline: Of requests, in seconds.
+        patience: Seconds that a worker may take to answer what was asked, when it is ended.
 
     Returns:
         0, or the exit code of a worker that cannot start.
@@ -84,7 +94,7 @@ def run_workers(
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as figures:
         environment = os.environ | {
             LISTENER: str(listener.fileno()),
-            "PROMETHEUS_MULTIPROC_DIR": figures,
+            FIGURES: figures,
             "TF_NUM_INTRAOP_THREADS": str(max(1, (os.cpu_count() or 1) // count)),
         }
         workers = [_Worker(command, environment, listener.fileno()) for _ in range(count)]
@@ -92,7 +102,7 @@ def run_workers(
             return _watch(workers, asked)
         finally:
             listener.close()
-            _end(workers, deadline + _GRACE)
+            _end(workers, patience + _GRACE)
 
 
 def _watch(workers: list[_Worker], asked: list[int]) -> int:

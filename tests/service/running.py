@@ -113,7 +113,9 @@ def running(served: Served | None, limits: Limits | None = None, **more: Any) ->
     desk = Desk(Manner(**(usual | more)), Figures())
     listener = listen("127.0.0.1", 0)
     service = Running(listener.getsockname()[1], desk)
-    server = uvicorn.Server(configuration(build_app(desk, lambda error: None), limits))
+    server = uvicorn.Server(
+        configuration(build_app(desk, lambda error: None), limits, desk.figures.turned_away)
+    )
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:

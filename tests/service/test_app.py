@@ -157,6 +157,13 @@ def test_log_lines_hold_no_secrets(service: Running, caplog: pytest.LogCaptureFi
     assert (told["status"], told["photos"], told["method"]) == (200, 1, "POST")
 
 
+def test_heads_are_answered_without_a_body(service: Running) -> None:
+    for path in ("/", "/health", "/ready"):
+        reply = service.ask("HEAD", path)
+        assert (reply.status, reply.body) == (200, b"")
+        assert int(reply.headers["content-length"]) > 0
+
+
 def test_browsers_are_told_to_load_nothing_from_elsewhere(service: Running) -> None:
     for path in ("/", "/docs", "/static/page.js", "/swagger/swagger-ui.css", "/nothing"):
         reply = service.ask("GET", path)
@@ -239,6 +246,14 @@ def _takes_more(line: socket.socket) -> bool:
     return True
 
 
+def test_who_does_not_read_the_answer_loses_the_connection(served: Served) -> None:
+    with running(served, Limits(seconds_to_send=0.5, connections=1)) as service:
+        with service.connect() as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.sendall(b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
+            until(lambda: _alive(service))
+
+
 def test_connections_over_the_limit_are_turned_away(served: Served) -> None:
     with running(served, Limits(connections=3)) as service:
         lines = [service.connect() for _ in range(3)]
@@ -246,6 +261,8 @@ def test_connections_over_the_limit_are_turned_away(served: Served) -> None:
         for line in lines:
             line.close()
         until(lambda: _alive(service))
+        told = service.ask("GET", "/metrics").body.decode()
+        assert 'fashion_keras_requests_total{path="connection",status="503"}' in told
 
 
 def _told(service: Running) -> bytes:

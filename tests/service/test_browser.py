@@ -61,6 +61,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
 
 def opened(context: BrowserContext, service: Running) -> Page:
     page = context.new_page()
+    page.on("filechooser", lambda chooser: None)  # From the first key on, no dialog of the system.
     page.goto(f"http://127.0.0.1:{service.port}/")
     expect(page.locator("#model")).to_have_text(f"Tells apart: {', '.join(LABELS)}.")
     return page
@@ -82,7 +83,7 @@ def test_several_photos_are_chosen_and_a_bad_one_says_why(page: Page) -> None:
         page.get_by_role("button", name="Choose photos").click()
     bad = upload("<b>bad.jpg", b"no photo")
     chooser.value.set_files([upload("a.jpg", photo()), bad, upload("dark.jpg", photo(0))])
-    expect(page.get_by_role("status")).to_have_text("3 photos done")
+    expect(page.locator("#state")).to_have_text("3 photos done, 1 without an answer")
     first, second, third = page.locator("li.photo").all()
     expect(first.locator(".category")).to_have_text("sock")
     expect(first.locator(".guesses li")).to_have_text(
@@ -121,7 +122,7 @@ def test_photos_are_dropped_and_pasted(page: Page) -> None:
             new ClipboardEvent("paste", { clipboardData: carried, bubbles: true }))""",
         pasted,
     )
-    expect(page.get_by_role("status")).to_have_text("2 photos done")
+    expect(page.locator("#state")).to_have_text("2 photos done")
     expect(page.locator(".file")).to_have_text(["dropped.jpg", "pasted.jpg"])
 
 
@@ -149,6 +150,7 @@ def test_it_explains_and_hides_the_explanation(page: Page) -> None:
     expect(page.get_by_role("img", name="what speaks for sock")).to_be_visible()
     expect(why).to_have_attribute("aria-expanded", "true")
     expect(why).to_be_focused()
+    expect(page.locator("figcaption")).to_contain_text("speaks for sock (Grad-CAM)")
     why.click()
     expect(page.locator(".explained")).to_be_hidden()
     expect(why).to_have_attribute("aria-expanded", "false")
@@ -165,7 +167,7 @@ def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
     with page.expect_file_chooser(timeout=5000) as chooser:
         page.keyboard.press("Enter")
     chooser.value.set_files(upload("a.jpg", photo()))
-    expect(page.get_by_role("status")).to_have_text("1 photo done")
+    expect(page.locator("#state")).to_have_text("1 photo done")
     for name in ("Take a photo", "Clear all", "Why?", "Interface for programs"):
         page.keyboard.press("Tab")
         expect(page.locator(":focus")).to_have_text(name)
@@ -183,9 +185,13 @@ def test_a_service_that_is_gone_is_said_and_tried_again(page: Page) -> None:
     page.set_input_files("#files", upload("a.jpg", photo()))
     expect(page.locator(".reason")).to_contain_text("does not answer")
     broken.clear()
-    page.get_by_role("button", name="Try again").click()
+    expect(page.locator("#state")).to_have_text("1 photo done, 1 without an answer")
+    again = page.get_by_role("button", name="Try again")
+    again.click()
+    expect(again).to_be_hidden()
+    expect(page.locator("li.photo")).to_be_focused()
     expect(page.locator("li.photo .category")).to_have_text("sock")
-    expect(page.get_by_role("status")).to_have_text("1 photo done")
+    expect(page.locator("#state")).to_have_text("1 photo done")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -198,7 +204,7 @@ def test_nothing_sticks_out_and_all_can_be_read(
         page = opened(context, service)
         names = ["x" * 120 + ".jpg", "b.jpg"]
         page.set_input_files("#files", [upload(names[0], photo()), upload("b.jpg", b"no")])
-        expect(page.get_by_role("status")).to_have_text("2 photos done")
+        expect(page.locator("#state")).to_have_text("2 photos done, 1 without an answer")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         worst = page.evaluate(CONTRAST)
         assert worst["ratio"] >= 4.5, worst
@@ -234,7 +240,7 @@ CONTRAST = """() => {
 
 def test_its_pictures_can_be_looked_at(page: Page, tmp_path: Path) -> None:
     page.set_input_files("#files", upload("a.jpg", photo()))
-    expect(page.get_by_role("status")).to_have_text("1 photo done")
+    expect(page.locator("#state")).to_have_text("1 photo done")
     image = page.locator("li.photo .picture img")
     assert image.evaluate("(one) => [one.naturalWidth, one.naturalHeight]") == [90, 90]
 

@@ -13,11 +13,12 @@ from PIL import Image
 
 from fashion_keras.config import InputError
 from fashion_keras.service.batching import ModelQueue
-from fashion_keras.service.desk import Desk, Manner, unless_left
+from fashion_keras.service.desk import Desk, Manner
 from fashion_keras.service.limits import Limits, RefusalError
 from fashion_keras.service.observation import Figures
 from fashion_keras.service.served import Served
 from fashion_keras.service.uploads import Upload
+from fashion_keras.service.waiting import unless_left
 from tests.service.running import LABELS, photo
 
 PHOTO = Upload("a.jpg", photo())
@@ -190,6 +191,32 @@ def test_a_fetched_photo_over_the_limit_is_unreadable(
     assert row["reason"].startswith("too large")
 
 
+def test_more_addresses_than_may_be_fetched_are_refused(served: Served) -> None:
+    uploads = [Upload("x", b"", "http://example.org/hat.jpg")] * 5
+    error = with_desk(served, lambda desk: refused(desk.predict(uploads)), addresses=True)
+    assert (error.status, error.reason[:9]) == (413, "at most 4")
+
+
+def test_what_is_fetched_is_held_until_it_is_decoded(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_keras.service.desk.fetch_photo", lambda address: PHOTO.content)
+    uploads = [Upload("x", b"", "http://example.org/hat.jpg")] * 3
+
+    async def work(desk: Desk) -> tuple[RefusalError, int]:
+        return await refused(desk.predict(uploads)), desk.held.inside
+
+    limits = Limits(held_bytes=100_000_000)  # Two of them.
+    error, held = with_desk(served, work, limits, addresses=True)
+    assert (error.status, held) == (503, 0)
+
+
+def test_photos_of_more_pixels_than_allowed_are_unreadable(served: Served) -> None:
+    limits = Limits(photo_pixels=90 * 90 - 1)
+    _, (row,) = with_desk(served, lambda desk: desk.predict([PHOTO]), limits)
+    assert row["reason"] == "too large: 90 x 90 pixels, at most 8099 are read"
+
+
 def test_an_explanation_is_the_photo_with_colours(served: Served) -> None:
     jpeg = with_desk(served, lambda desk: desk.explain(PHOTO, LABELS[1]))
     assert Image.open(io.BytesIO(jpeg)).size == (90, 90)
@@ -218,7 +245,7 @@ def test_what_is_no_photo_is_not_explained(served: Served) -> None:
 def test_a_new_model_takes_over_only_if_it_loads(served: Served, gate: Gate) -> None:
     new = gated(served, gate)
     gate.open.set()
-    models = iter([served, InputError("damaged"), new])
+    models = iter([served, InputError("damaged"), MemoryError(), new])
 
     def load() -> Served:
         found = next(models)
@@ -228,8 +255,9 @@ def test_a_new_model_takes_over_only_if_it_loads(served: Served, gate: Gate) -> 
 
     async def work(desk: Desk) -> list[str]:
         versions = [(await desk.predict([PHOTO]))[0].version]
-        with pytest.raises(InputError, match="damaged"):
-            await desk.load()
+        for error in (InputError, MemoryError):
+            with pytest.raises(error):
+                await desk.load()
         versions.append((await desk.predict([PHOTO]))[0].version)
         await desk.load()
         versions.append((await desk.predict([PHOTO]))[0].version)

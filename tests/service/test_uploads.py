@@ -12,7 +12,7 @@ from starlette.requests import Request
 from fashion_keras.service.limits import Limits, RefusalError, Room
 from fashion_keras.service.uploads import Upload, uploads_of
 
-LIMITS = Limits(photos=3, photo_bytes=100, body_bytes=1000, held_bytes=2000, seconds_to_send=1)
+LIMITS = Limits(photos=3, photo_bytes=100, body_bytes=2000, held_bytes=4000, seconds_to_send=1)
 ENCODED = base64.b64encode(b"abc").decode()
 
 
@@ -37,7 +37,7 @@ def read(
         try:
             async with uploads_of(request, LIMITS, held) as uploads:
                 assert held.inside > before
-                return uploads
+                return list(uploads)
         finally:
             assert held.inside == before
 
@@ -100,7 +100,7 @@ def json_of(value: Any) -> bytes:
         (400, "not a form", FORM, [b"something else"]),
         (400, "not a form", FORM, [form(('name="a"; filename="b"', b"x"))[:-9]]),
         (400, "no JSON", JSON, [b"{"]),
-        (400, "no JSON", JSON, [b"[" * 900]),
+        (400, "no JSON", JSON, [b"[" * 30]),
         (400, "no JSON", JSON, [b"\xff\xfe\xfd"]),
         (422, 'expected {"photos"', JSON, [b"[]"]),
         (422, 'expected {"photos"', JSON, [b'{"photos": {}}']),
@@ -113,11 +113,13 @@ def json_of(value: Any) -> bytes:
         (422, "must begin with http", JSON, [json_of({"url": "file:///etc/passwd"})]),
         (413, "at most 3 photos", FORM, [form(*[('name="a"; filename="b"', b"x")] * 4)]),
         (413, "at most 3 photos", JSON, [json_of({"photos": [{"base64": ENCODED}] * 4})]),
+        (413, "at most 3 photos", JSON, [b"[[],[],[],[],[],[],[],[],[],[],[],[],[],[]]" * 2]),
+        (413, "too many fields", FORM, [form(*[('name="a"', b"")] * 23)]),
         (413, "a photo may have", FORM, [form(('name="a"; filename="b"', b"x" * 101))]),
         (413, "a photo may have", {"Content-Type": "image/png"}, [b"x" * 101]),
         (413, "a photo may have", JSON, [json_of({"base64": "YWJj" * 40})]),
-        (413, "a request may have", FORM, [b"--xyz\r\n", b"x" * 500, b"x" * 500]),
-        (413, "a request may have", FORM | {"Content-Length": "1001"}, [b"never read"]),
+        (413, "a request may have", FORM, [b"--xyz\r\n", b"x" * 1000, b"x" * 1000]),
+        (413, "a request may have", FORM | {"Content-Length": "2001"}, [b"never read"]),
         (408, "did not come within 1 s", {"Content-Type": "image/png"}, [b"a", 3.0, b"b"]),
     ],
 )

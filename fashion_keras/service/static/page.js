@@ -71,6 +71,12 @@ async function predict(entry) {
     return;
   }
   try {
+    await entry.file.slice(0, 1).arrayBuffer();
+  } catch {
+    fail(entry, "This file cannot be opened; choose it again.");
+    return;
+  }
+  try {
     const response = await send("predict", entry.file);
     const answer = await response.json();
     if (answer.photos && answer.photos.length) show(entry, answer.photos[0]);
@@ -84,7 +90,9 @@ function tell() {
   const left = all - done;
   byId("results").hidden = all === 0;
   const photos = all === 1 ? "1 photo" : `${all} photos`;
-  byId("state").textContent = left ? `${done} of ${photos} done` : `${photos} done`;
+  const failed = document.querySelectorAll(".reason:not(:empty)").length;
+  const but = failed ? `, ${failed} without an answer` : "";
+  byId("state").textContent = (left ? `${done} of ${photos} done` : `${photos} done`) + but;
 }
 
 function next() {
@@ -104,6 +112,7 @@ function queue(entry) {
   entry.item.setAttribute("aria-busy", "true");
   entry.part(".reason").textContent = "";
   entry.part(".category").textContent = "…";
+  entry.part(".again").hidden = true;
   waiting.push(entry);
 }
 
@@ -111,10 +120,14 @@ function add(files) {
   for (const file of files) {
     const item = byId("photo").content.firstElementChild.cloneNode(true);
     const entry = { file, item, best: "", part: (name) => item.querySelector(name) };
-    entry.part(".file").textContent = file.name || "pasted photo";
+    const name = file.name || "pasted photo";
+    entry.part(".file").textContent = name;
+    entry.part(".why").setAttribute("aria-label", `Why? ${name}`);
+    entry.part(".again").setAttribute("aria-label", `Try again: ${name}`);
     picture(entry);
     entry.part(".why").addEventListener("click", () => explain(entry));
     entry.part(".again").addEventListener("click", () => {
+      item.focus(); // The button goes.
       done -= 1;
       queue(entry);
       tell();
@@ -145,11 +158,14 @@ async function explain(entry) {
   const figure = entry.part(".explained");
   const words = entry.part("figcaption");
   if (!figure.hidden) {
+    if (button.getAttribute("aria-disabled") === "true") return;
     figure.hidden = true;
     button.setAttribute("aria-expanded", "false");
     return;
   }
-  button.disabled = true;
+  button.setAttribute("aria-disabled", "true");
+  words.textContent = "Looking for what speaks for it…";
+  figure.hidden = false;
   try {
     const response = await send(`explain?category=${encodeURIComponent(entry.best)}`, entry.file);
     if (!response.ok) throw new Error((await response.json()).reason);
@@ -163,9 +179,7 @@ async function explain(entry) {
     entry.part(".explained img").removeAttribute("src");
     words.textContent = `No explanation: ${error.message}`;
   }
-  button.disabled = false;
-  button.focus();
-  figure.hidden = false;
+  button.removeAttribute("aria-disabled");
   button.setAttribute("aria-expanded", "true");
 }
 
@@ -177,7 +191,8 @@ async function greet() {
     byId("model").textContent = `Tells apart: ${told.labels.join(", ")}.`;
     return;
   }
-  byId("model").textContent = response ? "The model is being loaded…" : "The service does not answer.";
+  const told = response ? await response.json().catch(() => ({})) : {};
+  byId("model").textContent = told.reason ? `Not yet: ${told.reason}.` : "The service does not answer.";
   await pause(1);
   greet();
 }

@@ -1,0 +1,45 @@
+"""Waits for work, and ends what nobody waits for any more."""
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+from starlette.requests import Request
+
+from fashion_keras.service.limits import RefusalError
+
+
+async def together(works: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Do all at the same time; when one of them fails, or all are cancelled, end the others."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """Do `work` as long as the client waits for it; when the client leaves, cancel it.
+
+    Call it when the body of the request has been read.
+
+    Raises:
+        RefusalError: 499, which nobody will read, if the client left.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise RefusalError(499, "the client left")
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
