@@ -115,13 +115,14 @@ class Desk:
         """
         served = self.served
         self._check_addresses(uploads)
-        self._photos.enter(len(uploads), self._seconds_to_wait())
-        self.figures.waiting.inc(len(uploads))
+        count = len(uploads)
+        self._photos.enter(count, self._seconds_to_wait())
+        self.figures.waiting.inc(count)
         try:
             rows = await self._in_time(together(self._row(served, one) for one in uploads))
         finally:
-            self._photos.leave(len(uploads))
-            self.figures.waiting.dec(len(uploads))
+            self._photos.leave(count)
+            self.figures.waiting.dec(count)
         for row in rows:
             self.figures.photos.labels("unreadable" if row["reason"] else "predicted").inc()
         return served, rows

@@ -36,8 +36,9 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
             return working.result()
         raise RefusalError(499, "the client left")
     finally:
-        working.cancel()
-        leaving.cancel()
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

@@ -1,15 +1,19 @@
 """The service as its clients see it, on a real port."""
 
 import base64
+import dataclasses
 import json
 import logging
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from fashion_keras.service.batching import ModelQueue
 from fashion_keras.service.limits import Limits
 from fashion_keras.service.served import Served
 from tests.service.running import KIND, LABELS, Reply, Running, photo, running, until
@@ -252,6 +256,33 @@ def test_who_does_not_read_the_answer_loses_the_connection(served: Served) -> No
             line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             line.sendall(b"GET /swagger/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n" * 20)
             until(lambda: _alive(service))
+
+
+def test_clients_that_leave_make_room_for_others(served: Served) -> None:
+    gate = threading.Event()
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        assert gate.wait(20)
+        return np.full((len(pixels), 3), 1 / 3, "float32")
+
+    served.queue.close()
+    slow = dataclasses.replace(served, queue=ModelQueue(predict, [1]))
+    with running(slow, Limits(photos=2, waiting=4)) as service:
+        body, kind = multipart(("a", photo()), ("b", photo()))
+        head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+        head += f"Content-Type: {kind['Content-Type']}\r\n\r\n"
+        for _ in range(5):
+            with service.connect() as line:
+                line.sendall(head.encode() + body)
+                until(lambda: waiting(service) == 2)
+            until(lambda: waiting(service) == 0)
+        gate.set()
+        assert service.ask("POST", "/predict", body, kind).status == 200
+
+
+def waiting(service: Running) -> float:
+    told = service.ask("GET", "/metrics").body.decode()
+    return float(told.split("\nfashion_keras_waiting_photos ")[1].split("\n")[0])
 
 
 def test_connections_over_the_limit_are_turned_away(served: Served) -> None:
