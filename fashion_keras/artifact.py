@@ -18,8 +18,8 @@ import numpy as np
 
 from fashion_keras import __version__
 from fashion_keras.archive import CONFIG, MEMBER
-from fashion_keras.command import whole_file
 from fashion_keras.config import InputError
+from fashion_keras.files import whole_file
 from fashion_keras.inspection import FORMAT, check_file, checked_members, name_of
 from fashion_keras.model import build_classifier
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import keras
 
-from fashion_keras.command import whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split, one_hot
+from fashion_keras.files import whole_file
 from fashion_keras.fine_tuning import PIXELS, build_fine_tuner, chosen_cut
 from fashion_keras.model import build_augmentation, build_feature_model, build_head
 from fashion_keras.training import Material, compile_model

@@ -13,6 +13,7 @@ from fashion_keras.batch_pictures import draw_batch
 from fashion_keras.census import Census, shown, take_census
 from fashion_keras.config import Config, InputError
 from fashion_keras.contact_sheet import draw_sheet, tile_of
+from fashion_keras.files import all_together
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
 from fashion_keras.prepare import Prepared, prepare
@@ -68,7 +69,7 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
         print("so labels and outliers are not looked at, and there is no map")
         found.append(label_errors.unseen_labels(f"training refuses these photos: {refusal}"))
     known = _counted(census, facts) | photo_facts.summary(facts)
-    with command.all_together(results, FILES) as work:
+    with all_together(results, FILES) as work:
         if groups:
             draw_twins(groups, work / "duplicates.png")
         if prepared:

@@ -1,7 +1,6 @@
 """What all commands share: options made from `Config`, progress lines, errors and exit codes."""
 
 import argparse
-import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
@@ -9,9 +8,10 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -24,8 +24,9 @@ def run(main: Callable[[], None]) -> None:
     """Run a command's `main` and end the process with the right exit code.
 
     0: all went well; 2: the user can mend it (one line on standard error, no traceback);
-    130: interrupted from the keyboard.
+    130: interrupted from the keyboard; 143: ended by SIGTERM, which goes the same way out.
     """
+    signal.signal(signal.SIGTERM, _end)
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -34,9 +35,17 @@ def run(main: Callable[[], None]) -> None:
     except (InputError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as ended:
+        print("interrupted; the same command goes on after what is finished", file=sys.stderr)
+        sys.exit(143 if isinstance(ended, _EndedError) else 130)
+
+
+class _EndedError(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def _end(*_: object) -> None:
+    raise _EndedError
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -120,52 +129,6 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     fields = {field.name for field in dataclasses.fields(Config)}
     return dataclasses.replace(base, **{name: given[name] for name in given.keys() & fields})
-
-
-@contextlib.contextmanager
-def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Yield a folder to write a run's files to; they take their places when all are written.
-
-    Until then the files of an earlier run stay as they are, and if anything fails they stay.
-
-    Args:
-        folder: Where the files belong in the end.
-        files: Their names. Those that were not written are removed from `folder`: they would be
-            of an earlier run. The last one to be placed is the sign that all are there.
-    """
-    work = folder / ".unfinished"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        yield work
-        for name in files:
-            if (work / name).exists():
-                os.replace(work / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def whole_file(file: Path) -> Iterator[Path]:
-    """Yield another name in the folder of `file`; what is written there becomes `file` at the end.
-
-    Until then an earlier `file` stays as it is, and if anything fails it stays; nothing else is
-    left. The folder is made if it is missing.
-
-    Args:
-        file: Where the file belongs. The other name ends alike: some writers look at the suffix.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{os.getpid()}.tmp.{file.name}")
-    try:
-        yield unfinished
-        with unfinished.open("r+b") as written:
-            os.fsync(written.fileno())
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def provenance(start: float) -> dict:

@@ -15,6 +15,7 @@ from fashion_keras import command, drawings
 from fashion_keras.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.files import all_together
 from fashion_keras.inputs import find_files
 from fashion_keras.inspection import read_card
 from fashion_keras.scores import confusion, photo_rows, scores
@@ -171,7 +172,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = options.parse_args(arguments)
     photos = labelled_photos(given.folder, read_card(given.model)["labels"])
-    with command.all_together(given.results, FILES) as work:
+    with all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
     for label, row in metrics["by_class"].items():

@@ -13,6 +13,7 @@ from fashion_keras.budget import Plan, plan
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
+from fashion_keras.files import all_together
 from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut, fine_tune
 from fashion_keras.finish import save_calibrated, score_once
 from fashion_keras.inspection import read_card
@@ -79,7 +80,7 @@ def final(
         config, planned = plan(config, material, budget, start, cache)
         _show_plan(planned)
     print(f"everything will be in {results}", flush=True)
-    with command.all_together(results, FILES) as work:
+    with all_together(results, FILES) as work:
         _make_maps(config, material)
         if find_rate:
             config = with_found_rate(config, material, work / RATE_PICTURE)

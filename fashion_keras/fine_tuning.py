@@ -18,10 +18,11 @@ import keras
 import numpy as np
 
 from fashion_keras.backbone import BLOCKS, unfreeze
-from fashion_keras.command import duration, whole_file
+from fashion_keras.command import duration
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.ensemble import Ensemble
+from fashion_keras.files import whole_file
 from fashion_keras.model import build_top, build_trainer
 from fashion_keras.training import Material, Watch, history_row, unwatched
 

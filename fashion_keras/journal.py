@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
-from fashion_keras.command import whole_file
 from fashion_keras.config import InputError
+from fashion_keras.files import whole_file
 from fashion_keras.rows import write_rows
 
 

@@ -10,8 +10,9 @@ import jinja2
 
 from fashion_keras import __version__
 from fashion_keras.classifier import load_classifier
-from fashion_keras.command import duration, whole_file
+from fashion_keras.command import duration
 from fashion_keras.evaluate import Labelled
+from fashion_keras.files import whole_file
 from fashion_keras.gallery import cells, top_losses
 from fashion_keras.inspection import read_card
 from fashion_keras.outcome import Tested, read_json, read_rows, read_tested

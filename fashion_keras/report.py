@@ -10,6 +10,7 @@ from fashion_keras import command
 from fashion_keras.config import InputError
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
+from fashion_keras.files import all_together
 from fashion_keras.inspection import read_card
 from fashion_keras.page import Sources, gather, render, write_page
 from fashion_keras.source import SPLITS, find_photos, split_of, subfolders
@@ -138,7 +139,7 @@ def _report(
     beside = model.resolve().parent
     name = data if data in _NAMED else "/".join(Path(data).resolve().parts[-2:])
     warning = warning_of(data, read_card(model))
-    with command.all_together(results, FILES) as work:
+    with all_together(results, FILES) as work:
         metrics = evaluate(model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
         sources = Sources(model, work, beside, beside.parent / "search", name, warning)

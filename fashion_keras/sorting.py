@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from fashion_keras.command import whole_file
 from fashion_keras.config import InputError
+from fashion_keras.files import whole_file
 from fashion_keras.rows import UNCERTAIN
 
 

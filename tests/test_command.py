@@ -3,6 +3,7 @@
 import importlib.metadata
 import itertools
 import os
+import signal
 import sys
 import time
 import types
@@ -116,7 +117,7 @@ def test_interrupt_is_code_130_and_says_what_is_kept(capsys):
     with pytest.raises(SystemExit) as ended:
         command.run(raising(KeyboardInterrupt()))
     assert ended.value.code == 130
-    expected = "interrupted; what was finished is kept\n"
+    expected = "interrupted; the same command goes on after what is finished\n"
     assert capsys.readouterr().err == expected
 
 
@@ -124,6 +125,23 @@ def test_interrupt_is_code_130_and_says_what_is_kept(capsys):
 def test_our_own_mistakes_keep_their_traceback(kind):
     with pytest.raises(kind, match="a mistake"):
         command.run(raising(kind("a mistake")))
+
+
+def test_sigterm_goes_the_same_way_out_with_code_143(capsys):
+    cleaned = []
+
+    def main():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(20)
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(main)
+    assert ended.value.code == 143
+    assert cleaned == [True]
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 def test_success_does_not_end_the_process(capsys):
@@ -238,41 +256,3 @@ def test_peak_memory_is_in_gb_whatever_the_system_counts_in(platform, held, monk
 def test_peak_memory_is_unknown_on_windows(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert command.peak_memory() is None
-
-
-def test_whole_file_takes_its_place_at_the_end(tmp_path):
-    file = tmp_path / "new" / "one.weights.h5"
-    for text in ("first", "second"):
-        with command.whole_file(file) as unfinished:
-            assert unfinished.parent == file.parent
-            assert unfinished.name.endswith(".one.weights.h5")
-            assert file.exists() == (text == "second")
-            unfinished.write_text(text)
-        assert file.read_text() == text
-        assert list(file.parent.iterdir()) == [file]
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_file_that_was_not_finished_changes_nothing(error, tmp_path):
-    file = tmp_path / "one.json"
-    file.write_text("before")
-
-    def write() -> None:
-        with command.whole_file(file) as unfinished:
-            unfinished.write_text("half")
-            raise error
-
-    with pytest.raises(error):
-        write()
-    assert file.read_text() == "before"
-    assert list(tmp_path.iterdir()) == [file]
-
-
-def test_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
-    calls = []
-    monkeypatch.setattr(os, "fsync", lambda number: calls.append("fsync"))
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
-    with command.whole_file(tmp_path / "one") as unfinished:
-        unfinished.write_text("whole")
-    assert calls == ["fsync", "replace"]

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = [
     "fashion_keras",
     "fashion_keras.config",
+    "fashion_keras.files",
     "fashion_keras.command",
     "fashion_keras.sample",
     "fashion_keras.photo",

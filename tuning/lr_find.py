@@ -11,6 +11,7 @@ from fashion_keras import command
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import train_ensemble
+from fashion_keras.files import all_together
 from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.range_test import (
@@ -75,7 +76,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
 def _write(
     curve: Curve, found: dict[str, float], config: Config, results: Path, tested: str, start: float
 ) -> None:
-    with command.all_together(results, (f"{tested}.png", f"{tested}.json")) as work:
+    with all_together(results, (f"{tested}.png", f"{tested}.json")) as work:
         title = f"learning-rate test: {tested.replace('_', '-')} at {config.image_size} px"
         draw_curve(curve, found, title, work / f"{tested}.png")
         text = {

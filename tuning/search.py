@@ -17,6 +17,7 @@ from fashion_keras import command, tensor_board
 from fashion_keras.backbone import check_weights
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, to_json
+from fashion_keras.files import all_together, whole_file
 from fashion_keras.finish import labelled
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import Material, open_material, training_batches
@@ -83,7 +84,7 @@ def search(
     page = functools.partial(write_search_page, base=base, planned=tuner.plan.trials)
     tuner.after_trial = functools.partial(page, tuner.folder, file=results / PAGE)
     trials = run(tuner)
-    with command.all_together(results, FILES) as work:
+    with all_together(results, FILES) as work:
         _write_trials(tuner, work)
         configs = [sample_config(trial.hyperparameters, base) for trial in trials]
         finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], material)
@@ -187,7 +188,7 @@ def _origin(tuner: Hyperband, start: float) -> dict:
     if len(tuner.finished()) > tuner.found or not file.exists():
         # The trials that were found are not in the seconds of this run.
         told = {"trials_of_an_interrupted_run": tuner.found, "run": command.provenance(start)}
-        with command.whole_file(file) as unfinished:
+        with whole_file(file) as unfinished:
             unfinished.write_text(json.dumps(told), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
 

@@ -1,0 +1,53 @@
+"""Files that take their places when they are whole, never before."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder to write a run's files to; they take their places when all are written.
+
+    Until then the files of an earlier run stay as they are, and if anything fails they stay.
+
+    Args:
+        folder: Where the files belong in the end.
+        files: Their names. Those that were not written are removed from `folder`: they would be
+            of an earlier run. The last one to be placed is the sign that all are there.
+    """
+    work = folder / ".unfinished"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    try:
+        yield work
+        for name in files:
+            if (work / name).exists():
+                os.replace(work / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """Yield another name in the folder of `file`; what is written there becomes `file` at the end.
+
+    Until then an earlier `file` stays as it is, and if anything fails it stays; nothing else is
+    left. The folder is made if it is missing.
+
+    Args:
+        file: Where the file belongs. The other name ends alike: some writers look at the suffix.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{os.getpid()}.tmp.{file.name}")
+    try:
+        yield unfinished
+        with unfinished.open("r+b") as written:
+            os.fsync(written.fileno())
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
