@@ -64,13 +64,37 @@ def test_a_second_run_goes_on_and_has_nothing_left_to_do(hypermodel, tmp_path, c
     assert [trial.trial_id for trial in first] == [trial.trial_id for trial in second]
 
 
-def test_a_state_that_was_cut_off_is_said_and_the_search_starts_anew(hypermodel, tmp_path, capsys):
-    run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
-    (tmp_path / "search" / "oracle.json").write_text('{"ongoing_tr')
+def test_a_search_that_was_killed_and_torn_ends_as_an_undisturbed_one(
+    hypermodel, tmp_path, monkeypatch, capsys
+):
+    expected = run(open_hyperband(hypermodel, tmp_path / "quiet", 2, 2, 1))
+    with monkeypatch.context() as patch:
+        kill_in_trial(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1))
+    for torn in ("oracle.json", "tuner0.json", "trial_0001/trial.json", "trials.csv"):
+        (tmp_path / "search" / torn).write_text('{"ongoing_tr')
+    capsys.readouterr()
     tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
-    assert "the search starts anew" in capsys.readouterr().out
-    assert not tuner.finished()
-    assert not tuner.table.exists()
+    trials = run(tuner)
+    assert "found 2 finished trials" in capsys.readouterr().out
+    assert [(one.trial_id, one.score) for one in trials] == [
+        (one.trial_id, one.score) for one in expected
+    ]
+    with tuner.table.open(newline="") as file:
+        assert [row["trial"] for row in csv.DictReader(file)] == ["1", "2", "3", "4", "5"]
+
+
+def kill_in_trial(monkeypatch, number):
+    """Interrupt the trial with this number, counted from 0."""
+    real, count = hypermodel_module.training_batches, iter(range(1000))
+
+    def training_batches(*args):
+        if next(count) == number:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
 
 
 def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeypatch, capsys):

@@ -3,9 +3,7 @@
 import contextlib
 import gc
 import io
-import json
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +16,7 @@ from fashion_keras.command import duration
 from fashion_keras.config import InputError
 from fashion_keras.tensor_board import Curves
 from tuning.hypermodel import FashionHyperModel
+from tuning.snapshot import keep, put_back
 from tuning.trials import (
     append_row,
     folder_name,
@@ -139,6 +138,7 @@ class Hyperband(keras_tuner.Hyperband):
             # The oracle holds the trial as it was judged; `trial` may be an older copy.
             row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
             append_row(self.table, row)
+            keep(self.folder)
             if self.board:
                 show_trial(row, self.base, self.board)
             print(self._line(row), flush=True)
@@ -180,14 +180,12 @@ class Hyperband(keras_tuner.Hyperband):
 def open_hyperband(
     hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
 ) -> Hyperband:
-    """Return a search that goes on from the state in `folder`, if there is any."""
-    try:
-        return Hyperband(hypermodel, folder, max_epochs, factor, seed)
-    except (json.JSONDecodeError, KeyError, FileNotFoundError) as error:
-        # Keras Tuner writes its state in place: a kill can leave half a file.
-        print(f"the state in {folder} cannot be read ({error}); the search starts anew")
-        shutil.rmtree(folder)
-        return Hyperband(hypermodel, folder, max_epochs, factor, seed)
+    """Return a search that goes on from the state in `folder`, if there is any.
+
+    What was under way when an earlier run was stopped is dropped, and done again.
+    """
+    put_back(folder)
+    return Hyperband(hypermodel, folder, max_epochs, factor, seed)
 
 
 def run(tuner: Hyperband) -> list[Trial]:

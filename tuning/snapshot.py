@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from fashion_keras.command import whole_file
+from fashion_keras.files import whole_file
 
 SNAPSHOT = "snapshot.json"
 _WEIGHTS = "trial_*/*.h5"
@@ -45,6 +45,6 @@ def put_back(folder: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Yield all files of the state but weights and the snapshot."""
-    for pattern in ("*.json", "*.csv", "trial_*/*.json"):
-        yield from (file for file in sorted(folder.glob(pattern)) if file.name != SNAPSHOT)
+    """Yield all files of the state but weights."""
+    for pattern in ("oracle.json", "tuner*.json", "trials.csv", "trial_*/*.json"):
+        yield from sorted(folder.glob(pattern))
