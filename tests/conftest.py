@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+import fashion_keras  # noqa: F401 (first, as it hides TensorFlow's start-up messages)
+
+# isort: split
 import keras
 import pytest
 

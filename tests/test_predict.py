@@ -780,7 +780,7 @@ def test_names_without_a_photo_have_their_reason(found: dict[str, dict]) -> None
 def not_superuser(tmp_path: Path) -> Iterator[None]:
     """Go on as a user to whom permissions apply, in a folder that this user may look into."""
     for folder in tmp_path.parents:  # pytest's folders are for their owner only.
-        if folder.stat().st_uid == os.geteuid() and folder.name.startswith("pytest-"):
+        if folder.stat().st_uid == os.geteuid() and folder.name.startswith(("pytest-", "popen-")):
             folder.chmod(0o755)
     tmp_path.chmod(0o755)
     user = os.geteuid()
