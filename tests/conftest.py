@@ -15,7 +15,14 @@ from fashion_keras.sample import draw_sample
 
 # The commands read some of these, too; tests start without them and ask for them by name.
 VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")
-ENVIRONMENT = {name: os.environ.pop(name, None) for name in VARIABLES}
+ENVIRONMENT = {name: os.environ.get(name) for name in VARIABLES}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def without_settings() -> None:
+    """Take them out in the process that runs tests; that which starts it has to hand them on."""
+    for name in VARIABLES:
+        os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session")
