@@ -42,6 +42,11 @@ class Prediction(NamedTuple):
     reason: str
 
 
+def unread(photo: Any, reason: str) -> Prediction:
+    """Return the prediction of a photo that cannot be read."""
+    return Prediction(photo, "", 0.0, np.empty(0), reason)
+
+
 def read_pixels(photo: Any) -> np.ndarray:
     """Return the pixels of a photo given as path, bytes, image or array; see `photo.read_photo`.
 
@@ -125,14 +130,13 @@ class Classifier:
         self, photos: Iterable[Any], ahead: int, read: Callable[[Any], np.ndarray]
     ) -> Iterator[tuple[Any, np.ndarray | str]]:
         """Yield each photo with its resized pixels, or with the reason why there are none."""
-        resize = self.model.get_layer("resize")
 
         def decode(photo: Any) -> np.ndarray | str:
             try:
                 pixels = read(photo)
             except PhotoError as error:
                 return str(error)
-            return np.asarray(resize(pixels[None].astype("float32")))[0]
+            return self.resize(pixels)
 
         waiting: collections.deque[tuple[Any, Future]] = collections.deque()
         pool = ThreadPoolExecutor()
@@ -151,12 +155,18 @@ class Classifier:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
-            if isinstance(pixels, str):
-                yield Prediction(photo, "", 0.0, np.empty(0), pixels)
-            else:
-                row = next(rows)
-                best = int(row.argmax())
-                yield Prediction(photo, self.labels[best], float(row[best]), row, "")
+            unreadable = isinstance(pixels, str)
+            yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))
+
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        """Return the pixels of one photo in the model's own size; may run in any thread."""
+        resize = self.model.get_layer("resize")
+        return np.asarray(resize(pixels[None].astype("float32")))[0]
+
+    def named(self, photo: Any, row: np.ndarray) -> Prediction:
+        """Return the prediction that the model's probabilities `(classes,)` make of a photo."""
+        best = int(row.argmax())
+        return Prediction(photo, self.labels[best], float(row[best]), row, "")
 
 
 def load_classifier(path: str | os.PathLike) -> Classifier:

@@ -36,7 +36,7 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as ended:
-        print("interrupted; the same command goes on after what is finished", file=sys.stderr)
+        print("interrupted; what was finished is kept", file=sys.stderr)
         sys.exit(143 if isinstance(ended, _EndedError) else 130)
 
 
@@ -57,6 +57,25 @@ def parser(description: str, module: str, epilog: str = "") -> argparse.Argument
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def count(text: str) -> int:
+    """Return the whole number, 1 or more, that an option gives."""
+    number = int(text) if text.isdecimal() else 0
+    if not 1 <= number <= 100_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on. Received: {text}")
+    return number
+
+
+def probability(text: str) -> float:
+    """Return the number from 0 to 1 that an option gives."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text}")
+    return number
 
 
 def add_config_options(

@@ -1,7 +1,6 @@
 """Scores a saved file on photos whose category is known: `python -m fashion_keras.evaluate`."""
 
 import csv
-import hashlib
 import json
 import sys
 import time
@@ -15,7 +14,7 @@ from fashion_keras import command, drawings
 from fashion_keras.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.files import all_together
+from fashion_keras.files import all_together, sha256_of
 from fashion_keras.inputs import find_files
 from fashion_keras.inspection import read_card
 from fashion_keras.scores import confusion, photo_rows, scores
@@ -90,11 +89,6 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     title = headline(metrics).split(",")[0]
     drawings.draw_confusion(table, labels, title, results / "confusion.png")
     return metrics | {"model_sha256": sha256_of(model), "unreadable": unreadable}
-
-
-def sha256_of(file: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def predict_all(

@@ -16,9 +16,9 @@ from fashion_keras.evaluate import (
     evaluate,
     headline,
     predict_all,
-    sha256_of,
     write_metrics,
 )
+from fashion_keras.files import sha256_of
 from fashion_keras.model import build_classifier
 from fashion_keras.prepare import Prepared
 

@@ -1,7 +1,6 @@
 """Opens every photo of a data set once: size, mode, EXIF turn, what it looks like, or why not."""
 
 import collections
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 
 from fashion_keras.census import shown
 from fashion_keras.command import progress
+from fashion_keras.files import sha256_of
 from fashion_keras.findings import Finding
 from fashion_keras.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.prepare import Prepared, PreparedPhoto
@@ -95,7 +95,7 @@ def _read_anew(photo: SourcePhoto, name: str, reason: str) -> PhotoFacts:
         pixels = read_photo(photo.path).pixels
     except PhotoError as error:
         return found._replace(reason=str(error))
-    sha256 = hashlib.sha256(photo.path.read_bytes()).hexdigest()
+    sha256 = sha256_of(photo.path)
     return _with_header(found._replace(sha256=sha256, looks=looks_of(Image.fromarray(pixels))))
 
 

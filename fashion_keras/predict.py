@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -10,11 +9,12 @@ from pathlib import Path
 from fashion_keras import command, ray_engine
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.files import sha256_of
 from fashion_keras.imagenet import IMAGENET, load_imagenet
 from fashion_keras.inputs import expand, read_named, take_any_name
 from fashion_keras.journal import Journal
 from fashion_keras.photo_tables import count_photos
-from fashion_keras.predict_options import RELEASED, check, options, writes_parts
+from fashion_keras.predict_options import RELEASED, check, check_released, options, writes_parts
 from fashion_keras.ray_worker import ship
 from fashion_keras.rows import row_of, write_rows
 from fashion_keras.sorting import check_labels, place
@@ -34,11 +34,7 @@ def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
                 f"Expected photos or folders after the model. Received: {words[0]} alone"
             )
         return words[0], words[1:]
-    if not RELEASED.exists():
-        raise InputError(
-            f"There is no {RELEASED}: give a .keras file before the photos, such as one made "
-            "by `python -m fashion_keras.final`."
-        )
+    check_released()
     return str(RELEASED), words
 
 
@@ -111,7 +107,7 @@ def _count(names: list[str], given: argparse.Namespace) -> int:
 def _fingerprint(model: str) -> str:
     if model == IMAGENET:
         return IMAGENET
-    return hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    return sha256_of(Path(model))
 
 
 def _alone(names: list[str], given: argparse.Namespace) -> bool:

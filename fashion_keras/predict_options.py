@@ -46,7 +46,7 @@ def options() -> argparse.ArgumentParser:
     _add_engine_options(parser)
     parser.add_argument(
         "--batch-size",
-        type=_count,
+        type=command.count,
         default=32,
         metavar="INT",
         help="photos that go through the model together (default: %(default)s)",
@@ -70,14 +70,14 @@ def _add_row_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--top",
-        type=_count,
+        type=command.count,
         default=3,
         metavar="INT",
         help="how many of the most probable categories to tell (default: %(default)s)",
     )
     parser.add_argument(
         "--threshold",
-        type=_probability,
+        type=command.probability,
         default=0.0,
         metavar="FLOAT",
         help="call photos `uncertain` whose best category is less probable than this, from 0 to 1 "
@@ -123,7 +123,7 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--workers",
-        type=_count,
+        type=command.count,
         metavar="INT",
         help="with --engine ray: processes that hold the model (default: one a graphics card or, "
         "where there is none, one for every two CPUs)",
@@ -135,21 +135,17 @@ def _place(text: str) -> Path | str:
     return text if is_cloud(text) or text.endswith("/") else Path(text)
 
 
-def _count(text: str) -> int:
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on. Received: {text}")
-    return number
+def check_released() -> None:
+    """Raise the error for a model that is meant but not there, as where only the code is installed.
 
-
-def _probability(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text}")
-    return number
+    Raises:
+        InputError: If there is none.
+    """
+    if not RELEASED.exists():
+        raise InputError(
+            f"There is no {RELEASED}: name a .keras file, such as one made by "
+            "`python -m fashion_keras.final`."
+        )
 
 
 def check(given: argparse.Namespace, names: list[str]) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from fashion_keras.command import progress
 from fashion_keras.config import InputError
+from fashion_keras.files import sha256_of
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
 from fashion_keras.split import Look, assign_splits, group_copies, looks_of
@@ -157,7 +158,7 @@ def _inspect(photo: SourcePhoto, target: Path) -> _Inspected:
     if not clean:
         Image.fromarray(pixels).save(target, compress_level=1)
     file = photo.path if clean else target
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    sha256 = sha256_of(file)
     looks = () if photo.split else looks_of(Image.fromarray(pixels))
     return _Inspected(photo, "", sha256, looks, None if clean else target)
 

@@ -12,7 +12,7 @@ from typing import Any
 from fashion_keras import command
 from fashion_keras.config import InputError
 from fashion_keras.inspection import check_file
-from fashion_keras.predict_options import RELEASED
+from fashion_keras.predict_options import RELEASED, check_released
 from fashion_keras.service.limits import MEGABYTE, Limits
 from fashion_keras.service.workers import LISTENER, listen, run_workers
 
@@ -48,15 +48,15 @@ def _options() -> argparse.ArgumentParser:
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this "
         "computer (default: %(default)s, which only this computer reaches)")  # fmt: skip
     add("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
-    add("--workers", type=_count, default=1, metavar="INT",
+    add("--workers", type=command.count, default=1, metavar="INT",
         help="processes that share the port and the cores, each with a model of its own "
         "(default: %(default)s)")  # fmt: skip
-    add("--top", type=_count, default=3, metavar="INT",
+    add("--top", type=command.count, default=3, metavar="INT",
         help="how many of the most probable categories to tell (default: %(default)s)")  # fmt: skip
-    add("--threshold", type=_share, default=0.5, metavar="FLOAT",
+    add("--threshold", type=command.probability, default=0.5, metavar="FLOAT",
         help="call photos `uncertain` whose best category is less probable than this "
         "(default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=_count, default=16, metavar="INT",
+    add("--batch-size", type=command.count, default=16, metavar="INT",
         help="most photos that go through the model together (default: %(default)s)")  # fmt: skip
     add("--addresses", action="store_true",
         help="also fetch photos from web addresses that programs send, never from this computer "
@@ -80,7 +80,11 @@ def _add_limits(group: Any) -> None:
         ("--deadline", round(usual.deadline), "seconds after which a request is given up"),
     ):  # fmt: skip
         group.add_argument(
-            option, type=_count, default=default, metavar="INT", help=f"{what} (default: {default})"
+            option,
+            type=command.count,
+            default=default,
+            metavar="INT",
+            help=f"{what} (default: {default})",
         )
 
 
@@ -88,22 +92,6 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535. Received: {text}")
     return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more. Received: {text}")
-    return int(text)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text}")
-    return value
 
 
 def limits_of(given: argparse.Namespace) -> Limits:
@@ -132,6 +120,8 @@ def check(given: argparse.Namespace) -> None:
         raise InputError(
             f"The service needs {', '.join(missing)}: pip install 'fashion_keras[serve]'"
         )
+    if given.model == RELEASED:
+        check_released()
     check_file(given.model)
     limits = limits_of(given)
     if limits.body_bytes > limits.held_bytes:
@@ -145,7 +135,8 @@ def check(given: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, check, and serve until told to end."""
     # Until there is something to drain or to load again.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     words = sys.argv[1:] if arguments is None else arguments

@@ -117,7 +117,7 @@ def test_interrupt_is_code_130_and_says_what_is_kept(capsys):
     with pytest.raises(SystemExit) as ended:
         command.run(raising(KeyboardInterrupt()))
     assert ended.value.code == 130
-    expected = "interrupted; the same command goes on after what is finished\n"
+    expected = "interrupted; what was finished is kept\n"
     assert capsys.readouterr().err == expected
 
 
@@ -141,7 +141,7 @@ def test_sigterm_goes_the_same_way_out_with_code_143(capsys):
         command.run(main)
     assert ended.value.code == 143
     assert cleaned == [True]
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "what was finished is kept" in capsys.readouterr().err
 
 
 def test_success_does_not_end_the_process(capsys):

@@ -317,10 +317,10 @@ def test_wrong_use_ends_with_2_before_the_model_is_loaded(
 def test_without_any_model_the_error_tells_what_to_do(
     predict: Predict, loaded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fashion_keras.predict.RELEASED", Path("nowhere.keras"))
+    monkeypatch.setattr("fashion_keras.predict_options.RELEASED", Path("nowhere.keras"))
     ended = predict("0.png")
     assert (ended.code, loaded) == (2, [])
-    assert ended.err.startswith("error: There is no nowhere.keras: give a .keras file before the ")
+    assert ended.err.startswith("error: There is no nowhere.keras: name a .keras file, ")
 
 
 def test_missing_model_ends_with_2(photos: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,20 +24,19 @@ class ModelQueue:
     while filling up to eight would cost it three photos.
     """
 
-    def __init__(self, predict: Predict, sizes: Sequence[int], name: str = "model") -> None:
+    def __init__(self, predict: Predict, sizes: Sequence[int]) -> None:
         """Start the thread.
 
         Args:
             predict: Pixels `(batch, height, width, 3)` to rows `(batch, ...)`.
             sizes: Sizes of the batches; 1 must be among them.
-            name: Of the thread.
         """
         self._predict = predict
         self._sizes = sorted(sizes, reverse=True)
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._work, name="model", daemon=True)
         self._thread.start()
 
     def submit(self, pixels: np.ndarray) -> Future:

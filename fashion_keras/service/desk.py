@@ -8,13 +8,12 @@ import logging
 import math
 import os
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fashion_keras.classifier import Prediction
+from fashion_keras.classifier import unread
 from fashion_keras.explain import overlay
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.rows import row_of
@@ -22,7 +21,7 @@ from fashion_keras.service.limits import Limits, RefusalError, Room
 from fashion_keras.service.observation import Figures
 from fashion_keras.service.served import Served
 from fashion_keras.service.uploads import Upload
-from fashion_keras.service.waiting import together
+from fashion_keras.service.waiting import Threads, together
 from fashion_keras.web import MOST_BYTES, fetch_photo
 
 _LOG = logging.getLogger("fashion_keras.service")
@@ -59,13 +58,10 @@ class Desk:
         self.held = Room(limits.held_bytes, "too much is being sent at the same time; try later")
         self._photos = Room(limits.waiting, "too many photos are waiting; try later")
         self._explanations = Room(_EXPLANATIONS, "too many explanations are waiting; try later")
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
-        # What queued in the pool itself would keep its bytes after the client has left.
-        self._decoding = asyncio.Semaphore(os.cpu_count() or 1)
-        self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
-        self._explainer = ThreadPoolExecutor(1, "explain")
-        self._explaining = asyncio.Semaphore(1)
-        self._loader = ThreadPoolExecutor(1, "load")
+        self._decoders = Threads(os.cpu_count() or 1, "decode")
+        self._fetchers = Threads(_FETCHERS, "fetch")
+        self._explainer = Threads(1, "explain")
+        self._loader = Threads(1, "load")
         self._served: Served | None = None
 
     @property
@@ -85,9 +81,8 @@ class Desk:
         Raises:
             Exception: Whatever kept it from being loaded; the one before goes on answering.
         """
-        loop = asyncio.get_running_loop()
         try:
-            new = await loop.run_in_executor(self._loader, self.manner.load)
+            new = await self._loader.run(self.manner.load)
         except Exception as error:
             self.figures.loads.labels("refused").inc()
             _LOG.error("the model was not loaded: %s: %s", type(error).__name__, error)
@@ -96,13 +91,13 @@ class Desk:
         self.figures.loads.labels("loaded").inc()
         _LOG.info("answering with %s, ready after %.1f s", new.version, new.seconds_to_load)
         if before is not None:  # Requests that began with it may still hand it photos.
-            after = self.manner.limits.deadline + 1
-            loop.call_later(after, self._loader.submit, before.queue.close)
+            await asyncio.sleep(self.manner.limits.deadline + 1)
+            await self._loader.run(before.queue.close)
 
     def close(self) -> None:
         """End all threads; what is being answered should be finished before."""
         for pool in (self._decoders, self._fetchers, self._explainer, self._loader):
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
         if self._served is not None:
             self._served.queue.close()
 
@@ -153,12 +148,12 @@ class Desk:
 
     def _check_addresses(self, uploads: list[Upload]) -> None:
         count = sum(bool(upload.address) for upload in uploads)
-        if count > (most := self.manner.limits.addresses):
-            raise RefusalError(413, f"at most {most} photos of a request are fetched")
         if count and not self.manner.addresses:
             raise RefusalError(
                 403, "this service fetches no photos from addresses; send their bytes"
             )
+        if count > (most := self.manner.limits.fetched):
+            raise RefusalError(413, f"at most {most} photos of a request are fetched")
 
     def _seconds_to_wait(self) -> int:
         """Guess when half of what waits now will be answered."""
@@ -185,8 +180,7 @@ class Desk:
             return
         self.held.enter(MOST_BYTES)
         try:
-            loop = asyncio.get_running_loop()
-            content = await loop.run_in_executor(self._fetchers, fetch_photo, upload.address)
+            content = await self._fetchers.run(fetch_photo, upload.address)
             if len(content) > self.manner.limits.photo_bytes:
                 raise PhotoError(f"too large: {len(content)} bytes")
             yield content
@@ -194,36 +188,34 @@ class Desk:
             self.held.leave(MOST_BYTES)
 
     async def _row(self, served: Served, upload: Upload) -> dict:
-        loop, labels = asyncio.get_running_loop(), served.classifier.labels
+        classifier = served.classifier
 
         def decode(content: bytes) -> np.ndarray:
-            return served.resize(self._read(content))
+            return classifier.resize(self._read(content))
 
         try:
-            async with self._content(upload) as content, self._decoding:
-                pixels = await loop.run_in_executor(self._decoders, decode, content)
+            async with self._content(upload) as content:
+                pixels = await self._decoders.run(decode, content)
         except PhotoError as error:
-            prediction = Prediction(upload.name, "", 0.0, np.empty(0), str(error))
+            prediction = unread(upload.name, str(error))
         else:
             row = await asyncio.wrap_future(served.queue.submit(pixels))
-            best = int(row.argmax())
-            prediction = Prediction(upload.name, labels[best], float(row[best]), row, "")
-        return row_of(prediction, labels, self.manner.top, self.manner.threshold)
+            prediction = classifier.named(upload.name, row)
+        return row_of(prediction, classifier.labels, self.manner.top, self.manner.threshold)
 
     async def _heat_map(self, served: Served, upload: Upload, category: str) -> bytes:
         def draw(content: bytes) -> bytes:
             image = Image.fromarray(self._read(content))
             image.thumbnail((_EXPLAINED_SIDE, _EXPLAINED_SIDE))
-            pixels, labels = np.asarray(image), served.classifier.labels
-            if category:
-                number = labels.index(category)
-            else:
-                number = int(served.queue.submit(served.resize(pixels)).result().argmax())
-            heat = served.explain(pixels, [number])[0]
+            pixels, classifier = np.asarray(image), served.classifier
+            asked = category
+            if not asked:
+                row = served.queue.submit(classifier.resize(pixels)).result()
+                asked = classifier.named(upload.name, row).category
+            (heat,) = served.explain(pixels, [classifier.labels.index(asked)])
             jpeg = io.BytesIO()
             Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)
             return jpeg.getvalue()
 
-        loop = asyncio.get_running_loop()
-        async with self._content(upload) as content, self._explaining:
-            return await loop.run_in_executor(self._explainer, draw, content)
+        async with self._content(upload) as content:
+            return await self._explainer.run(draw, content)

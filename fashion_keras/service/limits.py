@@ -13,7 +13,7 @@ class Limits:
         photos: Photos in one request.
         photo_bytes: Bytes of one photo.
         photo_pixels: Pixels of one photo.
-        addresses: Web addresses in one request, where photos are fetched at all.
+        fetched: Photos of one request that are given by address, where photos are fetched at all.
         body_bytes: Bytes of one request.
         held_bytes: Bytes of all requests that are being received or answered.
         waiting: Photos that are being decoded, wait for the model or are in it.
@@ -25,7 +25,7 @@ class Limits:
     photos: int = 32
     photo_bytes: int = 15 * MEGABYTE
     photo_pixels: int = 50_000_000
-    addresses: int = 4
+    fetched: int = 4
     body_bytes: int = 60 * MEGABYTE
     held_bytes: int = 300 * MEGABYTE
     waiting: int = 128
@@ -60,7 +60,7 @@ class Room:
             most: What fits in.
             full: Said to those for whom there is no place.
         """
-        self.most = most
+        self._most = most
         self.inside = 0
         self._full = full
 
@@ -70,7 +70,7 @@ class Room:
         Raises:
             RefusalError: 503, if so many are not free.
         """
-        if self.inside + count > self.most:
+        if self.inside + count > self._most:
             raise RefusalError(503, self._full, retry_after)
         self.inside += count
 

@@ -16,6 +16,8 @@ from prometheus_client import (
     multiprocess,
 )
 
+from fashion_keras.service.workers import FIGURES
+
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 _PREFIX = "fashion_keras_"
 
@@ -71,7 +73,7 @@ class Figures:
 
     def text(self) -> bytes:
         """Return all figures in Prometheus' text format."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        if FIGURES not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         multiprocess.MultiProcessCollector(together)
@@ -103,10 +105,8 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, told = (
-            time.monotonic(),
-            {"status": 499, "sent": 0},
-        )  # 499: nobody was there any more.
+        start = time.monotonic()
+        told = {"status": 499, "sent": 0}  # If it stays so, nobody was there any more.
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":

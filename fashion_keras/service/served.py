@@ -1,8 +1,6 @@
 """The model that a service answers with: loaded, checked, warmed, with its queue."""
 
 import dataclasses
-import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.explain import explainer
+from fashion_keras.files import sha256_of
 from fashion_keras.service.batching import ModelQueue
 
 Explain = Callable[[np.ndarray, Sequence[int]], list[np.ndarray]]
@@ -35,20 +34,13 @@ class Served:
     explain: Explain
     seconds_to_load: float
 
-    def resize(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the pixels of one photo in the model's own size; may run in any thread."""
-        resize = self.classifier.model.get_layer("resize")
-        return np.asarray(resize(pixels[None].astype("float32")))[0]
-
 
 def batch_sizes(largest: int) -> list[int]:
     """Return the sizes of batches that a model is compiled for: 1, 2, 4 and so on to `largest`."""
     return sorted({largest, *(2**power for power in range(largest.bit_length()))})
 
 
-def load_served(
-    file: str | os.PathLike, sizes: Sequence[int], observed: Callable[[int, float], None]
-) -> Served:
+def load_served(file: Path, sizes: Sequence[int], observed: Callable[[int, float], None]) -> Served:
     """Load a classifier, have it answer in all sizes of batches, and start its queue.
 
     Args:
@@ -61,14 +53,14 @@ def load_served(
             probabilities.
     """
     start = time.monotonic()
-    digest = _digest(Path(file))
+    digest = sha256_of(file)
     classifier = load_classifier(file)
-    if _digest(Path(file)) != digest:
+    if sha256_of(file) != digest:
         raise InputError(f"{file} changed while it was being loaded; load it again.")
     predict = classifier.model.predict_on_batch
     side = classifier.image_size
     for size in sizes:
-        _check_answer(np.asarray(predict(_greys(size, side))), size, classifier, Path(file))
+        _check_answer(np.asarray(predict(_greys(size, side))), size, classifier, file)
     explain = explainer(classifier.model)
     explain(_greys(1, side)[0], [0])
 
@@ -78,14 +70,9 @@ def load_served(
         observed(len(pixels), time.monotonic() - begun)
         return rows
 
-    version = f"{Path(file).name}@{digest[:12]}"
+    version = f"{file.name}@{digest[:12]}"
     queue = ModelQueue(timed, sizes)
     return Served(classifier, version, queue, explain, time.monotonic() - start)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _greys(size: int, side: int) -> np.ndarray:

@@ -5,7 +5,7 @@ import base64
 import binascii
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, NamedTuple
 
 from python_multipart.exceptions import FormParserError
@@ -18,8 +18,12 @@ from fashion_keras.service.limits import MEGABYTE, Limits, RefusalError, Room
 _LONGEST_NAME = 255
 _OTHER_FIELDS = 16  # Of a form, beside the photos.
 _VALUES = 10  # Of JSON, for each photo; base64 holds none of the signs that part them.
+_KEYS = {"file", "base64", "url"}  # Of a photo in JSON.
 _FORM, _JSON = "multipart/form-data", "application/json"
-TAKEN = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
+_TAKEN = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
+
+
+_Hold = Callable[[int], None]  # Counts bytes before they are kept.
 
 
 class Upload(NamedTuple):
@@ -61,7 +65,7 @@ class _Parts:
         self._headers = {}
         self._name, self._content = None, bytearray()
         if b"filename" in told:  # Fields without a file are of no use here.
-            self._name = told[b"filename"].decode("utf-8", "replace")
+            self._name = _shown(told[b"filename"].decode("utf-8", "replace"))
             _check_count(len(self.uploads) + 1, self._limits)
         self._count += 1
         if self._count > 2 * self._limits.photos + _OTHER_FIELDS:
@@ -70,11 +74,11 @@ class _Parts:
     def _add(self, data: bytes, start: int, end: int) -> None:
         if self._name is not None:
             self._content += data[start:end]
-            _check_size(len(self._content), self._limits)
+            _check_size(len(self._content), self._name, self._limits)
 
     def _end(self) -> None:
         if self._name is not None:
-            self.uploads.append(Upload(_shown(self._name), bytes(self._content)))
+            self.uploads.append(Upload(self._name, bytes(self._content)))
 
 
 def _shown(name: str) -> str:
@@ -87,10 +91,10 @@ def _check_count(count: int, limits: Limits) -> None:
         raise RefusalError(413, f"at most {limits.photos} photos are taken in one request")
 
 
-def _check_size(size: int, limits: Limits) -> None:
+def _check_size(size: int, name: str, limits: Limits) -> None:
     if size > limits.photo_bytes:
         most = f"{limits.photo_bytes / MEGABYTE:g}"
-        raise RefusalError(413, f"a photo may have {most} MB at most; make it smaller")
+        raise RefusalError(413, f"{name}: a photo may have {most} MB at most; make it smaller")
 
 
 @contextlib.asynccontextmanager
@@ -125,27 +129,29 @@ async def uploads_of(request: Request, limits: Limits, held: Room) -> AsyncItera
         uploads.clear()
 
 
-async def _read(request: Request, limits: Limits, hold: Any) -> list[Upload]:
+async def _read(request: Request, limits: Limits, hold: _Hold) -> list[Upload]:
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     kind = kind.decode("latin-1").lower()
     if kind == _FORM:
         return await _from_form(request, options.get(b"boundary", b""), limits, hold)
     if kind == _JSON:
-        body = bytearray()
-        async for chunk in _chunks(request, limits.body_bytes, hold):
-            body += chunk
+        body = await _body(request, limits.body_bytes, hold)
         _check_values(body, limits)
-        return await asyncio.to_thread(_from_json, bytes(body), limits)
+        return await asyncio.to_thread(_from_json, body, limits)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        body = bytearray()
-        async for chunk in _chunks(request, limits.body_bytes, hold):
-            body += chunk
-            _check_size(len(body), limits)
-        return [Upload("photo", bytes(body))] if body else []
-    raise RefusalError(415, f"Content-Type must be {TAKEN}. Received: {kind[:100] or 'none'}")
+        body = await _body(request, min(limits.photo_bytes, limits.body_bytes), hold)
+        return [Upload("photo", body)] if body else []
+    raise RefusalError(415, f"Content-Type must be {_TAKEN}. Received: {kind[:100] or 'none'}")
 
 
-async def _chunks(request: Request, most: int, hold: Any) -> AsyncIterator[bytes]:
+async def _body(request: Request, most: int, hold: _Hold) -> bytes:
+    body = bytearray()
+    async for chunk in _chunks(request, most, hold):
+        body += chunk
+    return bytes(body)
+
+
+async def _chunks(request: Request, most: int, hold: _Hold) -> AsyncIterator[bytes]:
     """Yield the body piece by piece, each counted before it is kept."""
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
@@ -166,7 +172,9 @@ def _too_much(most: int) -> str:
     return f"a request may have {most / MEGABYTE:g} MB at most"
 
 
-async def _from_form(request: Request, boundary: bytes, limits: Limits, hold: Any) -> list[Upload]:
+async def _from_form(
+    request: Request, boundary: bytes, limits: Limits, hold: _Hold
+) -> list[Upload]:
     parts = _Parts(limits)
     ended = False
 
@@ -186,7 +194,7 @@ async def _from_form(request: Request, boundary: bytes, limits: Limits, hold: An
     return parts.uploads
 
 
-def _check_values(body: bytearray, limits: Limits) -> None:
+def _check_values(body: bytes, limits: Limits) -> None:
     """Refuse JSON of so many parts that reading it would hold everybody up."""
     if sum(body.count(sign) for sign in b"[{,:") > _VALUES * (limits.photos + 1):
         raise RefusalError(413, f"at most {limits.photos} photos are taken in one request")
@@ -218,8 +226,6 @@ def _told_photo(told: Any, number: int, limits: Limits) -> Upload:
         content = base64.b64decode(told["base64"], validate=True)
     except (binascii.Error, ValueError):
         raise RefusalError(422, f"photo {number}: its base64 is none") from None
-    _check_size(len(content), limits)
-    return Upload(_shown(told.get("file", f"photo {number}")), content)
-
-
-_KEYS = {"file", "base64", "url"}
+    name = _shown(told.get("file", f"photo {number}"))
+    _check_size(len(content), name, limits)
+    return Upload(name, content)

@@ -1,12 +1,34 @@
 """Waits for work, and ends what nobody waits for any more."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from starlette.requests import Request
 
 from fashion_keras.service.limits import RefusalError
+
+
+class Threads:
+    """Threads for work that must not hold up the event loop.
+
+    Nothing queues in the pool itself, where it would keep what it works on, such as the bytes of
+    a photo, after those who wait for it have left.
+    """
+
+    def __init__(self, count: int, name: str) -> None:
+        self._pool = ThreadPoolExecutor(count, name)
+        self._free = asyncio.Semaphore(count)
+
+    async def run(self, work: Callable[..., Any], *given: Any) -> Any:
+        """Return what `work` returns when a thread is free for it and has done it."""
+        async with self._free:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *given)
+
+    def close(self) -> None:
+        """Begin nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 async def together(works: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:

@@ -45,8 +45,7 @@ def single(classifier: Classifier, file: Path) -> dict[str, float]:
 
 def batches(classifier: Classifier, files: list[Path]) -> list[np.ndarray]:
     """Return the photos as the model's own size, in batches in memory."""
-    resize: Any = classifier.model.get_layer("resize")
-    photos = [np.asarray(resize(read_photo(file).pixels[None]))[0] for file in files]
+    photos = [classifier.resize(read_photo(file).pixels) for file in files]
     return [np.stack(photos[start : start + BATCH]) for start in range(0, len(photos), BATCH)]
 
 

@@ -119,8 +119,7 @@ def bare_rate(classifier: Classifier, batches: list[np.ndarray]) -> float:
 def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
     """Return what each round measured, ours and theirs in turns."""
     classifier = load_classifier(model)
-    resize = classifier.model.get_layer("resize")
-    photos = [np.asarray(resize(read_photo(file).pixels[None]))[0] for file in files]
+    photos = [classifier.resize(read_photo(file).pixels) for file in files]
     batches = [np.stack(photos[at : at + BATCH]) for at in range(0, len(photos), BATCH)]
     bare_milliseconds(classifier, files)  # Warms the model, as the next line does.
     bare_rate(classifier, batches)

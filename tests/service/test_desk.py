@@ -272,14 +272,14 @@ def test_the_model_before_is_let_go_when_its_requests_must_be_over(
 ) -> None:
     gate.open.set()
     models = iter([gated(served, gate), served])
-    before: list[Served] = []
 
     async def work(desk: Desk) -> None:
-        before.append(desk.served)
-        await desk.load()
-        thread = before[0].queue._thread
-        assert thread.is_alive()
-        while thread.is_alive():
-            await asyncio.sleep(0.05)
+        before = desk.served
+        loading = asyncio.create_task(desk.load())
+        while desk.served is before:
+            await asyncio.sleep(0.01)
+        assert before.queue._thread.is_alive()
+        await loading
+        assert not before.queue._thread.is_alive()
 
     with_desk(served, work, Limits(deadline=0.1), load=lambda: next(models))

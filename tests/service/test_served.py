@@ -25,7 +25,7 @@ def test_sizes_of_batches_are_powers_of_two_up_to_the_largest() -> None:
 def test_it_answers_as_the_classifier_does(model_file: Path, served: Served) -> None:
     classifier = load_classifier(model_file)
     pixels = np.random.default_rng(1).integers(0, 256, (120, 90, 3), dtype="uint8")
-    row = served.queue.submit(served.resize(pixels)).result(10)
+    row = served.queue.submit(served.classifier.resize(pixels)).result(10)
     (expected,) = classifier.predict(pixels)
     np.testing.assert_allclose(row, expected.probabilities, atol=1e-6)
     assert served.classifier.labels == LABELS
