@@ -1,16 +1,13 @@
 """Photos become vectors or maps through the frozen backbone, once; they are kept on disk."""
 
-import collections
 import contextlib
 import hashlib
 import importlib.metadata
 import json
 import math
 import shutil
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -19,8 +16,9 @@ from fashion_keras.backbone import blocks
 from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
+from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray
-from fashion_keras.model import build_augmentation, build_feature_model
+from fashion_keras.model import build_augmentation
 from fashion_keras.prepare import Prepared
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
@@ -156,7 +154,7 @@ class FeatureStore:
             for features, true in progress(batches, len(numbers), label, _batch_length):
                 for name, target in targets.items():
                     if features:
-                        target.append(_narrowed(features[name], _TYPES[name]))
+                        target.append(narrowed(features[name], _TYPES[name]))
                 seen.append(true)
             if not np.array_equal(np.concatenate(seen), numbers):
                 raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
@@ -166,21 +164,12 @@ class FeatureStore:
     def _batches(
         self, split: str, view: int, cut: str | None, done: int
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Yield vectors (and maps) and the class numbers of each batch of photos.
-
-        Of the first `done` photos only the numbers are told; they are augmented all the same, as
-        the draws of the others follow theirs.
-        """
+        """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
-        model = build_feature_model(self._backbone, cut)
         batches = load_split(self._prepared, split, config.image_size, config.batch_size)
         if view:
-            batches = _augmented(batches, build_augmentation(config, config.seed + 1000 * view))
-        count = 0
-        for pixels, numbers in batches:
-            count += len(numbers)
-            features = model.predict_on_batch(pixels) if count > done else {}
-            yield features, np.asarray(numbers)
+            batches = augmented(batches, build_augmentation(config, config.seed + 1000 * view))
+        return forward(batches, self._backbone, cut, done)
 
 
 def _common_end(targets: list[GrowingArray]) -> int:
@@ -190,28 +179,6 @@ def _common_end(targets: list[GrowingArray]) -> int:
     for target in targets:
         target.keep(done)
     return done
-
-
-def _narrowed(rows: np.ndarray, kind: str) -> np.ndarray:
-    """Return rows as numbers of a kind that may hold less."""
-    with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
-        rows = rows.astype(kind)
-    if not np.isfinite(rows).all():
-        raise RuntimeError(f"The backbone gives numbers that {rows.dtype} cannot hold.")
-    return rows
-
-
-def _augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tuple[Any, Any]]:
-    """Yield augmented batches; the next one is made while the backbone works on the last."""
-    waiting: collections.deque[tuple[Future, Any]] = collections.deque()
-    with ThreadPoolExecutor(max_workers=1) as pool:  # One: the draws keep their order.
-        for pixels, numbers in batches:
-            waiting.append((pool.submit(augmentation, pixels, training=True), numbers))
-            if len(waiting) > 1:
-                ready, its_numbers = waiting.popleft()
-                yield ready.result(), its_numbers
-        for ready, numbers in waiting:
-            yield ready.result(), numbers
 
 
 def _batch_length(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> int:

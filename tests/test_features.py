@@ -186,7 +186,7 @@ def count_forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         monkeypatch.setattr(model, "predict_on_batch", predict)
         return model
 
-    monkeypatch.setattr("fashion_keras.features.build_feature_model", build)
+    monkeypatch.setattr("fashion_keras.forward.build_feature_model", build)
     return sizes
 
 

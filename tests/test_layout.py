@@ -18,6 +18,7 @@ ROOMS = [
     "fashion_keras.data",
     "fashion_keras.backbone",
     "fashion_keras.model",
+    "fashion_keras.forward",
     "fashion_keras.growing",
     "fashion_keras.features",
     "fashion_keras.training",
