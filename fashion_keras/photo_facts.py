@@ -16,7 +16,7 @@ from fashion_keras.findings import Finding
 from fashion_keras.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.prepare import Prepared, PreparedPhoto
 from fashion_keras.source import SourcePhoto
-from fashion_keras.split import Look, looks_of
+from fashion_keras.split import Looks, looks_of
 
 _DRAFT = 144  # Pixels a side that are enough for looks.
 _NARROW = 3.0  # Photos are stretched to a square; from this ratio of the sides on they look odd.
@@ -59,7 +59,7 @@ class PhotoFacts(NamedTuple):
     format: str = ""
     turn: int = 1
     sha256: str = ""
-    looks: tuple[Look, ...] = ()
+    looks: Looks | None = None
 
 
 def gather_facts(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[PhotoFacts]:

@@ -17,7 +17,7 @@ from fashion_keras.config import InputError
 from fashion_keras.files import sha256_of
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
-from fashion_keras.split import Look, assign_splits, group_copies, looks_of
+from fashion_keras.split import Looks, assign_splits, group_copies, looks_of
 
 _LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
 _DIVISION = "2"  # Raise it when photos without splits are divided in another way.
@@ -64,7 +64,7 @@ class _Inspected(NamedTuple):
     photo: SourcePhoto
     reason: str  # Empty if the photo can be read.
     sha256: str
-    looks: tuple[Look, ...]  # Empty where the source has splits, and nothing is compared.
+    looks: Looks | None  # None where the source has splits, and nothing is compared.
     rewritten: Path | None  # The photo as PNG, where the file itself cannot be used.
 
 
@@ -154,12 +154,12 @@ def _inspect(photo: SourcePhoto, target: Path) -> _Inspected:
     try:
         pixels, clean = read_photo(photo.path)
     except PhotoError as error:
-        return _Inspected(photo, str(error), "", (), None)
+        return _Inspected(photo, str(error), "", None, None)
     if not clean:
         Image.fromarray(pixels).save(target, compress_level=1)
     file = photo.path if clean else target
     sha256 = sha256_of(file)
-    looks = () if photo.split else looks_of(Image.fromarray(pixels))
+    looks = None if photo.split else looks_of(Image.fromarray(pixels))
     return _Inspected(photo, "", sha256, looks, None if clean else target)
 
 
@@ -178,7 +178,8 @@ def _check_readable(
 
 def _with_splits(readable: list[_Inspected], seed: int) -> list[_Inspected]:
     labels = [one.photo.label for one in readable]
-    groups = group_copies([one.looks for one in readable], [one.sha256 for one in readable])
+    looks = [one.looks for one in readable if one.looks]
+    groups = group_copies(looks, [one.sha256 for one in readable])
     splits = assign_splits(labels, groups, seed)
     divided = [
         one._replace(photo=one.photo._replace(split=split))

@@ -1,8 +1,9 @@
 """Divides photos that come without splits: by class, near duplicates on one side."""
 
 import collections
+import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,36 +30,49 @@ TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class Look(NamedTuple):
-    """What a photo looks like, in few numbers.
+# Hashes that differ in three bits agree in at least three of these six parts.
+_PARTS = [
+    (2**bits - 1) << first
+    for first, bits in zip((0, 11, 22, 33, 44, 54), (11,) * 4 + (10,) * 2, strict=True)
+]
+_QUARTERS = [0xFFFF << first for first in (0, 16, 32, 48)]
+_AT_ONCE = 2**16  # Pairs of thumbnails.
+
+
+class Looks(NamedTuple):
+    """What a photo looks like, in few numbers, one row for each turn of it.
 
     Attributes:
-        hash: 64 bits that say where the photo gets brighter from left to right on an 8 x 8 grid
-            (dHash: Krawetz 2013, "Kind of like that"). Copies differ in few bits.
-        thumbnail: The photo at 8 x 8 pixels, `(192,)` int16.
+        hashes: 64 bits that say where the photo gets brighter from left to right on an 8 x 8 grid
+            (dHash: Krawetz 2013, "Kind of like that"). Copies differ in few bits. `(turns,)`
+            uint64.
+        thumbnails: The photo at 8 x 8 pixels, `(turns, 192)` uint8.
     """
 
-    hash: int
-    thumbnail: np.ndarray
+    hashes: np.ndarray
+    thumbnails: np.ndarray
 
 
-def look_of(pixels: np.ndarray) -> Look:
+def looks_of(image: Image.Image) -> Looks:
+    """Return what a photo looks like in each of `TURNS`."""
+    square = np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
+    return look_at([turn(square) for turn in TURNS.values()])
+
+
+def look_at(turns: Sequence[np.ndarray]) -> Looks:
     """Return what a photo looks like.
 
     Args:
-        pixels: `(height, width, 3)` uint8.
+        turns: The photo in one or more turns, each `(height, width, 3)` uint8.
     """
-    photo = Image.fromarray(pixels)
-    grey = np.asarray(photo.convert("L").resize((9, 8), Image.Resampling.BOX))
-    bits = (grey[:, 1:] > grey[:, :-1]).ravel()
-    thumbnail = np.asarray(photo.resize((8, 8), Image.Resampling.BOX)).ravel().astype("int16")
-    return Look(int("".join("1" if bit else "0" for bit in bits), 2), thumbnail)
-
-
-def looks_of(image: Image.Image) -> tuple[Look, ...]:
-    """Return what a photo looks like in each of `TURNS`."""
-    square = np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX))
-    return tuple(look_of(np.ascontiguousarray(turn(square))) for turn in TURNS.values())
+    photos = [Image.fromarray(np.ascontiguousarray(pixels)) for pixels in turns]
+    box = Image.Resampling.BOX
+    grey = np.stack([np.asarray(photo.convert("L").resize((9, 8), box)) for photo in photos])
+    brighter = (grey[:, :, 1:] > grey[:, :, :-1]).reshape(len(photos), 64)
+    hashes = np.packbits(brighter, axis=1).view(">u8").astype("uint64")[:, 0]
+    return Looks(
+        hashes, np.stack([np.asarray(photo.resize((8, 8), box)).ravel() for photo in photos])
+    )
 
 
 def assign_splits(labels: Sequence[str], groups: Sequence[Sequence[int]], seed: int) -> list[str]:
@@ -102,17 +116,20 @@ def _fill(splits: list[str], groups: Sequence[Sequence[int]]) -> None:
     waiting = list(groups)
     for split, share in _SHARES.items():
         wanted = max(round(share * total), 1)
-        chosen = [min(waiting, key=len)]
+        first = min(waiting, key=len)
+        chosen, left, photos = [first], [], len(first)
         for group in waiting:
-            if group is not chosen[0] and sum(map(len, chosen)) + len(group) <= wanted:
+            if group is not first and photos + len(group) <= wanted:
                 chosen.append(group)
-        waiting = [group for group in waiting if group not in chosen]
-        for group in chosen:
-            for number in group:
-                splits[number] = split
+                photos += len(group)
+            elif group is not first:
+                left.append(group)
+        waiting = left
+        for number in itertools.chain(*chosen):
+            splits[number] = split
 
 
-def group_copies(looks: Sequence[Sequence[Look]], digests: Sequence[str]) -> list[list[int]]:
+def group_copies(looks: Sequence[Looks], digests: Sequence[str]) -> list[list[int]]:
     """Put photos together that show the same in any of eight turns, or are the same file.
 
     Args:
@@ -122,22 +139,20 @@ def group_copies(looks: Sequence[Sequence[Look]], digests: Sequence[str]) -> lis
     Returns:
         Groups of places; most hold one photo.
     """
-    turned = [look for photo in looks for look in photo]
-    alike = [[entry // len(TURNS) for entry in group] for group in near_duplicates(turned)]
-    same: dict[str, list[int]] = collections.defaultdict(list)
-    for number, digest in enumerate(digests):
-        same[digest].append(number)
-    return _joined(
-        len(looks), ((group[0], other) for group in [*alike, *same.values()] for other in group[1:])
-    )
+    first: dict[str, int] = {}
+    same = [(first.setdefault(digest, number), number) for number, digest in enumerate(digests)]
+    files = list(first.values())
+    alike = _near_pairs([looks[number] for number in files])
+    pairs = ((files[one], files[other]) for one, other in alike)
+    return _joined(len(looks), itertools.chain(same, pairs))
 
 
-def near_duplicates(looks: Sequence[Look]) -> list[list[int]]:
+def near_duplicates(looks: Sequence[Looks]) -> list[list[int]]:
     """Put photos together that are resized, re-encoded or slightly brightened copies.
 
-    Hashes that differ in at most three bits agree in at least one of their four 16-bit quarters,
-    so only photos that share a quarter are compared. A quarter without a bit is no reason: it is
-    the plain background that all photos of a shop share.
+    Their hashes differ in at most three bits and agree in at least one of their four 16-bit
+    quarters. A quarter without a bit is no reason: it is the plain background that all photos of a
+    shop share.
 
     Returns:
         Groups of indices into `looks`; most hold one photo.
@@ -145,15 +160,48 @@ def near_duplicates(looks: Sequence[Look]) -> list[list[int]]:
     return _joined(len(looks), _near_pairs(looks))
 
 
-def _near_pairs(looks: Sequence[Look]) -> Iterable[tuple[int, int]]:
-    for quarter in range(4):
-        sharing: dict[int, list[int]] = collections.defaultdict(list)
-        for number, look in enumerate(looks):
-            bits = look.hash >> 16 * quarter & 0xFFFF
-            for other in sharing[bits] if bits else ():
-                if _alike(look, looks[other]):
-                    yield number, other
-            sharing[bits].append(number)
+def _near_pairs(looks: Sequence[Looks]) -> Iterator[tuple[int, int]]:
+    if not looks:
+        return
+    photos = np.repeat(np.arange(len(looks)), [len(look.hashes) for look in looks])
+    thumbnails = np.concatenate([look.thumbnails for look in looks])
+    for one, other in _near_hashes(np.concatenate([look.hashes for look in looks])):
+        # Hashes alone would join different garments on the same white ground.
+        apart = np.abs(thumbnails[one].astype("int16") - thumbnails[other]).mean(axis=1)
+        alike = apart <= _NEAR_LEVELS
+        yield from zip(photos[one[alike]].tolist(), photos[other[alike]].tolist(), strict=True)
+
+
+def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield places of hashes that differ in few bits, often the same ones more than once.
+
+    Only hashes that agree in three parts are compared, by sorting them by these parts: so the
+    work hardly grows faster than the number of photos.
+    """
+    for parts in itertools.combinations(_PARTS, 3):
+        keys = hashes & np.uint64(sum(parts))
+        order = np.argsort(keys)
+        keys = keys[order]
+        rows, gap = np.arange(len(keys) - 1), 1
+        while len(rows := rows[: np.searchsorted(rows, len(keys) - gap)]):
+            rows = rows[keys[rows] == keys[rows + gap]]
+            yield from _compared(hashes, order[rows], order[rows + gap])
+            gap += 1
+
+
+def _compared(
+    hashes: np.ndarray, ones: np.ndarray, others: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield those pairs, in parts, that differ in few bits and share more than a plain quarter."""
+    for start in range(0, len(ones), _AT_ONCE):
+        one, other = ones[start : start + _AT_ONCE], others[start : start + _AT_ONCE]
+        first, differing = hashes[one], hashes[one] ^ hashes[other]
+        near = np.bitwise_count(differing) <= _NEAR_BITS
+        shared = [
+            (first & np.uint64(part) > 0) & (differing & np.uint64(part) == 0) for part in _QUARTERS
+        ]
+        near &= np.any(shared, axis=0)
+        yield one[near], other[near]
 
 
 def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
@@ -162,6 +210,7 @@ def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
 
     def root(number: int) -> int:
         while parent[number] != number:
+            parent[number] = parent[parent[number]]  # The next way is shorter.
             number = parent[number]
         return number
 
@@ -171,10 +220,3 @@ def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     for number in range(count):
         groups[root(number)].append(number)
     return list(groups.values())
-
-
-def _alike(one: Look, other: Look) -> bool:
-    # Hashes alone would join different garments on the same white ground.
-    if (one.hash ^ other.hash).bit_count() > _NEAR_BITS:
-        return False
-    return bool(np.abs(one.thumbnail - other.thumbnail).mean() <= _NEAR_LEVELS)

@@ -8,7 +8,7 @@ import numpy as np
 from fashion_keras.contact_sheet import draw_sheet, tile_of
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
-from fashion_keras.split import TURNS, Look, group_copies
+from fashion_keras.split import TURNS, group_copies
 
 _ROWS, _COLUMNS = 40, 6  # What the picture of duplicates shows at the most.
 
@@ -23,7 +23,8 @@ def find_twins(facts: Sequence[PhotoFacts]) -> list[list[PhotoFacts]]:
         Groups of two photos or more, in the order of `facts`.
     """
     readable = [one for one in facts if not one.reason]
-    groups = group_copies([one.looks for one in readable], [one.sha256 for one in readable])
+    looks = [one.looks for one in readable if one.looks]
+    groups = group_copies(looks, [one.sha256 for one in readable])
     return [[readable[number] for number in group] for group in groups if len(group) > 1]
 
 
@@ -73,13 +74,11 @@ def relation(one: PhotoFacts, other: PhotoFacts) -> str:
     """Say in what way the second photo is a copy of the first."""
     if one.sha256 == other.sha256:
         return "the same file"
-    names = list(TURNS)
-    nearest = min(range(len(names)), key=lambda turn: _distance(one.looks[turn], other.looks[0]))
-    return f"nearly the same, {names[nearest]}" if names[nearest] else "nearly the same"
-
-
-def _distance(one: Look, other: Look) -> float:
-    return float(np.abs(one.thumbnail - other.thumbnail).mean())
+    if one.looks is None or other.looks is None:
+        raise ValueError("Expected photos that can be read.")
+    before, after = one.looks.thumbnails.astype("int16"), other.looks.thumbnails[0]
+    nearest = list(TURNS)[np.abs(before - after).mean(axis=1).argmin()]
+    return f"nearly the same, {nearest}" if nearest else "nearly the same"
 
 
 def draw_twins(groups: Sequence[Sequence[PhotoFacts]], file: Path) -> None:

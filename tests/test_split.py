@@ -2,6 +2,7 @@
 
 import collections
 import io
+import itertools
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from fashion_keras.config import InputError
 from fashion_keras.sample import draw_photo
 from fashion_keras.split import (
     TURNS,
-    Look,
+    Looks,
+    _joined,
     assign_splits,
     group_copies,
-    look_of,
+    look_at,
     looks_of,
     near_duplicates,
 )
@@ -30,7 +32,12 @@ def flipped(value, *bits):
 
 def looks(*hashes, level=100):
     """Return photos of one grey with these hashes."""
-    return [Look(value, np.full(192, level, "int16")) for value in hashes]
+    thumbnails = np.full((1, 192), level, "uint8")
+    return [Looks(np.array([value], "uint64"), thumbnails) for value in hashes]
+
+
+def hash_of(pixels):
+    return int(look_at([pixels]).hashes[0])
 
 
 def copies(*hashes):
@@ -49,7 +56,7 @@ def drawn(label):
 
 
 def bits_between(first, second):
-    return (look_of(np.asarray(first)).hash ^ look_of(np.asarray(second)).hash).bit_count()
+    return (hash_of(np.asarray(first)) ^ hash_of(np.asarray(second))).bit_count()
 
 
 def shares(labels, splits):
@@ -58,14 +65,14 @@ def shares(labels, splits):
 
 def test_hash_of_a_photo_that_gets_brighter_has_all_bits():
     ramp = np.arange(9, dtype="uint8")[None, :, None].repeat(8, axis=0).repeat(3, axis=2) * 20
-    assert look_of(ramp).hash == 2**64 - 1
-    assert look_of(ramp[:, ::-1]).hash == 0
+    assert hash_of(ramp) == 2**64 - 1
+    assert hash_of(ramp[:, ::-1]) == 0
 
 
 def test_first_bit_of_the_hash_is_the_upper_left():
     pixels = np.zeros((8, 9, 3), "uint8")
     pixels[0, 1] = 200
-    assert look_of(pixels).hash == 1 << 63
+    assert hash_of(pixels) == 1 << 63
 
 
 def test_copies_of_a_photo_look_the_same():
@@ -82,7 +89,7 @@ def test_other_photos_look_different(other):
 
 
 def test_hash_of_a_single_pixel_is_zero():
-    assert look_of(np.full((1, 1, 3), 7, "uint8")).hash == 0
+    assert hash_of(np.full((1, 1, 3), 7, "uint8")) == 0
 
 
 @pytest.mark.parametrize("bits", [(), (0,), (0, 20, 40), (20, 40, 60), (0, 40, 60), (0, 20, 60)])
@@ -93,6 +100,33 @@ def test_hashes_that_differ_in_three_bits_belong_together(bits):
 @pytest.mark.parametrize("bits", [(0, 20, 40, 60), (0, 1, 2, 3), (0, 1, 20, 40)])
 def test_hashes_that_differ_in_four_bits_do_not(bits):
     assert near_duplicates(looks(BASE, flipped(BASE, *bits))) == [[0], [1]]
+
+
+def test_the_same_are_found_as_by_comparing_all_with_all():
+    hashes = [value & (2**40 - 1) for value in distinct_hashes(40)]
+    generator = np.random.default_rng(2)
+    hashes += [
+        flipped(value, *generator.choice(64, size=size, replace=False).tolist())
+        for value in hashes
+        for size in (1, 2, 3, 4, 5)
+    ]
+
+    def near(one, other):
+        differing = hashes[one] ^ hashes[other]
+        quarters = [0xFFFF << first for first in (0, 16, 32, 48)]
+        shared = any(hashes[one] & part and not differing & part for part in quarters)
+        return shared and differing.bit_count() <= 3
+
+    pairs = itertools.combinations(range(len(hashes)), 2)
+    expected = _joined(len(hashes), (pair for pair in pairs if near(*pair)))
+    assert near_duplicates(looks(*hashes)) == expected
+    assert 40 < len(expected) < len(hashes)
+
+
+def test_photos_that_share_nothing_but_a_plain_quarter_stay_apart():
+    # They differ in three bits, one in each quarter that is not plain.
+    one = 0x0001_0001_0001_0000
+    assert near_duplicates(looks(one, flipped(one, 17, 33, 49))) == [[0], [1]]
 
 
 def test_near_duplicates_of_near_duplicates_belong_together():
@@ -184,7 +218,7 @@ def test_different_garments_on_the_same_white_ground_stay_apart():
     for number in range(12):
         pixels = np.full((80, 60, 3), 255, "uint8")
         pixels[20 + number : 70, 15:45] = 20 * number
-        photos.append(look_of(pixels))
+        photos.append(look_at([pixels]))
     assert near_duplicates(photos) == [[number] for number in range(12)]
 
 
