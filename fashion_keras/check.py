@@ -134,7 +134,7 @@ def _look_at_vectors(
     _, store = open_material(config, prepared, cache).frozen()
     by_name = {one.name: one for one in facts}
     photos = [by_name[photo.file] for split in SPLITS for photo in prepared.split(split)]
-    vectors = np.concatenate([store.vectors(split) for split in SPLITS if prepared.split(split)])
+    vectors = [store.vectors(split) for split in SPLITS if prepared.split(split)]
     numbers = np.array([prepared.labels.index(one.label) for one in photos])
     place = {one.name: number for number, one in enumerate(photos)}
     copies = [[place[one.name] for one in group] for group in groups]

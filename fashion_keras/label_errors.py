@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fashion_keras.directions import directions
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
 
@@ -33,39 +34,91 @@ class Suspect(NamedTuple):
     likelier_probability: float
 
 
-def out_of_fold(vectors: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> np.ndarray:
+class _Sums(NamedTuple):
+    """What ridge regression needs to know of photos: sums over them, which can be added up.
+
+    Attributes:
+        photos: Their number.
+        inputs: Their directions, `(2048,)`.
+        targets: Their classes as rows of 0 and 1, `(classes,)`.
+        squares: Products of directions, `(2048, 2048)`.
+        products: Products of directions and classes, `(2048, classes)`.
+    """
+
+    photos: float
+    inputs: np.ndarray
+    targets: np.ndarray
+    squares: np.ndarray
+    products: np.ndarray
+
+
+def out_of_fold(
+    vectors: Sequence[np.ndarray], numbers: np.ndarray, folds: np.ndarray
+) -> np.ndarray:
     """Return what a linear classifier says of each photo that learnt from the other folds only.
 
     Ridge regression on the vectors' directions is solved in one step, and is right as often as the
     head (0.79 of clothing-dataset-small at 150 px, both; in 5 s and 36 s).
 
     Args:
-        vectors: `(photos, 2048)`.
+        vectors: One or more arrays `(photos, 2048)`; together all photos.
         numbers: Class number of each photo, `(photos,)`.
         folds: Fold of each photo, `(photos,)`.
 
     Returns:
         Probabilities `(photos, classes)`.
     """
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = (vectors / np.maximum(lengths, 1e-12)).astype("float32")
     targets = np.eye(int(numbers.max()) + 1, dtype="float32")[numbers]
-    scores = np.empty_like(targets)
-    for fold in np.unique(folds):
-        inside = folds != fold
-        scores[~inside] = _regressed(directions[inside], targets[inside], directions[~inside])
+    sums = _summed(vectors, targets, folds)
+    learnt = {fold: _regressed([sums[one] for one in sums if one != fold]) for fold in sums}
+    scores, start = np.empty_like(targets), 0
+    for block in directions(vectors):
+        rows = slice(start, start := start + len(block))
+        for fold in np.unique(folds[rows]):
+            inside = folds[rows] == fold
+            weights, offset = learnt[fold]
+            scores[rows][inside] = block[inside] @ weights + offset
     return min(
         (_softmax(scores * sharpness) for sharpness in _SHARPNESS),
         key=lambda probabilities: -np.log(probabilities[targets > 0].clip(1e-6)).mean(),
     )
 
 
-def _regressed(known: np.ndarray, targets: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    middle, mean = known.mean(axis=0), targets.mean(axis=0)
-    centred = known - middle
-    penalty = _PENALTY * len(known) * np.eye(known.shape[1], dtype="float32")
-    weights = np.linalg.solve(centred.T @ centred + penalty, centred.T @ (targets - mean))
-    return (asked - middle) @ weights + mean
+def _summed(
+    vectors: Sequence[np.ndarray], targets: np.ndarray, folds: np.ndarray
+) -> dict[int, _Sums]:
+    """Return the sums over the photos of each fold."""
+    sums: dict[int, _Sums] = {}
+    start = 0
+    for block in directions(vectors):
+        rows = slice(start, start := start + len(block))
+        for fold in np.unique(folds[rows]):
+            inside = folds[rows] == fold
+            inputs, wanted = block[inside], targets[rows][inside]
+            found = (
+                len(inputs),
+                inputs.sum(0),
+                wanted.sum(0),
+                inputs.T @ inputs,
+                inputs.T @ wanted,
+            )
+            sums[fold] = _added([sums[fold], _Sums(*found)]) if fold in sums else _Sums(*found)
+    return sums
+
+
+def _added(sums: Sequence[_Sums]) -> _Sums:
+    # In double precision, or many small numbers get lost in a large sum.
+    return _Sums(*(np.sum(parts, axis=0, dtype="float64") for parts in zip(*sums, strict=True)))
+
+
+def _regressed(sums: Sequence[_Sums]) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights and offset of ridge regression on the photos that were summed up."""
+    count, inputs, targets, squares, products = _added(sums)
+    middle, mean = inputs / count, targets / count
+    penalty = _PENALTY * count * np.eye(len(inputs))
+    centred = squares - count * np.outer(middle, middle)
+    weights = np.linalg.solve(centred + penalty, products - count * np.outer(middle, mean))
+    return weights.astype("float32"), (mean - middle @ weights).astype("float32")
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

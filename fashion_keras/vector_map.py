@@ -7,25 +7,36 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from fashion_keras.directions import directions
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
 
 _DIMENSIONS = 50  # What is left of 2048: enough to tell photos apart, few enough to compare all.
 _NEIGHBOURS = 10
-_BLOCK = 1024  # Photos compared with all others at once.
+_COMPARED = 2**24  # Pairs of photos compared at once.
 # Distances of outliers lie so many robust standard deviations over the median.
 _FAR = 5.0
 _MOST_ON_MAP = 5000
 _PASSES, _REPELLED, _STEP = 300, 5, 0.3  # Of the map's layout.
 
 
-def reduce_vectors(vectors: np.ndarray) -> np.ndarray:
-    """Return directions of vectors as positions on their principal axes, `(photos, up to 50)`."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions = (vectors / np.maximum(lengths, 1e-12)).astype("float32")
-    centred = directions - directions.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    return centred @ axes[:, ::-1][:, :_DIMENSIONS]
+def reduce_vectors(vectors: Sequence[np.ndarray]) -> np.ndarray:
+    """Return directions of vectors as positions on their principal axes, `(photos, up to 50)`.
+
+    Args:
+        vectors: One or more arrays `(photos, 2048)`.
+    """
+    count = sum(map(len, vectors))
+    size = vectors[0].shape[1]
+    middle, squares = np.zeros(size), np.zeros((size, size))
+    for block in directions(vectors):
+        middle += block.sum(axis=0) / count
+        squares += block.T @ block
+    _, axes = np.linalg.eigh(squares - count * np.outer(middle, middle))
+    main = axes[:, ::-1][:, :_DIMENSIONS].astype("float32")
+    return np.concatenate(
+        [(block - middle.astype("float32")) @ main for block in directions(vectors)]
+    )
 
 
 def find_nearest(points: np.ndarray, count: int = _NEIGHBOURS) -> tuple[np.ndarray, np.ndarray]:
@@ -41,9 +52,12 @@ def find_nearest(points: np.ndarray, count: int = _NEIGHBOURS) -> tuple[np.ndarr
     count = min(count, len(points) - 1)
     squares = (points**2).sum(axis=1)
     places, distances = [], []
-    for start in range(0, len(points), _BLOCK):
-        block = points[start : start + _BLOCK]
-        far = squares[start : start + _BLOCK, None] + squares - 2 * block @ points.T
+    rows = max(1, _COMPARED // len(points))
+    for start in range(0, len(points), rows):
+        block = points[start : start + rows]
+        far = block @ (-2 * points.T)
+        far += squares[start : start + rows, None]
+        far += squares
         far[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
         nearest = np.argpartition(far, count - 1, axis=1)[:, :count]
         places.append(nearest)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fashion_keras.label_errors import deal_folds, find_suspects
+from fashion_keras.label_errors import deal_folds, find_suspects, out_of_fold
 
 
 def test_suspects_are_those_over_the_threshold_of_another_class():
@@ -39,3 +39,23 @@ def test_folds_hold_each_class_evenly_and_copies_together():
 
 def test_classes_of_one_photo_are_not_all_in_one_fold():
     assert len(set(deal_folds(np.arange(3), [], seed=1))) == 3
+
+
+def test_each_photo_is_judged_by_ridge_regression_on_the_other_folds():
+    generator = np.random.default_rng(1)
+    numbers, folds = np.arange(60) % 3, np.arange(60) // 20
+    vectors = np.eye(8)[numbers] + generator.normal(0, 0.4, (60, 8))
+    found = out_of_fold([vectors[:25], vectors[25:]], numbers, folds)
+    rows = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    known, asked = rows[folds != 1], rows[folds == 1]
+    targets = np.eye(3)[numbers[folds != 1]]
+    centred = known - known.mean(axis=0)
+    penalised = centred.T @ centred + 1e-4 * len(known) * np.eye(8)
+    weights = np.linalg.solve(penalised, centred.T @ (targets - targets.mean(axis=0)))
+    scores = (asked - known.mean(axis=0)) @ weights + targets.mean(axis=0)
+    # Probabilities are powers of the scores: their logarithms differ by as much as these, times
+    # the sharpness that was chosen.
+    logits = np.log(found[folds == 1])
+    ratio = np.ptp(logits, axis=1) / np.ptp(scores, axis=1)
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-3)
+    assert (found.argmax(axis=1) == numbers).mean() > 0.8

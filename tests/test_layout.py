@@ -58,6 +58,7 @@ ROOMS = [
     "fashion_keras.contact_sheet",
     "fashion_keras.twins",
     "fashion_keras.batch_pictures",
+    "fashion_keras.directions",
     "fashion_keras.label_errors",
     "fashion_keras.vector_map",
     "fashion_keras.check",
