@@ -17,6 +17,26 @@ from fashion_keras.sample import draw_sample
 VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")
 ENVIRONMENT = {name: os.environ.get(name) for name in VARIABLES}
 
+# Each process takes the next file when it is done with one: these take longest and come first, or
+# all others would wait for the last of them in the end.
+LONGEST = (
+    "test_kills",
+    "test_final",
+    "test_backends",
+    "test_ray_engine",
+    "test_tensor_board",
+    "test_search",
+    "test_fine_tuning",
+    "test_hyperband",
+    "test_serve",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the tests that take longest first; the others keep their order."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session", autouse=True)
 def without_settings() -> None:
