@@ -15,17 +15,24 @@ from tuning import compare, search
 CONFIG = Config(image_size=71, views=1, batch_size=8)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """Return a folder where the results and the state of a search stay from test to test."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def results(tmp_path, sample_folder, tiny_backbone, monkeypatch):
-    """Run a small search; return its results folder."""
+def results(cache, sample_folder, tiny_backbone, monkeypatch):
+    """Run a small search, once for all tests; return its results folder."""
     monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
     monkeypatch.setattr(compare, "SEEDS", 2)
     monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
     monkeypatch.setattr(search, "CURVES", compare.CURVES)
     monkeypatch.setattr(search, "FINALISTS", 2)
-    config = dataclasses.replace(CONFIG, data=str(sample_folder))
-    search.search(config, 2, 2, tmp_path / "results", tmp_path / "cache")
-    return tmp_path / "results"
+    if not (cache / "results").exists():
+        config = dataclasses.replace(CONFIG, data=str(sample_folder))
+        search.search(config, 2, 2, cache / "results", cache)
+    return cache / "results"
 
 
 def rows_of(file):
@@ -50,11 +57,11 @@ def test_a_search_writes_what_it_found(results, sample_folder, prepared):
 
 
 def test_the_finished_command_given_again_tells_the_times_of_the_first(
-    results, tmp_path, sample_folder
+    results, cache, tmp_path, sample_folder
 ):
     first = json.loads((results / "search.json").read_text())
     config = dataclasses.replace(CONFIG, data=str(sample_folder))
-    search.search(config, 2, 2, tmp_path / "again", tmp_path / "cache")
+    search.search(config, 2, 2, tmp_path / "again", cache)
     again = json.loads((tmp_path / "again" / "search.json").read_text())
     assert (again["run"], again["trials_of_an_interrupted_run"]) == (first["run"], 0)
 

@@ -176,6 +176,7 @@ def test_a_search_shows_each_trial_with_its_knobs_and_result(
     monkeypatch.setattr(compare, "SEEDS", 2)
     monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0,)})
     monkeypatch.setattr(search, "CURVES", compare.CURVES)
+    monkeypatch.setattr(search, "FINALISTS", 1)
     searched(tmp_path, sample_folder, tmp_path / "board")
     with (tmp_path / "results" / "trials.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
