@@ -15,6 +15,7 @@ ROOMS = [
     "fashion_keras.source",
     "fashion_keras.split",
     "fashion_keras.prepare",
+    "fashion_keras.pieces",
     "fashion_keras.data",
     "fashion_keras.backbone",
     "fashion_keras.model",
