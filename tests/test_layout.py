@@ -25,6 +25,7 @@ ROOMS = [
     "fashion_keras.training",
     "fashion_keras.ensemble",
     "fashion_keras.fine_tuning",
+    "fashion_keras.vectors",
     "fashion_keras.range_test",
     "fashion_keras.auto_rate",
     "fashion_keras.budget",
