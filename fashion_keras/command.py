@@ -110,6 +110,11 @@ def add_folder_options(options: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="folder for what the command finds out (default: results)",
     )
+    add_cache_option(options)
+
+
+def add_cache_option(options: argparse.ArgumentParser) -> None:
+    """Add `--cache`, the folder for what can be made again."""
     options.add_argument(
         "--cache",
         type=Path,
@@ -128,7 +133,7 @@ def next_command(
     **found: str,
 ) -> str:
     """Return a command for a shell: what was found, and folders and named options as given."""
-    kept = {name: getattr(given, name) for name in (*names, "results", "cache")}
+    kept = {name: getattr(given, name, None) for name in (*names, "results", "cache")}
     told = {name: value for name, value in kept.items() if value != options.get_default(name)}
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in (told | found).items()]
     return shlex.join(["python", "-m", module, *itertools.chain(*words)])

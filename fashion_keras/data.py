@@ -3,6 +3,8 @@
 The only module that imports TensorFlow: `tf.data` feeds Keras on every backend.
 """
 
+import contextlib
+import io
 import itertools
 import mmap
 from collections.abc import Iterator, Sequence
@@ -12,15 +14,22 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from fashion_keras.pieces import Features
 from fashion_keras.prepare import Prepared
 
 _BLOCK = 2**24  # Bytes of features fetched at once: few calls into Python, little memory.
 
 
 def load_split(
-    prepared: Prepared, split: str, image_size: int, batch_size: int, seed: int | None = None
+    prepared: Prepared,
+    split: str,
+    image_size: int,
+    batch_size: int,
+    seed: int | None = None,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Any:
-    """Return the photos of one split as a dataset.
+    """Return the photos of one split, or a part of them, as a dataset.
 
     Args:
         prepared: The data set.
@@ -29,22 +38,32 @@ def load_split(
             the same that the classifier's `Resizing` layer uses.
         batch_size: Photos in a batch; the last batch holds what is left.
         seed: Shuffles anew in each pass; without it the order is that of `prepared.split`.
+        start: Where a part begins, in that order; photos before it are not decoded.
+        stop: The photo after the last one of a part, where a batch ends (default: all photos).
 
     Returns:
         A `tf.data.Dataset` of pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255],
         and class numbers `(batch,)`, int32.
     """
-    batches: Any = keras.utils.image_dataset_from_directory(
-        prepared.folder / split,
-        class_names=prepared.labels,
-        label_mode="int",
-        image_size=(image_size, image_size),
-        batch_size=batch_size,
-        shuffle=seed is not None,
-        seed=seed,
-        interpolation="bilinear",
-        verbose=False,
-    )
+    count = len(prepared.split(split))
+    # Keras can leave out the first photos: those of a share for training, the rest is for
+    # validation. The half keeps rounding from taking one photo more or less.
+    share = {"validation_split": (count - start + 0.5) / count, "subset": "validation"}
+    with contextlib.redirect_stdout(io.StringIO()):  # It tells that share, also if not verbose.
+        batches: Any = keras.utils.image_dataset_from_directory(
+            prepared.folder / split,
+            class_names=prepared.labels,
+            label_mode="int",
+            image_size=(image_size, image_size),
+            batch_size=batch_size,
+            shuffle=seed is not None,
+            seed=seed,
+            interpolation="bilinear",
+            verbose=False,
+            **(share if start else {}),
+        )
+    if stop is not None and stop < count:
+        batches = batches.take(-(-(stop - start) // batch_size))
     return _without_autotuning(batches)
 
 
@@ -63,7 +82,7 @@ def class_numbers(prepared: Prepared, split: str) -> np.ndarray:
 
 
 def feature_batches(
-    views: Sequence[np.ndarray],
+    views: Sequence[Features],
     numbers: np.ndarray,
     batch_size: int,
     seed: int | None = None,
@@ -117,7 +136,7 @@ def one_hot(batches: Any, classes: int) -> Any:
     )
 
 
-def _gather(views: Sequence[np.ndarray], chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def _gather(views: Sequence[Features], chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return row `rows[i]` of view `chosen[i]` for each i."""
     block = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)
     for number, view in enumerate(views):
@@ -126,9 +145,9 @@ def _gather(views: Sequence[np.ndarray], chosen: np.ndarray, rows: np.ndarray) -
     return block
 
 
-def _anew(view: np.ndarray) -> np.ndarray:
+def _anew(view: Features) -> Features:
     # What was read through a memory map counts as this process's memory until the map is closed.
     # Only of a whole file: a slice names the file, too.
-    file = view.filename if isinstance(view, np.memmap) else None
-    whole = isinstance(view.base, mmap.mmap)
-    return np.load(file, mmap_mode="r") if file and whole else view
+    if isinstance(view, np.memmap) and view.filename and isinstance(view.base, mmap.mmap):
+        return np.load(view.filename, mmap_mode="r")
+    return view

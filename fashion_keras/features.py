@@ -18,12 +18,14 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray
-from fashion_keras.model import build_augmentation
+from fashion_keras.model import build_augmentation, draw_on
+from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
 from fashion_keras.prepare import Prepared
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
 # Half precision halves the maps on disk; their values are of the order of 1, far from its limits.
 _TYPES = {"vectors": "<f4", "maps": "<f2"}
+_WHOLE = Shard(1, 1)
 
 
 class FeatureStore:
@@ -34,6 +36,9 @@ class FeatureStore:
         config: `image_size`, `batch_size`, `seed` and the augmentation decide the features.
         backbone: See `backbone.build_backbone`; its weights must not change before all is computed.
         cache: Folder in which features are kept.
+
+    Attributes:
+        folder: The one inside it.
     """
 
     def __init__(
@@ -43,13 +48,13 @@ class FeatureStore:
         self._config = config
         self._backbone = backbone
         self._weights_digest = _weights_digest(backbone)
-        self._folder = cache / f"vectors-{_LAYOUT}"
+        self.folder = cache / f"vectors-{_LAYOUT}"
 
-    def vectors(self, split: str, view: int = 0) -> np.ndarray:
-        """Return one view of all photos of a split as vectors.
+    def vectors(self, split: str, view: int = 0) -> Features:
+        """Return one view of all photos of a split as vectors; what is missing is computed.
 
         A file gets its name when it is whole; a view that was interrupted goes on after the last
-        whole batch (see `growing.GrowingArray`).
+        whole batch (see `growing.GrowingArray`). Shards that others made are used (see `make`).
 
         Args:
             split: `train`, `validation` or `test`.
@@ -58,12 +63,10 @@ class FeatureStore:
         Returns:
             `(photos, 2048)` float32, mapped from disk, in the order of `Prepared.split`.
         """
-        file = self._file(split, view)
-        if not file.exists():
-            self._compute(split, view, None, {"vectors": file})
-        return np.load(file, mmap_mode="r")
+        self.make(split, view)
+        return opened(self._pieces(split, view))
 
-    def maps(self, split: str, view: int, cut: str) -> np.ndarray:
+    def maps(self, split: str, view: int, cut: str) -> Features:
         """Return one view of all photos of a split as maps; its vectors are kept on the way.
 
         Args:
@@ -74,46 +77,67 @@ class FeatureStore:
         Returns:
             `(photos, rows, columns, channels)` float16, mapped from disk.
         """
-        file = self._file(split, view, cut)
-        if not file.exists():
-            files = {"maps": file}
-            if self.missing(split, view):
-                files["vectors"] = self._file(split, view)
-            self._compute(split, view, cut, files)
-        return np.load(file, mmap_mode="r")
+        self.make(split, view, cut)
+        return opened(self._pieces(split, view, cut))
 
-    def make_maps(self, views: int, cut: str) -> None:
+    def make(self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE) -> None:
+        """Compute what is missing of a view, or of a shard of it, as vectors or as maps.
+
+        Args:
+            split: See `vectors`.
+            view: See `vectors`.
+            cut: See `maps`; vectors alone without it.
+            shard: The share of the photos; only they are read.
+        """
+        for piece in self._missing(split, view, cut, shard):
+            self._compute(split, view, cut, piece)
+
+    def make_maps(self, views: int, cut: str, shard: Shard = _WHOLE) -> None:
         """Make the maps of validation and of views 0 to `views` of training, and their vectors.
 
         Raises:
             InputError: If the disk has no room for them.
         """
         wanted = [("train", view) for view in range(views + 1)] + [("validation", 0)]
-        wanted = [(split, view) for split, view in wanted if self.missing(split, view, cut)]
         size = self._config.image_size
         lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[cut])
         shape = lower.compute_output_shape((1, size, size, 3))
-        photos = sum(len(self._prepared.split(split)) for split, _ in wanted)
+        missing = [piece for which in wanted for piece in self._missing(*which, cut, shard)]
+        photos = sum(piece.stop - piece.start for piece in missing)
         needed = photos * math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
-        self._folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self._folder).free
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"Fine-tuning keeps {needed / 1e9:.1f} GB of maps in {self._folder}, where "
+                f"Fine-tuning keeps {needed / 1e9:.1f} GB of maps in {self.folder}, where "
                 f"{free / 1e9:.1f} GB are free. Give another `--cache`, or fewer "
                 "`--fine-tuning-views`."
             )
-        if wanted:
-            print(f"maps for fine-tuning take {needed / 1e9:.1f} GB in {self._folder}", flush=True)
+        if missing:
+            print(f"maps for fine-tuning take {needed / 1e9:.1f} GB in {self.folder}", flush=True)
         for split, view in wanted:
-            self.maps(split, view, cut)
+            self.make(split, view, cut, shard)
 
     def missing(self, split: str, view: int, cut: str | None = None) -> bool:
-        """Tell whether this view still has to be computed."""
-        return not self._file(split, view, cut).exists()
+        """Tell whether something of this view still has to be computed."""
+        return bool(self._missing(split, view, cut))
+
+    def _missing(
+        self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE
+    ) -> list[Piece]:
+        pieces = self._pieces(split, view, cut, shard)
+        return [piece for piece in pieces if not piece.file.exists()]
+
+    def _pieces(
+        self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE
+    ) -> list[Piece]:
+        """Return the pieces that hold a view, or a shard of it, those that are missing, too."""
+        count = len(self._prepared.split(split))
+        rows = shard.rows(count, self._config.batch_size)
+        return lay_out(self._file(split, view, cut), count, *rows)
 
     def _file(self, split: str, view: int, cut: str | None = None) -> Path:
-        return self._folder / f"{self.key(split, view, cut)}.npy"
+        return self.folder / f"{self.key(split, view, cut)}.npy"
 
     def key(self, split: str, view: int = 0, cut: str | None = None) -> str:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
@@ -133,13 +157,13 @@ class FeatureStore:
             facts["maps"] = [cut, _TYPES["maps"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
-    def _compute(self, split: str, view: int, cut: str | None, files: dict[str, Path]) -> None:
-        """Write vectors or maps, or both, of all photos to their files; go on where it stopped."""
+    def _compute(self, split: str, view: int, cut: str | None, piece: Piece) -> None:
+        """Write vectors or maps, or both, of some photos to files; go on where it stopped."""
         if _weights_digest(self._backbone) != self._weights_digest:
             raise RuntimeError("The backbone was trained on; its features would be kept as others.")
-        numbers = class_numbers(self._prepared, split)
-        kind = "maps" if cut else "vectors"
-        label = f"{split} {kind} at {self._config.image_size} px, view {view}"
+        numbers = class_numbers(self._prepared, split)[piece.start : piece.stop]
+        label = self._label(split, view, cut, piece)
+        files = self._files(split, view, cut, piece)
         seen: list[np.ndarray] = []
         with contextlib.ExitStack() as stack:
             targets = {name: GrowingArray(file, len(numbers)) for name, file in files.items()}
@@ -150,26 +174,46 @@ class FeatureStore:
             done = _common_end(list(targets.values()))
             if done:
                 print(f"{label}: going on after {done} photos", flush=True)
-            batches = self._batches(split, view, cut, done)
-            for features, true in progress(batches, len(numbers), label, _batch_length):
+            batches = self._batches(split, view, cut, piece.start + done, piece.stop)
+            for features, true in progress(batches, len(numbers) - done, label, _batch_length):
                 for name, target in targets.items():
-                    if features:
-                        target.append(narrowed(features[name], _TYPES[name]))
+                    target.append(narrowed(features[name], _TYPES[name]))
                 seen.append(true)
-            if not np.array_equal(np.concatenate(seen), numbers):
+            if not np.array_equal(np.concatenate([numbers[:done], *seen]), numbers):
                 raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
             for target in targets.values():
                 target.finish()
 
+    def _label(self, split: str, view: int, cut: str | None, piece: Piece) -> str:
+        kind = "maps" if cut else "vectors"
+        label = f"{split} {kind} at {self._config.image_size} px, view {view}"
+        if piece.stop - piece.start == len(self._prepared.split(split)):
+            return label
+        return f"{label}, photos {piece.start + 1} to {piece.stop}"
+
+    def _files(self, split: str, view: int, cut: str | None, piece: Piece) -> dict[str, Path]:
+        """Return the files to be written, by name: of maps also their vectors that are missing."""
+        count = len(self._prepared.split(split))
+        rows = (piece.start, piece.stop)
+        vectors = self._file(split, view)
+        if not cut:
+            return {"vectors": piece.file}
+        if all(one.file.exists() for one in lay_out(vectors, count, *rows)):
+            return {"maps": piece.file}
+        return {"maps": piece.file, "vectors": piece_of(vectors, *rows, count).file}
+
     def _batches(
-        self, split: str, view: int, cut: str | None, done: int
+        self, split: str, view: int, cut: str | None, start: int, stop: int
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
-        batches = load_split(self._prepared, split, config.image_size, config.batch_size)
+        size, batch_size = config.image_size, config.batch_size
+        batches = load_split(self._prepared, split, size, batch_size, None, start, stop)
         if view:
-            batches = augmented(batches, build_augmentation(config, config.seed + 1000 * view))
-        return forward(batches, self._backbone, cut, done)
+            augmentation = build_augmentation(config, config.seed + 1000 * view)
+            draw_on(augmentation, start // batch_size)
+            batches = augmented(batches, augmentation)
+        return forward(batches, self._backbone, cut)
 
 
 def _common_end(targets: list[GrowingArray]) -> int:

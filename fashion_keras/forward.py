@@ -30,7 +30,7 @@ def augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tup
 
 
 def forward(
-    batches: Iterable, backbone: keras.Model, cut: str | None, done: int = 0
+    batches: Iterable, backbone: keras.Model, cut: str | None
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Yield what the backbone gives for each batch, and its class numbers.
 
@@ -38,17 +38,13 @@ def forward(
         batches: Pixels `(batch, height, width, 3)` in [0, 255] and class numbers `(batch,)`.
         backbone: See `backbone.build_backbone`.
         cut: Name of the block whose input is wanted besides the vectors (see `backbone.blocks`).
-        done: Of so many first photos only the numbers are told.
 
     Yields:
         `vectors`, `(batch, 2048)`, and, with a cut, `maps`, by name; class numbers `(batch,)`.
     """
     model = build_feature_model(backbone, cut)
-    count = 0
     for pixels, numbers in batches:
-        count += len(numbers)
-        features = model.predict_on_batch(pixels) if count > done else {}
-        yield features, np.asarray(numbers)
+        yield model.predict_on_batch(pixels), np.asarray(numbers)
 
 
 def narrowed(rows: np.ndarray, kind: str) -> np.ndarray:

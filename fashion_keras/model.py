@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from fashion_keras.backbone import VECTOR_SIZE, blocks
 from fashion_keras.config import Config
@@ -29,6 +30,23 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
         ],
         name="augmentation",
     )
+
+
+def draw_on(augmentation: keras.Sequential, batches: int) -> None:
+    """Let random layers draw from now on what they would draw after so many batches.
+
+    Their draws depend on how many were made before, which they count: so counting up is enough,
+    and earlier batches need not be augmented again.
+
+    Args:
+        augmentation: See `build_augmentation`; it has drawn nothing yet.
+        batches: Batches that are left out.
+    """
+    for layer in augmentation.layers:
+        state = layer.generator.state
+        before = np.array(state)
+        layer(np.zeros((1, 8, 8, 3), "float32"), training=True)
+        state.assign(before + batches * (np.array(state) - before))
 
 
 def build_head(config: Config, classes: int) -> keras.Model:

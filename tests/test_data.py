@@ -1,13 +1,16 @@
 """Tests of the batches that are read: order, pixels, shuffling, and vectors drawn from views."""
 
+import shutil
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.pieces import opened, piece_of
 from fashion_keras.prepare import Prepared, prepare
 
 
@@ -54,6 +57,31 @@ def test_order_of_the_drawn_photos_is_that_of_the_split(prepared: Prepared) -> N
             expected = np.asarray(opened).mean(axis=(0, 1))
         np.testing.assert_allclose(row.mean(axis=(0, 1)), expected, atol=3)
     np.testing.assert_array_equal(numbers, class_numbers(prepared, "validation"))
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 4), (4, 8), (4, 10), (8, 10), (8, None), (0, 10)])
+def test_part_of_a_split_is_the_same_to_the_last_bit(
+    start: int, stop: int | None, noise: Prepared
+) -> None:
+    pixels, numbers = in_one(load_split(noise, "train", 71, 4))
+    part, its_numbers = in_one(load_split(noise, "train", 71, 4, None, start, stop))
+    np.testing.assert_array_equal(part, pixels[start:stop])
+    np.testing.assert_array_equal(its_numbers, numbers[start:stop])
+
+
+def test_part_of_a_split_needs_none_of_the_other_photos(
+    prepared: Prepared, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pixels, _ = in_one(load_split(prepared, "train", 71, 4))
+    broken = prepared._replace(folder=shutil.copytree(prepared.folder, tmp_path / "broken"))
+    for photo in broken.split("train")[:8]:
+        (broken.folder / photo.prepared).write_bytes(b"no photo")
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        in_one(load_split(broken, "train", 71, 4, None, 0, 4))
+    capfd.readouterr()
+    part, _ = in_one(load_split(broken, "train", 71, 4, None, 8, 12))
+    np.testing.assert_array_equal(part, pixels[8:12])
+    assert capfd.readouterr().out == ""
 
 
 def test_last_batch_is_kept(noise: Prepared) -> None:
@@ -138,6 +166,16 @@ def test_part_of_a_mapped_file_stays_that_part(tmp_path: Path) -> None:
     part = np.load(tmp_path / "view.npy", mmap_mode="r")[5:]
     vectors, _ = in_one(feature_batches([part], np.zeros(5, "int32"), 4))
     assert vectors[:, 0].tolist() == [5, 6, 7, 8, 9]
+
+
+def test_vectors_are_read_from_several_files(tmp_path: Path) -> None:
+    pieces = [piece_of(tmp_path / "view.npy", *rows, 10) for rows in ((0, 4), (4, 10))]
+    for piece in pieces:
+        np.save(piece.file, marked_views(10, 1)[0][piece.start : piece.stop])
+    view, numbers = opened(pieces), np.zeros(10, "int32")
+    np.testing.assert_array_equal(in_one(feature_batches([view], numbers, 4))[0], view)
+    vectors, _ = in_one(feature_batches([view, view], numbers, 4, seed=1))
+    assert sorted(vectors[:, 0]) == list(range(10))
 
 
 def test_passes_go_on_where_an_earlier_run_stopped() -> None:

@@ -16,6 +16,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_feature_model
+from fashion_keras.pieces import Shard
 from fashion_keras.prepare import Prepared, prepare
 
 CONFIG = Config(image_size=71, batch_size=8)
@@ -202,6 +203,64 @@ def test_maps_and_vectors_that_stopped_apart_go_on_together(
             store.vectors("validation")
     np.testing.assert_array_equal(store.maps("validation", 0, "block13"), maps)
     np.testing.assert_array_equal(store.vectors("validation"), vectors)
+
+
+def test_shards_are_read_as_one_array_to_the_last_bit(
+    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    whole = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "whole")
+    for number in (3, 1, 2):  # 40 photos are five batches of eight.
+        store.make("train", 1, "block13", Shard(number, 3))
+    assert not store.missing("train", 1, "block13")
+    assert not store.missing("train", 1)
+    np.testing.assert_array_equal(
+        store.maps("train", 1, "block13"), whole.maps("train", 1, "block13")
+    )
+    np.testing.assert_array_equal(store.vectors("train", 1), whole.vectors("train", 1))
+    assert len(files_in(tmp_path)) == 6
+    assert {name.split(".", 1)[1] for name in files_in(tmp_path)} == {
+        "0-8.npy",
+        "8-24.npy",
+        "24-40.npy",
+    }
+
+
+def test_a_shard_computes_its_own_photos_alone_and_what_is_missing_is_made(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forwarded = count_forwarded(monkeypatch)
+    store.make("train", 2, None, Shard(2, 2))
+    assert forwarded == [8] * 3
+    store.make("train", 2, None, Shard(2, 2))
+    store.make("train", 2, None, Shard(5, 5))
+    assert forwarded == [8] * 3
+    assert store.missing("train", 2)
+    assert store.vectors("train", 2).shape == (40, VECTOR_SIZE)
+    assert forwarded == [8] * 5
+
+
+def test_more_shards_than_batches_leave_some_without_work(store: FeatureStore) -> None:
+    for number in range(1, 9):
+        store.make("validation", 0, None, Shard(number, 8))
+    assert not store.missing("validation", 0)
+
+
+def test_an_interrupted_shard_goes_on(
+    store: FeatureStore,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    expected = np.array(store.vectors("train", 1))
+    shutil.rmtree(tmp_path / "vectors-1")
+    with monkeypatch.context() as patch:
+        break_after(2, patch)
+        with pytest.raises(KeyboardInterrupt):
+            store.make("train", 1, None, Shard(2, 2))
+    forwarded = count_forwarded(monkeypatch)
+    np.testing.assert_array_equal(store.vectors("train", 1), expected)
+    assert forwarded == [8] * 4  # Two before the shard, two that are left of it.
+    assert "view 1, photos 17 to 40: going on after 8 photos" in capsys.readouterr().out
 
 
 def test_leftover_of_a_killed_run_is_not_used(store: FeatureStore, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fashion_keras.model import (
     build_head,
     build_top,
     build_trainer,
+    draw_on,
 )
 from tests.conftest import normalised_backbone
 
@@ -48,6 +49,15 @@ def test_augmentation_follows_its_seed() -> None:
     )
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).mean() > 1
+
+
+def test_augmentation_draws_on_as_if_it_had_made_the_batches_before() -> None:
+    photos = noise(4, 64, 64).astype("float32")
+    whole, later = (build_augmentation(Config(), 7) for _ in range(2))
+    made = [np.asarray(whole(photos, training=True)) for _ in range(4)]
+    draw_on(later, 2)
+    for expected in made[2:]:
+        np.testing.assert_array_equal(later(photos, training=True), expected)
 
 
 def test_augmentation_without_turn_and_zoom_only_mirrors() -> None:

@@ -1,0 +1,120 @@
+"""Makes vectors ahead, on one machine or on several: `python -m fashion_keras.vectors`."""
+
+import argparse
+from pathlib import Path
+
+from fashion_keras import command
+from fashion_keras.backbone import check_weights
+from fashion_keras.config import Config, InputError
+from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
+from fashion_keras.pieces import Shard
+from fashion_keras.prepare import prepare, summary
+from fashion_keras.training import open_material
+
+_KNOBS = ("data", "weights", "image_size", "views", "rotation", "zoom", "batch_size", "seed")
+_FOR_MAPS = ("cut", "fine_tuning_views")
+
+
+def make_vectors(
+    config: Config, cache: Path, maps: bool = False, shard: Shard = Shard(1, 1)
+) -> None:
+    """Make the vectors that a search needs, or a shard of them; what is there already is kept.
+
+    Args:
+        config: The knobs that decide vectors (and maps).
+        cache: Folder for downloads, prepared photos, vectors and maps; all machines share it.
+        maps: Make the maps that fine-tuning needs, too.
+        shard: The share of the photos.
+
+    Raises:
+        InputError: If photos or weights cannot be had or used, or there is no room for the maps.
+    """
+    if config.weights == "none":
+        raise InputError("Vectors need a trained backbone. Received: `--weights none`.")
+    cut = _checked_cut(config) if maps else None
+    check_weights(config.weights)
+    prepared = prepare(config.data, cache, config.seed)
+    print(summary(prepared))
+    _, store = open_material(config, prepared, cache).frozen()
+    print(f"vectors will be in {store.folder}", flush=True)
+    if cut:  # First: they give vectors, too.
+        store.make_maps(config.fine_tuning_views, cut, shard)
+    for view in range(config.views + 1):
+        store.make("train", view, None, shard)
+    store.make("validation", 0, None, shard)
+
+
+def _checked_cut(config: Config) -> str:
+    check_cut(config)
+    if chosen_cut(config) == PIXELS:
+        raise InputError(
+            f"`--maps` needs a block to cut at: fine-tuning with `--cut {config.cut}` begins with "
+            "photos on this machine and keeps no maps. Give a block, such as `--cut block11`."
+        )
+    return chosen_cut(config)
+
+
+def _shard(text: str) -> Shard:
+    number, _, of = text.partition("/")
+    if number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of):
+        return Shard(int(number), int(of))
+    raise argparse.ArgumentTypeError(
+        f"expected which shard of how many, from 1/8 to 8/8 for eight. Received: {text}"
+    )
+
+
+def _options() -> argparse.ArgumentParser:
+    options = command.parser(
+        "Put every photo through the backbone and keep the vectors, as search and training do it\n"
+        "themselves when they need them: ahead, and on as many machines as there are.\n\n"
+        "`--shard 2/8` makes the second eighth of each view: it reads, decodes and computes those\n"
+        "photos alone. Shards are independent: in any order, at the same time, on machines that\n"
+        "share the photos and the folder `--cache` (NFS will do) under the same names. Search and\n"
+        "training read all shards as one array, to the last bit what one machine makes (if the\n"
+        "machines are alike), and make themselves what is missing then.\n\n"
+        "Vectors depend on all these options: give the same to search and training.",
+        "fashion_keras.vectors",
+        "examples:\n  python -m fashion_keras.vectors --data photos/ --image-size 150\n"
+        "  python -m fashion_keras.vectors --data photos/ --maps --cache /shared/cache --shard 2/8",
+    )
+    command.add_config_options(options, _KNOBS, Config())
+    options.add_argument(
+        "--shard",
+        type=_shard,
+        default=Shard(1, 1),
+        metavar="NUMBER/OF",
+        help="make one of so many equal shares (default: all)",
+    )
+    options.add_argument(
+        "--maps",
+        action="store_true",
+        help="make the maps that fine-tuning needs, too (0.5 MB for each view of a photo)",
+    )
+    command.add_config_options(options, _FOR_MAPS, Config(), "; counts with --maps only")
+    command.add_cache_option(options)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, make vectors, and say what comes next."""
+    options = _options()
+    given = options.parse_args(arguments)
+    config = command.chosen(given, Config())
+    make_vectors(config, given.cache, given.maps, given.shard)
+    number, of = given.shard
+    if of > 1:
+        print(f"shard {number} of {of} is done; when all {of} are:")
+    then = "fashion_keras.final" if given.maps else "tuning.search"
+    print(f"now run: {_next(then, options, given, config)}")
+
+
+def _next(
+    module: str, options: argparse.ArgumentParser, given: argparse.Namespace, config: Config
+) -> str:
+    knobs = [*_KNOBS, *_FOR_MAPS] if given.maps else _KNOBS
+    size = {"image_size": str(config.image_size)}  # A search has another default.
+    return command.next_command(module, options, given, knobs, **size)
+
+
+if __name__ == "__main__":
+    command.run(main)
