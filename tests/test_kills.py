@@ -3,33 +3,68 @@
 import random
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from tests import kills
-from tests.kills import Job, disturbed, tear
+from tests.kills import disturbances
+from tests.kills.commands import Job, log_of
+from tests.kills.disturbances import Disturbed, Quiet, full, killed, tear, twice
 
 ROOT = Path(__file__).parent.parent
+QUIET = Quiet("right", 0.1, 2**20)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
-def test_killed_predictions_and_searches_end_as_undisturbed_ones() -> None:
-    words = ["-m", "tests.kills", "--kills", "4", "--seed", "3", "--jobs", "predict", "search"]
-    ended = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=ROOT)
+def test_killed_commands_end_as_undisturbed_ones() -> None:
+    words = ["--kills", "6", "--seed", "3", "--jobs", "predict", "search", "--short"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.kills", *words], capture_output=True, text=True, cwd=ROOT
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert " 0 of the runs wrong" in ended.stdout
+    assert "6 kills, 0 of the runs wrong" in ended.stdout
 
 
-def test_a_wrong_end_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(words: list[str], log: Path) -> subprocess.Popen:
-        log.write_text("it went wrong")
-        return subprocess.Popen([sys.executable, "-c", "import sys; sys.exit(5)"])
+def job_that(made: str) -> Job:
+    return Job("any", lambda folder: None, lambda folder: made)
 
-    monkeypatch.setattr(kills, "start", start)
-    job = Job("any", lambda folder: [], lambda folder: None)
-    count, faults = disturbed(job, tmp_path / "a", 60, 1, random.Random(1))  # noqa: S311
-    assert (count, faults) == (0, ["it ended with 5: it went wrong"])
+
+def let_end(code: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each run end at once with a code, having printed a text."""
+
+    def start(job: Job, folder: Path) -> types.SimpleNamespace:
+        log_of(folder).write_text(text)
+        ended = {"join": lambda seconds=None: None, "is_alive": lambda: False}
+        return types.SimpleNamespace(exitcode=code, pid=0, **ended)
+
+    monkeypatch.setattr(disturbances, "start", start)
+    monkeypatch.setattr(disturbances, "end", lambda process, number: process.exitcode)
+
+
+@pytest.mark.parametrize("act", [killed, twice])
+def test_a_run_that_ends_wrong_is_a_fault(
+    act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(1)  # noqa: S311
+    let_end(0, "all went well", monkeypatch)
+    assert act(job_that("right"), tmp_path / "a", QUIET, 3, dice).faults == []
+    assert act(job_that("wrong"), tmp_path / "b", QUIET, 3, dice).faults == [
+        "other results: wrong for right"
+    ]
+    let_end(5, "it went wrong", monkeypatch)
+    (fault,) = act(job_that("right"), tmp_path / "c", QUIET, 3, dice).faults
+    assert fault.endswith("ended with 5: it went wrong")
+
+
+@pytest.mark.parametrize(("code", "text"), [(1, "error"), (2, "Traceback\nerror: no space")])
+def test_a_full_disk_has_to_be_told_in_one_line(
+    code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disturbances.subprocess, "run", lambda *_, **__: None)
+    let_end(code, text, monkeypatch)
+    found = full(job_that("right"), tmp_path / "a", QUIET, 3, random.Random(1))  # noqa: S311
+    assert found == Disturbed(0, [f"on a full disk it ended with {code}: {text}"])
 
 
 def test_files_are_torn_that_a_power_cut_may_tear(tmp_path: Path) -> None:
