@@ -37,13 +37,17 @@ def load_split(
         image_size: Side in pixels; photos are stretched to a square by bilinear interpolation,
             the same that the classifier's `Resizing` layer uses.
         batch_size: Photos in a batch; the last batch holds what is left.
-        seed: Shuffles anew in each pass; without it the order is that of `prepared.split`.
+        seed: Shuffles anew in each pass; without it the order is that of `prepared.split`. A part
+            is never shuffled.
         start: Where a part begins, in that order; photos before it are not decoded.
         stop: The photo after the last one of a part, where a batch ends (default: all photos).
 
     Returns:
         A `tf.data.Dataset` of pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255],
         and class numbers `(batch,)`, int32.
+
+    Raises:
+        RuntimeError: If the prepared folder does not hold the photos it lists, in that order.
     """
     count = len(prepared.split(split))
     # Keras can leave out the first photos: those of a share for training, the rest is for
@@ -62,9 +66,17 @@ def load_split(
             verbose=False,
             **(share if start else {}),
         )
+    if seed is None:
+        _check_order(prepared, split, start, batches.file_paths)
     if stop is not None and stop < count:
         batches = batches.take(-(-(stop - start) // batch_size))
     return _without_autotuning(batches)
+
+
+def _check_order(prepared: Prepared, split: str, start: int, files: Sequence[str]) -> None:
+    listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)[start:]]
+    if listed != list(files):
+        raise RuntimeError(f"the photos in {prepared.folder} are not those it lists")
 
 
 def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
