@@ -22,8 +22,10 @@ from fashion_keras.config import InputError
 from fashion_keras.files import whole_file
 from fashion_keras.inspection import FORMAT, check_file, checked_members, name_of
 from fashion_keras.model import build_classifier
+from fashion_keras.stopwatch import spent
 
 
+@spent("I/O")
 def save_classifier(
     backbone: keras.Model,
     head: keras.Model,

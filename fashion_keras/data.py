@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from fashion_keras.pieces import Features
 from fashion_keras.prepare import Prepared
+from fashion_keras.stopwatch import spent
 
 _BLOCK = 2**24  # Bytes of features fetched at once: few calls into Python, little memory.
 
@@ -148,6 +149,7 @@ def one_hot(batches: Any, classes: int) -> Any:
     )
 
 
+@spent("I/O")
 def _gather(views: Sequence[Features], chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return row `rows[i]` of view `chosen[i]` for each i."""
     block = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)

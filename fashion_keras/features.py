@@ -22,6 +22,7 @@ from fashion_keras.model import build_augmentation, draw_on
 from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
 from fashion_keras.prepare import Prepared
 from fashion_keras.source import SPLITS
+from fashion_keras.stopwatch import spent, stage, waited
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
 # Half precision halves the maps on disk; their values are of the order of 1, far from its limits.
@@ -160,6 +161,7 @@ class FeatureStore:
             facts["maps"] = [cut, _TYPES["maps"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
+    @stage("vectors")
     def _compute(self, split: str, view: int, cut: str | None, piece: Piece) -> None:
         """Write vectors or maps, or both, of some photos to files; go on where it stopped."""
         if weights_digest(self._backbone) != self._weights_digest:
@@ -179,10 +181,12 @@ class FeatureStore:
             left = (piece.start + done, piece.stop)
             batches = self._batches(split, view, cut, *left) if done < count else []
             for features, _ in progress(batches, count - done, label, _batch_length):
-                for name, target in targets.items():
-                    target.append(narrowed(features[name], _TYPES[name]))
-            for target in targets.values():
-                target.finish()
+                with spent("I/O"):
+                    for name, target in targets.items():
+                        target.append(narrowed(features[name], _TYPES[name]))
+            with spent("I/O"):
+                for target in targets.values():
+                    target.finish()
 
     def _label(self, split: str, view: int, cut: str | None, piece: Piece) -> str:
         kind = "maps" if cut else "vectors"
@@ -207,12 +211,13 @@ class FeatureStore:
         """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
         size, batch_size = config.image_size, config.batch_size
-        batches = load_split(self._prepared, split, size, batch_size, None, start, stop)
+        photos = load_split(self._prepared, split, size, batch_size, None, start, stop)
+        batches = waited("decode", photos)
         if view:
             augmentation = build_augmentation(config, config.seed + 1000 * view)
             draw_on(augmentation, start // batch_size)
-            batches = augmented(batches, augmentation)
-        return forward(batches, self._backbone, cut)
+            batches = waited("augment", augmented(batches, augmentation))
+        return waited("forward", forward(batches, self._backbone, cut))
 
 
 def _common_end(targets: list[GrowingArray]) -> int:
