@@ -93,8 +93,9 @@ class FeatureStore:
             cut: See `maps`; vectors alone without it.
             shard: The share of the photos; only they are read.
         """
-        for piece in self._missing(split, view, cut, shard):
-            self._compute(split, view, cut, piece)
+        while missing := self._missing(split, view, cut, shard):
+            # Meanwhile others may make some of the rest.
+            self._compute(split, view, cut, missing[0])
 
     def make_maps(self, views: int, cut: str, shard: Shard = _WHOLE) -> None:
         """Make the maps of validation and of views 0 to `views` of training, and their vectors.

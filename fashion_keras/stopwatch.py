@@ -110,8 +110,8 @@ def add_option(options: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="write where the time went, stage by stage, to this JSON file, and show it at the "
         "end: decode, augment, forward (the backbone), head and backbone (training them), I/O "
-        "(files of vectors, maps and states), other. Work of other threads counts as much as it "
-        "is waited for (default: nothing is measured)",
+        "(files of vectors, maps and states), other. These add up to the time that passed: work "
+        "of other threads counts as much as it is waited for (default: nothing is measured)",
     )
 
 
