@@ -25,7 +25,6 @@ from fashion_keras.model import build_classifier
 from fashion_keras.stopwatch import spent
 
 
-@spent("I/O")
 def save_classifier(
     backbone: keras.Model,
     head: keras.Model,
@@ -64,8 +63,9 @@ def save_classifier(
     name = name_of(card)
     model = build_classifier(backbone, head, image_size, name, temperature)
     with whole_file(file) as unfinished:
-        model.save(unfinished)
-        _pack(unfinished, card)
+        with spent("I/O"):
+            model.save(unfinished)
+            _pack(unfinished, card)
         _prove(model, unfinished)
 
 
