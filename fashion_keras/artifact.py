@@ -22,6 +22,7 @@ from fashion_keras.config import InputError
 from fashion_keras.files import whole_file
 from fashion_keras.inspection import FORMAT, check_file, checked_members, name_of
 from fashion_keras.model import build_classifier
+from fashion_keras.stopwatch import spent
 
 
 def save_classifier(
@@ -62,8 +63,9 @@ def save_classifier(
     name = name_of(card)
     model = build_classifier(backbone, head, image_size, name, temperature)
     with whole_file(file) as unfinished:
-        model.save(unfinished)
-        _pack(unfinished, card)
+        with spent("I/O"):
+            model.save(unfinished)
+            _pack(unfinished, card)
         _prove(model, unfinished)
 
 

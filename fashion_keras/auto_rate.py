@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fashion_keras.config import Config
 from fashion_keras.range_test import CHOSEN, draw_curve, head_curve, rising_rates, suggestions
+from fashion_keras.stopwatch import stage
 from fashion_keras.training import Material
 
 AUTO = "auto"
@@ -42,6 +43,7 @@ def take_auto(given: argparse.Namespace) -> bool:
     return wanted
 
 
+@stage("rate test")
 def with_found_rate(config: Config, material: Material, picture: Path | None = None) -> Config:
     """Return `config` with the learning rate that a range test of the head suggests; say it.
 

@@ -1,6 +1,7 @@
 """The backbone, Xception: where its weights come from, and its blocks."""
 
 import contextlib
+import hashlib
 import http.client
 import os
 import socket
@@ -144,3 +145,11 @@ def unfreeze(backbone: keras.Model) -> None:
     backbone.trainable = True
     for layer in backbone.layers:
         layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def weights_digest(backbone: keras.Model) -> str:
+    """Return the SHA-256 over all weights, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for weight in backbone.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()

@@ -16,6 +16,7 @@ from fashion_keras.data import load_split, one_hot
 from fashion_keras.files import whole_file
 from fashion_keras.fine_tuning import PIXELS, build_fine_tuner, chosen_cut
 from fashion_keras.model import build_augmentation, build_feature_model, build_head
+from fashion_keras.stopwatch import stage
 from fashion_keras.training import Material, compile_model
 
 _SHARE = 0.9  # Of the budget is planned for: speeds vary.
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     left_out: list[str]
 
 
+@stage("plan")
 def plan(
     config: Config, material: Material, budget: float, start: float, cache: Path
 ) -> tuple[Config, Plan]:

@@ -16,6 +16,7 @@ from PIL import Image
 from fashion_keras.artifact import load_model
 from fashion_keras.config import InputError
 from fashion_keras.photo import PhotoError, read_photo
+from fashion_keras.stopwatch import spent, stage, waited
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
 # Pillow reads a file when its pixels are first asked for. The same image, given twice, must not
@@ -119,7 +120,7 @@ class Classifier:
         one = isinstance(photos, ONE_PHOTO) and getattr(photos, "ndim", 3) < 4
         several: Any = [photos] if one else photos
         batch: list[tuple[Any, np.ndarray | str]] = []
-        for item in self._decoded(several, 2 * batch_size, read):
+        for item in waited("decode", self._decoded(several, 2 * batch_size, read)):
             batch.append(item)
             if len(batch) == batch_size:
                 yield from self._predict_batch(batch)
@@ -153,7 +154,8 @@ class Classifier:
 
     def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
-        rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
+        with spent("forward"):
+            rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
             unreadable = isinstance(pixels, str)
             yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))
@@ -169,6 +171,7 @@ class Classifier:
         return Prediction(photo, self.labels[best], float(row[best]), row, "")
 
 
+@stage("weights")
 def load_classifier(path: str | os.PathLike) -> Classifier:
     """Load a classifier that `python -m fashion_keras.final` saved.
 

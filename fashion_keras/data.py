@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from fashion_keras.pieces import Features
 from fashion_keras.prepare import Prepared
+from fashion_keras.stopwatch import spent
 
 _BLOCK = 2**24  # Bytes of features fetched at once: few calls into Python, little memory.
 
@@ -37,13 +38,17 @@ def load_split(
         image_size: Side in pixels; photos are stretched to a square by bilinear interpolation,
             the same that the classifier's `Resizing` layer uses.
         batch_size: Photos in a batch; the last batch holds what is left.
-        seed: Shuffles anew in each pass; without it the order is that of `prepared.split`.
+        seed: Shuffles anew in each pass; without it the order is that of `prepared.split`. A part
+            is never shuffled.
         start: Where a part begins, in that order; photos before it are not decoded.
         stop: The photo after the last one of a part, where a batch ends (default: all photos).
 
     Returns:
         A `tf.data.Dataset` of pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255],
         and class numbers `(batch,)`, int32.
+
+    Raises:
+        RuntimeError: If the prepared folder does not hold the photos it lists, in that order.
     """
     count = len(prepared.split(split))
     # Keras can leave out the first photos: those of a share for training, the rest is for
@@ -62,9 +67,17 @@ def load_split(
             verbose=False,
             **(share if start else {}),
         )
+    if seed is None:
+        _check_order(prepared, split, start, batches.file_paths)
     if stop is not None and stop < count:
         batches = batches.take(-(-(stop - start) // batch_size))
     return _without_autotuning(batches)
+
+
+def _check_order(prepared: Prepared, split: str, start: int, files: Sequence[str]) -> None:
+    listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)[start:]]
+    if listed != list(files):
+        raise RuntimeError(f"the photos in {prepared.folder} are not those it lists")
 
 
 def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
@@ -136,6 +149,7 @@ def one_hot(batches: Any, classes: int) -> Any:
     )
 
 
+@spent("I/O")
 def _gather(views: Sequence[Features], chosen: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return row `rows[i]` of view `chosen[i]` for each i."""
     block = np.empty((len(rows), *views[0].shape[1:]), views[0].dtype)

@@ -8,6 +8,7 @@ import keras
 
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import average_heads, build_head
+from fashion_keras.stopwatch import stage
 from fashion_keras.training import (
     Material,
     Trained,
@@ -35,6 +36,7 @@ class Ensemble(NamedTuple):
     validation: dict[str, float]
 
 
+@stage("heads")
 def train_ensemble(config: Config, material: Material, watch: Watch = unwatched) -> Ensemble:
     """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashion_keras import command, drawings
+from fashion_keras import command, drawings, stopwatch
 from fashion_keras.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
@@ -62,6 +62,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     ]
 
 
+@stopwatch.stage("scoring")
 def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     """Score a saved file, loaded anew, the way the predict command uses it.
 
@@ -164,9 +165,10 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         help="folder for the files written (default: %(default)s)",
     )
+    stopwatch.add_option(options)
     given = options.parse_args(arguments)
     photos = labelled_photos(given.folder, read_card(given.model)["labels"])
-    with all_together(given.results, FILES) as work:
+    with stopwatch.profiled(given.profile), all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
     for label, row in metrics["by_class"].items():

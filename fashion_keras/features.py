@@ -12,15 +12,17 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from fashion_keras.backbone import blocks
+from fashion_keras.backbone import blocks, weights_digest
 from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import class_numbers, load_split
+from fashion_keras.data import load_split
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray
 from fashion_keras.model import build_augmentation, draw_on
 from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
 from fashion_keras.prepare import Prepared
+from fashion_keras.source import SPLITS
+from fashion_keras.stopwatch import spent, stage, waited
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
 # Half precision halves the maps on disk; their values are of the order of 1, far from its limits.
@@ -47,7 +49,9 @@ class FeatureStore:
         self._prepared = prepared
         self._config = config
         self._backbone = backbone
-        self._weights_digest = _weights_digest(backbone)
+        self._weights_digest = weights_digest(backbone)
+        # Asked for again and again; of a million photos it takes a second.
+        self._photos_digests = {split: _photos_digest(prepared, split) for split in SPLITS}
         self.folder = cache / f"vectors-{_LAYOUT}"
 
     def vectors(self, split: str, view: int = 0) -> Features:
@@ -89,8 +93,9 @@ class FeatureStore:
             cut: See `maps`; vectors alone without it.
             shard: The share of the photos; only they are read.
         """
-        for piece in self._missing(split, view, cut, shard):
-            self._compute(split, view, cut, piece)
+        while missing := self._missing(split, view, cut, shard):
+            # Meanwhile others may make some of the rest.
+            self._compute(split, view, cut, missing[0])
 
     def make_maps(self, views: int, cut: str, shard: Shard = _WHOLE) -> None:
         """Make the maps of validation and of views 0 to `views` of training, and their vectors.
@@ -143,12 +148,12 @@ class FeatureStore:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
         config = self._config
         facts = {
-            "photos": _photos_digest(self._prepared, split),
+            "photos": self._photos_digests[split],
             "image_size": config.image_size,
             "weights": self._weights_digest,
             # Sums are added up in another order in batches of another size.
             "batch_size": config.batch_size,
-            "versions": [keras.__version__, keras.backend.backend(), _backend_version()],
+            "versions": [keras.__version__, *_backend()],
             "view": view,
         }
         if view:
@@ -157,16 +162,16 @@ class FeatureStore:
             facts["maps"] = [cut, _TYPES["maps"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
+    @stage("vectors")
     def _compute(self, split: str, view: int, cut: str | None, piece: Piece) -> None:
         """Write vectors or maps, or both, of some photos to files; go on where it stopped."""
-        if _weights_digest(self._backbone) != self._weights_digest:
+        if weights_digest(self._backbone) != self._weights_digest:
             raise RuntimeError("The backbone was trained on; its features would be kept as others.")
-        numbers = class_numbers(self._prepared, split)[piece.start : piece.stop]
+        count = piece.stop - piece.start
         label = self._label(split, view, cut, piece)
         files = self._files(split, view, cut, piece)
-        seen: list[np.ndarray] = []
         with contextlib.ExitStack() as stack:
-            targets = {name: GrowingArray(file, len(numbers)) for name, file in files.items()}
+            targets = {name: GrowingArray(file, count) for name, file in files.items()}
             for target in targets.values():
                 stack.callback(target.close)
             if all(target.ready for target in targets.values()):
@@ -174,15 +179,15 @@ class FeatureStore:
             done = _common_end(list(targets.values()))
             if done:
                 print(f"{label}: going on after {done} photos", flush=True)
-            batches = self._batches(split, view, cut, piece.start + done, piece.stop)
-            for features, true in progress(batches, len(numbers) - done, label, _batch_length):
-                for name, target in targets.items():
-                    target.append(narrowed(features[name], _TYPES[name]))
-                seen.append(true)
-            if not np.array_equal(np.concatenate([numbers[:done], *seen]), numbers):
-                raise RuntimeError(f"the photos in {self._prepared.folder} are not those it lists")
-            for target in targets.values():
-                target.finish()
+            left = (piece.start + done, piece.stop)
+            batches = self._batches(split, view, cut, *left) if done < count else []
+            for features, _ in progress(batches, count - done, label, _batch_length):
+                with spent("I/O"):
+                    for name, target in targets.items():
+                        target.append(narrowed(features[name], _TYPES[name]))
+            with spent("I/O"):
+                for target in targets.values():
+                    target.finish()
 
     def _label(self, split: str, view: int, cut: str | None, piece: Piece) -> str:
         kind = "maps" if cut else "vectors"
@@ -193,11 +198,10 @@ class FeatureStore:
 
     def _files(self, split: str, view: int, cut: str | None, piece: Piece) -> dict[str, Path]:
         """Return the files to be written, by name: of maps also their vectors that are missing."""
-        count = len(self._prepared.split(split))
-        rows = (piece.start, piece.stop)
-        vectors = self._file(split, view)
         if not cut:
             return {"vectors": piece.file}
+        count = len(self._prepared.split(split))
+        vectors, rows = self._file(split, view), (piece.start, piece.stop)
         if all(one.file.exists() for one in lay_out(vectors, count, *rows)):
             return {"maps": piece.file}
         return {"maps": piece.file, "vectors": piece_of(vectors, *rows, count).file}
@@ -208,12 +212,13 @@ class FeatureStore:
         """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
         size, batch_size = config.image_size, config.batch_size
-        batches = load_split(self._prepared, split, size, batch_size, None, start, stop)
+        photos = load_split(self._prepared, split, size, batch_size, None, start, stop)
+        batches = waited("decode", photos)
         if view:
             augmentation = build_augmentation(config, config.seed + 1000 * view)
             draw_on(augmentation, start // batch_size)
-            batches = augmented(batches, augmentation)
-        return forward(batches, self._backbone, cut)
+            batches = waited("augment", augmented(batches, augmentation))
+        return waited("forward", forward(batches, self._backbone, cut))
 
 
 def _common_end(targets: list[GrowingArray]) -> int:
@@ -236,12 +241,6 @@ def _photos_digest(prepared: Prepared, split: str) -> str:
     return digest.hexdigest()
 
 
-def _weights_digest(backbone: keras.Model) -> str:
-    digest = hashlib.sha256()
-    for weight in backbone.get_weights():
-        digest.update(weight.tobytes())
-    return digest.hexdigest()
-
-
-def _backend_version() -> str:
-    return importlib.metadata.version(keras.backend.backend())
+def _backend() -> tuple[str, str]:
+    name = keras.backend.backend()
+    return name, importlib.metadata.version(name)

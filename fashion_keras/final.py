@@ -6,7 +6,7 @@ import json
 import time
 from pathlib import Path
 
-from fashion_keras import command, drawings, tensor_board
+from fashion_keras import command, drawings, stopwatch, tensor_board
 from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
 from fashion_keras.backbone import check_weights
 from fashion_keras.budget import Plan, plan
@@ -187,6 +187,7 @@ def _options() -> argparse.ArgumentParser:
     add_rate_option(options)
     command.add_folder_options(options)
     tensor_board.add_option(options)
+    stopwatch.add_option(options)
     options.add_argument(
         "--budget",
         type=_minutes,
@@ -209,15 +210,16 @@ def main(arguments: list[str] | None = None) -> None:
     given = _options().parse_args(arguments)
     find_rate = take_auto(given)
     config = command.chosen(given, _base(given.config, given.results))
-    final(
-        config,
-        given.results / "final",
-        given.cache,
-        given.budget,
-        given.data_licence,
-        given.tensorboard,
-        find_rate,
-    )
+    with stopwatch.profiled(given.profile):
+        final(
+            config,
+            given.results / "final",
+            given.cache,
+            given.budget,
+            given.data_licence,
+            given.tensorboard,
+            find_rate,
+        )
 
 
 def _base(file: Path | None, results: Path) -> Config:

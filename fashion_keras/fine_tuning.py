@@ -24,6 +24,7 @@ from fashion_keras.data import class_numbers, feature_batches, load_split, one_h
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.files import whole_file
 from fashion_keras.model import build_top, build_trainer
+from fashion_keras.stopwatch import spent, stage
 from fashion_keras.training import Material, Watch, history_row, unwatched
 
 PIXELS = "pixels"
@@ -53,6 +54,8 @@ def chosen_cut(config: Config) -> str:
     return PIXELS if keras.distribution.list_devices("gpu") else _CPU_CUT
 
 
+@stage(STAGE)
+@spent("backbone")
 def fine_tune(
     config: Config, material: Material, start: Ensemble, cache: Path, watch: Watch = unwatched
 ) -> Ensemble:
@@ -234,6 +237,7 @@ class _Passes(keras.callbacks.Callback):
             flush=True,
         )
 
+    @spent("I/O")
     def _save(self) -> None:
         """Save weights, the optimizer's state and the history as one file, whole or not at all."""
         model: Any = self.model

@@ -21,10 +21,12 @@ from fashion_keras.evaluate import (
 from fashion_keras.files import sha256_of
 from fashion_keras.model import build_classifier
 from fashion_keras.prepare import Prepared
+from fashion_keras.stopwatch import stage
 
 _TOLD = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
 
 
+@stage("saving")
 def save_calibrated(
     config: Config, prepared: Prepared, trained: Ensemble, file: Path, data_licence: str = ""
 ) -> float:
@@ -66,6 +68,7 @@ def labelled(prepared: Prepared, split: str) -> list[Labelled]:
     ]
 
 
+@stage("scoring")
 def score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; the file then tells it.
 

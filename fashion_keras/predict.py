@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from fashion_keras import command, ray_engine
+from fashion_keras import command, ray_engine, stopwatch
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.files import sha256_of
@@ -71,7 +71,8 @@ def _print_rows(predict: Predict, names: list[str], given: argparse.Namespace) -
     width = max(map(len, names))
     unreadable: list[str] = []
     noted = _noting_failures(rows, unreadable)
-    write_rows(noted, given.format, given.top, sys.stdout, width)
+    with stopwatch.spent("I/O"):
+        write_rows(noted, given.format, given.top, sys.stdout, width)
     return not unreadable
 
 
@@ -93,7 +94,8 @@ def _write_file(predict: Predict, names: list[str], given: argparse.Namespace) -
         left = [name for name in names if name not in journal.done]
         rows = _placed(predict(left), given)
         for row in command.progress(rows, _count(left, given), f"photos to {given.out}"):
-            journal.add(row)
+            with stopwatch.spent("I/O"):
+                journal.add(row)
         unreadable = sum(not readable for readable in journal.done.values())
         journal.finish(given.format, given.top)
         print(f"saved {given.out}: {len(journal.done)} photos, {unreadable} cannot be read")
@@ -110,6 +112,7 @@ def _fingerprint(model: str) -> str:
     return sha256_of(Path(model))
 
 
+@stopwatch.stage("predict")
 def _alone(names: list[str], given: argparse.Namespace) -> bool:
     """Predict in this process; return if all photos could be read."""
     classifier = load(given.model)
@@ -145,7 +148,9 @@ def main(arguments: list[str] | None = None) -> None:
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
     predict_all = _with_ray if given.engine == "ray" else _alone
-    if not predict_all(names, given):
+    with stopwatch.profiled(given.profile):
+        complete = predict_all(names, given)
+    if not complete:
         sys.exit(3)
 
 

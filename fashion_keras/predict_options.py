@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import command, stopwatch
 from fashion_keras.cloud import is_cloud
 from fashion_keras.config import InputError
 from fashion_keras.inputs import is_address
@@ -57,6 +57,7 @@ def options() -> argparse.ArgumentParser:
         help="fetch also from addresses of the local network (default: they are refused, because "
         "a list of addresses from outside could be used to look into it)",
     )
+    stopwatch.add_option(parser)
     return parser
 
 
@@ -177,6 +178,8 @@ def writes_parts(given: argparse.Namespace) -> bool:
 
 def _check_engine(given: argparse.Namespace, names: list[str]) -> None:
     parts = writes_parts(given)
+    if given.engine == "ray" and given.profile:
+        raise InputError("`--profile` sees this process alone: leave out `--engine ray`.")
     if given.engine != "ray":
         if given.workers:
             raise InputError("`--workers` is about Ray: add `--engine ray`.")

@@ -18,6 +18,7 @@ from fashion_keras.files import sha256_of
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
 from fashion_keras.split import Looks, assign_splits, group_copies, looks_of
+from fashion_keras.stopwatch import stage, waited
 
 _LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
 _DIVISION = "2"  # Raise it when photos without splits are divided in another way.
@@ -68,6 +69,7 @@ class _Inspected(NamedTuple):
     rewritten: Path | None  # The photo as PNG, where the file itself cannot be used.
 
 
+@stage("prepare")
 def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     """Find a data set's photos, check each, and lay the readable ones out by split and class.
 
@@ -146,7 +148,7 @@ def _inspect_all(sources: list[SourcePhoto], rewritten: Path) -> list[_Inspected
     # Pillow decodes outside Python's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
         targets = (rewritten / f"{number:07d}.png" for number in range(len(sources)))
-        results = pool.map(_inspect, sources, targets)
+        results = waited("decode", pool.map(_inspect, sources, targets))
         return list(progress(results, len(sources), "checking photos"))
 
 

@@ -14,12 +14,14 @@ from fashion_keras.files import all_together
 from fashion_keras.inspection import read_card
 from fashion_keras.page import Sources, gather, render, write_page
 from fashion_keras.source import SPLITS, find_photos, split_of, subfolders
+from fashion_keras.stopwatch import stage
 
 PAGE = "report.html"
 FILES = (*TEST_FILES, PAGE)
 _NAMED = ("clothing", "sample")
 
 
+@stage("report")
 def write_report(sources: Sources, photos: Sequence[Labelled], file: Path) -> None:
     """Write the page: a single file that needs no other and no connection.
 

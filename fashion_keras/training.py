@@ -15,6 +15,7 @@ from fashion_keras.data import class_numbers, feature_batches, load_split, one_h
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_head, build_trainer
 from fashion_keras.prepare import Prepared
+from fashion_keras.stopwatch import spent, stage
 
 # With smoothed labels and averaged weights the loss tells the best epoch better than accuracy,
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
@@ -71,6 +72,7 @@ class Trained(NamedTuple):
     best: dict[str, float]
 
 
+@stage("weights")
 def open_material(config: Config, prepared: Prepared, cache: Path) -> Material:
     """Build the backbone and open the vectors that belong to it; nothing is computed yet.
 
@@ -157,6 +159,7 @@ def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
     return one_hot(train, classes), one_hot(validation, classes)
 
 
+@spent("head")
 def train(
     config: Config, material: Material, callbacks: Sequence[keras.callbacks.Callback] = ()
 ) -> Trained:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import command, stopwatch
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
 from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
@@ -92,6 +92,7 @@ def _options() -> argparse.ArgumentParser:
     )
     command.add_config_options(options, _FOR_MAPS, Config(), "; counts with --maps only")
     command.add_cache_option(options)
+    stopwatch.add_option(options)
     return options
 
 
@@ -100,7 +101,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options()
     given = options.parse_args(arguments)
     config = command.chosen(given, Config())
-    make_vectors(config, given.cache, given.maps, given.shard)
+    with stopwatch.profiled(given.profile):
+        make_vectors(config, given.cache, given.maps, given.shard)
     number, of = given.shard
     if of > 1:
         print(f"shard {number} of {of} is done; when all {of} are:")

@@ -84,6 +84,13 @@ def test_part_of_a_split_needs_none_of_the_other_photos(
     assert capfd.readouterr().out == ""
 
 
+def test_photos_that_are_not_those_listed_are_not_read(noise: Prepared) -> None:
+    photos = [photo for photo in noise.photos if photo != noise.split("train")[6]]
+    for part in [(), (None, 4, 8)]:
+        with pytest.raises(RuntimeError, match="are not those it lists"):
+            load_split(noise._replace(photos=photos), "train", 71, 4, *part)
+
+
 def test_last_batch_is_kept(noise: Prepared) -> None:
     batches = load_split(noise, "train", 71, 4)
     assert [len(numbers) for _, numbers in batches.as_numpy_iterator()] == [4, 4, 2]

@@ -37,7 +37,10 @@ def photos(sample_folder: Path, tmp_path: Path) -> Path:
 def test_every_photo_counts_once(
     model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([str(model), str(photos), "--results", str(tmp_path / "found")])
+    profile = tmp_path / "profile.json"
+    main([str(model), str(photos), "--results", str(tmp_path / "found"), "--profile", str(profile)])
+    scoring = json.loads(profile.read_text(encoding="utf-8"))["stages"]["scoring"]
+    assert scoring.keys() == {"decode", "forward", "other"}
     metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())
     files = sorted(photos.glob("*/*.jpg"))
     predicted = [row.probabilities.argmax() for row in load_classifier(model).predict(files)]

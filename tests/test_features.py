@@ -64,7 +64,7 @@ def test_view_0_is_what_the_bare_model_gives(
 
 
 def test_views_differ_for_every_photo(store: FeatureStore) -> None:
-    plain, first, second = (store.vectors("validation", view) for view in range(3))
+    plain, first, second = (np.array(store.vectors("validation", view)) for view in range(3))
     for one, other in [(plain, first), (plain, second), (first, second)]:
         assert (np.abs(one - other).max(axis=1) > 1e-3).all()
 
@@ -170,6 +170,19 @@ def test_interrupted_view_goes_on_after_its_whole_batches(
     assert forwarded == [8, 4]  # The first batch of eight is kept.
     assert "going on after 8 photos" in capsys.readouterr().out
     assert files_in(tmp_path) == [f"{store.key('validation', view)}.npy"]
+
+
+def test_view_that_was_stopped_after_its_last_batch_gets_its_name(
+    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(store.vectors("validation"))
+    next(store.folder.iterdir()).unlink()
+    with monkeypatch.context() as patch:
+        break_after(3, patch)
+        with pytest.raises(KeyboardInterrupt):
+            store.vectors("validation")
+    forbid_reading(monkeypatch)
+    np.testing.assert_array_equal(store.vectors("validation"), expected)
 
 
 def count_forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -278,7 +291,7 @@ def test_maps_and_vectors_come_from_one_pass(
 ) -> None:
     assert store.missing("validation", 1, "block13")
     assert store.missing("validation", 1)
-    maps = store.maps("validation", 1, "block13")
+    maps = np.array(store.maps("validation", 1, "block13"))
     assert (maps.shape, maps.dtype) == ((20, 5, 5, VECTOR_SIZE), "float16")
     forbid_reading(monkeypatch)
     assert not store.missing("validation", 1, "block13")

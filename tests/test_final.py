@@ -27,6 +27,7 @@ from fashion_keras.inspection import read_card
 from fashion_keras.prepare import Prepared
 from fashion_keras.sample import LABELS
 from fashion_keras.scores import scores
+from fashion_keras.stopwatch import profiled
 
 KNOBS: dict[str, Any] = {
     "image_size": 71,
@@ -59,7 +60,8 @@ def backbone(
 def run(sample_folder: Path, tmp_path: Path, cache: Path) -> Path:
     """Run on the drawn photos, once for all tests, and return a copy of the results folder."""
     if not (cache / "results").exists():
-        final(Config(data=str(sample_folder), **KNOBS), cache / "results", cache)
+        with profiled(cache / "profile.json"):
+            final(Config(data=str(sample_folder), **KNOBS), cache / "results", cache)
     return shutil.copytree(cache / "results", tmp_path / "results")
 
 
@@ -347,6 +349,15 @@ def test_test_photos_are_never_used_for_training(
     assert len(list((tmp_path / "vectors-1").iterdir())) == 6  # Vectors and maps of each.
 
 
+def test_profile_of_a_run_names_its_stages(run: Path, cache: Path) -> None:
+    stages = read_json(cache / "profile.json")["stages"]
+    before, after = ["other", "prepare", "weights", "vectors", "heads"], ["saving", "report"]
+    assert sorted(stages) == sorted([*before, "fine-tuning", "scoring", *after])
+    assert {"decode", "augment", "forward", "I/O"} < stages["vectors"].keys()
+    assert "head" in stages["heads"]
+    assert {"backbone", "I/O"} < stages["fine-tuning"].keys()
+
+
 @pytest.fixture
 def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """Put a list of what it was called with in place of `final`."""
@@ -362,7 +373,8 @@ def arguments(folder: Path, *others: str) -> list[str]:
 def test_without_a_search_the_values_of_the_course_are_used(
     used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(arguments(tmp_path))
+    main(arguments(tmp_path, "--profile", str(tmp_path / "profile.json")))
+    assert "other" in read_json(tmp_path / "profile.json")["stages"]
     assert used == [(Config(), tmp_path / "final", tmp_path / "cache", None, "", None, False)]
     config = used[0][0]
     assert (config.image_size, config.inner_size, config.droprate) == (299, 100, 0.2)

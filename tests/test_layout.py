@@ -10,6 +10,7 @@ ROOMS = [
     "fashion_keras.config",
     "fashion_keras.files",
     "fashion_keras.command",
+    "fashion_keras.stopwatch",
     "fashion_keras.sample",
     "fashion_keras.photo",
     "fashion_keras.source",

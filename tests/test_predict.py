@@ -141,6 +141,16 @@ def test_every_format_tells_the_same(predict: Predict, photos: list[str]) -> Non
     assert {found.code for found in ended.values()} == {3}
 
 
+def test_profile_tells_where_the_time_went_and_leaves_the_rows_alone(
+    predict: Predict, photos: list[str]
+) -> None:
+    ended = predict(*photos, "--format", "jsonl", "--profile", "profile.json")
+    assert len(rows_of(ended)) == len(photos)
+    stages = json.loads(Path("profile.json").read_text(encoding="utf-8"))["stages"]
+    assert stages["predict"].keys() == {"decode", "forward", "I/O", "other"}
+    assert ended.err.startswith("stage ")
+
+
 def test_table_is_what_comes_if_nothing_is_said(predict: Predict, photos: list[str]) -> None:
     Path(photos[0]).rename("a longer name.png")
     ended = predict("1.png", "a longer name.png", "gone.png")
@@ -287,6 +297,10 @@ WRONG_USE = {
     "threshold": (["0.png", "--threshold", "1.1"], "expected a number from 0 to 1. Received: 1.1"),
     "no threshold": (["0.png", "--threshold", "nan"], "a number from 0 to 1. Received: nan"),
     "threshold word": (["0.png", "--threshold", "x"], "a number from 0 to 1. Received: x"),
+    "profile of Ray": (
+        ["0.png", "--engine", "ray", "--profile", "x"],
+        "error: `--profile` sees this process alone: leave out `--engine ray`.",
+    ),
     "format": (["0.png", "--format", "xml"], "invalid choice: 'xml'"),
     "resume": (["0.png", "--resume"], "error: `--resume` goes on with a file: give its name with"),
     "link": (["0.png", "--link"], "error: `--link` is about sorting: give a folder with"),

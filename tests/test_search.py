@@ -10,6 +10,7 @@ import pytest
 from fashion_keras import command
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, read_config
+from fashion_keras.stopwatch import profiled
 from tuning import compare, search
 
 CONFIG = Config(image_size=71, views=1, batch_size=8)
@@ -31,7 +32,8 @@ def results(cache, sample_folder, tiny_backbone, monkeypatch):
     monkeypatch.setattr(search, "FINALISTS", 2)
     if not (cache / "results").exists():
         config = dataclasses.replace(CONFIG, data=str(sample_folder))
-        search.search(config, 2, 2, cache / "results", cache)
+        with profiled(cache / "profile.json"):
+            search.search(config, 2, 2, cache / "results", cache)
     return cache / "results"
 
 
@@ -54,6 +56,13 @@ def test_a_search_writes_what_it_found(results, sample_folder, prepared):
     assert len(rows_of(results / "trials.csv")) == 5
     assert len(rows_of(results / "curves.csv")) == 4
     assert {"space.png", "droprate.png"} <= {file.name for file in results.iterdir()}
+
+
+def test_profile_of_a_search_names_its_stages(results):
+    stages = json.loads((results.parent / "profile.json").read_text())["stages"]
+    searched = ["trials", "finalists", "knobs", "page"]
+    assert sorted(stages) == sorted(["other", "prepare", "weights", "vectors", *searched])
+    assert all("head" in stages[name] for name in searched[:3])
 
 
 def test_the_finished_command_given_again_tells_the_times_of_the_first(
@@ -102,7 +111,10 @@ def test_unusable_options_are_refused(arguments, advice, tmp_path):
 
 def test_the_next_command_reads_what_was_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(search, "search", lambda *given: None)
-    search.main(["--data", "sample", "--results", str(tmp_path / "my results")])
+    profile = tmp_path / "profile.json"
+    words = ["--data", "sample", "--results", str(tmp_path / "my results")]
+    search.main([*words, "--profile", str(profile)])
+    assert "other" in json.loads(profile.read_text())["stages"]
     told = capsys.readouterr().out
     assert told.endswith(f"python -m fashion_keras.final --results '{tmp_path / 'my results'}'\n")
 

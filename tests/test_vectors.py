@@ -1,5 +1,6 @@
 """Tests of the vectors command: shards that others use, what it refuses, what comes next."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +52,21 @@ def test_a_search_finds_all_shards_and_makes_nothing(
 def test_without_a_shard_it_makes_whole_files_and_no_vectors_of_the_test(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main([*words, "--maps", "--cut", "block13", "--fine-tuning-views", "0"])
+    profile = tmp_path / "profile.json"
+    maps = ["--maps", "--cut", "block13", "--fine-tuning-views", "0"]
+    main([*words, *maps, "--profile", str(profile)])
+    told = json.loads(profile.read_text(encoding="utf-8"))
+    assert told["stages"]["vectors"].keys() == {"decode", "augment", "forward", "I/O", "other"}
+    parts = sum(sum(stage.values()) for stage in told["stages"].values())
+    assert parts == pytest.approx(told["run"]["seconds"], abs=0.1)
     shapes = [np.load(file, mmap_mode="r").shape for file in (tmp_path / "vectors-1").iterdir()]
-    maps = [(20, 5, 5, 2048), (40, 5, 5, 2048)]
     # Vectors of both views, maps of the photos themselves.
     assert sorted(shapes, key=lambda shape: (len(shape), shape)) == [
         (20, 2048),
         (40, 2048),
         (40, 2048),
-        *maps,
+        (20, 5, 5, 2048),
+        (40, 5, 5, 2048),
     ]
     assert "now run: python -m fashion_keras.final" in capsys.readouterr().out
 

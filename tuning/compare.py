@@ -12,6 +12,7 @@ from fashion_keras.command import progress
 from fashion_keras.config import Config
 from fashion_keras.data import class_numbers
 from fashion_keras.outcome import Tested
+from fashion_keras.stopwatch import stage
 from fashion_keras.training import Material, train, training_batches
 
 FINALISTS = 5
@@ -46,6 +47,7 @@ class Finalist(NamedTuple):
         return statistics.stdev(self.accuracies)
 
 
+@stage("finalists")
 def rerun(configs: Sequence[Config], material: Material) -> list[Finalist]:
     """Train each configuration with several seeds; return them by mean accuracy, best first."""
     seeded = [

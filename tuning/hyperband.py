@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
+from fashion_keras import stopwatch
 from fashion_keras.command import duration
 from fashion_keras.config import InputError
 from fashion_keras.tensor_board import Curves
@@ -188,6 +189,7 @@ def open_hyperband(
     return Hyperband(hypermodel, folder, max_epochs, factor, seed)
 
 
+@stopwatch.stage("trials")
 def run(tuner: Hyperband) -> list[Trial]:
     """Run all trials that are left and return the completed ones, the best first.
 

@@ -7,6 +7,7 @@ import keras
 import keras_tuner
 
 from fashion_keras.config import Config
+from fashion_keras.stopwatch import spent
 from fashion_keras.training import Material, build_parts, training_batches
 from tuning.space import sample_config
 
@@ -28,6 +29,7 @@ class FashionHyperModel(keras_tuner.HyperModel):
         """Return the compiled model for `hp`: always the same for the same values."""
         return build_parts(sample_config(hp, self.base), self.material).model
 
+    @spent("head")
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:

@@ -9,6 +9,7 @@ from fashion_keras.config import Config
 from fashion_keras.outcome import read_json, read_rows
 from fashion_keras.page import render, write_page
 from fashion_keras.search_section import search_section
+from fashion_keras.stopwatch import stage
 from tuning.space import sample_config
 
 PAGE = "report.html"
@@ -28,6 +29,7 @@ def _range(one: Any) -> dict[str, Any]:
     return {"name": one.name, "least": one.min_value, "most": one.max_value, "steps": steps}
 
 
+@stage("page")
 def write_search_page(folder: Path, base: Config, planned: int, file: Path) -> None:
     """Write the page of what a search has found so far, whole or not at all.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import keras_tuner
 
-from fashion_keras import command, tensor_board
+from fashion_keras import command, stopwatch, tensor_board
 from fashion_keras.backbone import check_weights
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, to_json
@@ -133,7 +133,6 @@ def _write_trials(tuner: Hyperband, results: Path) -> None:
 
 
 def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
-    file = results / "finalists.csv"
     for finalist in finalists:
         row = {
             **searched_values(finalist.config),
@@ -144,15 +143,15 @@ def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
                 for number, value in enumerate(finalist.accuracies, 1)
             },
         }
-        append_row(file, row)
+        append_row(results / "finalists.csv", row)
         print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
 
+@stopwatch.stage("knobs")
 def _write_curves(winner: Config, material: Material, results: Path) -> None:
     rows = list(knob_curves(winner, material))
-    file = results / "curves.csv"
     for row in rows:
-        append_row(file, row)
+        append_row(results / "curves.csv", row)
     for knob in CURVES:
         draw_knob(rows, knob, results / f"{knob}.png")
 
@@ -228,6 +227,7 @@ def _options() -> argparse.ArgumentParser:
     )  # fmt: skip
     command.add_folder_options(options)
     tensor_board.add_option(options)
+    stopwatch.add_option(options)
     return options
 
 
@@ -235,13 +235,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, search, and say where the winner is."""
     options = _options()
     given = options.parse_args(arguments)
-    for name, least in (("factor", 2), ("max-epochs", 1)):
-        value = getattr(given, name.replace("-", "_"))
+    for name, value, least in (("factor", given.factor, 2), ("max-epochs", given.max_epochs, 1)):
         if value < least:
             raise InputError(f"`--{name}` must be {least} or more. Received: {value}")
     folder = given.results / "search"
     plan = (given.max_epochs, given.factor, folder, given.cache, given.tensorboard)
-    search(command.chosen(given, _BASE), *plan)
+    with stopwatch.profiled(given.profile):
+        search(command.chosen(given, _BASE), *plan)
     then = command.next_command("fashion_keras.final", options, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {then}")
 
