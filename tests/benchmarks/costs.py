@@ -58,7 +58,8 @@ class Stage(NamedTuple):
     Attributes:
         name: What it is called in the tables.
         kind: What one unit of it is: `prepare`, `small` or `large` (a photo through the backbone at
-            150 or 299 px), `tune` (a photo in fine-tuning), `head` (a vector in training a head).
+            150 or 299 px), `maps` (the same at 299 px with its maps kept), `tune` (a photo in
+            fine-tuning), `head` (a vector in training a head).
         amount: How many units.
         spreads: Whether more than one machine can share it.
         kept: Units whose outcome stays on disk.
@@ -77,15 +78,16 @@ def stages_of(count: int, machine: Machine) -> list[Stage]:
     """Return the stages of the whole pipeline for so many photos."""
     train, held_out = TRAIN * count, HELD_OUT * count
     searched, final = 2 * train + held_out, (VIEWS + 1) * train + held_out
+    kind = "maps"
     if machine.gpus:  # Fine-tuning begins with photos there: no maps, vectors for the heads only.
-        final = searched
+        final, kind = searched, "large"
     passes = PASSES * (train + held_out / 3)  # Validation goes forward only.
     trained = (EPOCHS + AFTER * LONGEST) * train
     return [
         Stage("prepare", "prepare", count, spreads=False),
         Stage("vectors at 150 px", "small", searched, True, searched),
         Stage("search", "head", trained, True, starts=TRIALS + AFTER),
-        Stage("vectors and maps at 299 px", "large", final, True, final),
+        Stage("vectors and maps at 299 px", kind, final, True, final),
         Stage("heads", "head", HEADS * 26 * train, spreads=False, starts=HEADS),
         Stage("fine-tuning", "tune", passes, spreads=False),
         Stage("calibration and test", "large", 2 * held_out, spreads=False),
@@ -101,6 +103,7 @@ class Units(NamedTuple):
         prepare: Photos prepared.
         small: Photos through the backbone at 150 px.
         large: The same at 299 px.
+        maps: The same with their maps kept.
         tune: Photos in fine-tuning on maps.
         head: Vectors in the training of a head.
         start: Seconds that one more training costs, however short.
@@ -114,12 +117,14 @@ class Units(NamedTuple):
         memory: By command: GB with 4 thousand photos, with 100 thousand.
         xception: GB that Xception takes more than the cheap backbone of that measurement.
         search: Seconds of the measured search, and of the same by these units.
+        run: Where the measurement of memory comes from (see `command.provenance`).
     """
 
     cores: int
     prepare: float
     small: float
     large: float
+    maps: float
     tune: float
     head: float
     start: float
@@ -133,6 +138,7 @@ class Units(NamedTuple):
     memory: dict[str, tuple[float, float]]
     xception: float
     search: tuple[float, float]
+    run: dict
 
     def memory_gb(self, count: int) -> float:
         """Return the memory of the command that needs most, on a straight line through both."""
@@ -170,6 +176,7 @@ def read_units(results: Path) -> Units:
         small=small,
         large=predictions["photos"]
         / statistics.median(one["ours"] for one in predictions["seconds_of_rounds"]),
+        maps=units["maps"]["undisturbed"],
         tune=(photos + held_out / 3) / stages["fine-tuning"],
         head=head,
         start=start,
@@ -183,9 +190,11 @@ def read_units(results: Path) -> Units:
         memory={
             name: (one["4000"]["gb"], one["100000"]["gb"])
             for name, one in memory["commands"].items()
+            if {"4000", "100000"} <= one.keys()
         },
         xception=memory["constant_gb"]["xception"] - memory["constant_gb"]["cheap"],
         search=(ran["run"]["seconds"], reckoned),
+        run=memory["run"],
     )
 
 

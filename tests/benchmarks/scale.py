@@ -8,7 +8,6 @@ in it is typed by hand: after a new measurement this program makes it anew.
 """
 
 import math
-import time
 from pathlib import Path
 
 from fashion_keras import command
@@ -27,10 +26,7 @@ def seconds_of(stage: Stage, machine: Machine, units: Units) -> float:
         workers = max(1.0, boxes * max(1, machine.gpus) * machine.parallel) if stage.spreads else 1
         return (stage.amount / units.head + stage.starts * units.start) / workers
     if not machine.gpus:
-        return (
-            stage.amount
-            / {"small": units.small, "large": units.large, "tune": units.tune}[stage.kind]
-        )
+        return stage.amount / getattr(units, stage.kind)
     card = {"small": units.card_small, "large": units.card_large, "tune": units.card_tune}
     decoded = boxes * machine.cores * units.prepare / units.cores
     return stage.amount / min(boxes * machine.gpus * card[stage.kind], decoded)
@@ -60,11 +56,10 @@ def table(machine: Machine, units: Units) -> list[str]:
 
 def disk_of(count: int, machine: Machine, units: Units) -> float:
     """Return the bytes that vectors, maps and prepared photos take."""
-    passes = {stage.kind: 0.0 for stage in stages_of(count, machine)}
-    for stage in stages_of(count, machine):
-        passes[stage.kind] += stage.kept
-    maps = 0 if machine.gpus else passes["large"] * units.map_bytes
-    return (passes["small"] + passes["large"]) * units.vector_bytes + maps + count * units.link
+    stages = stages_of(count, machine)
+    vectors = sum(stage.kept for stage in stages)
+    maps = sum(stage.kept for stage in stages if stage.kind == "maps")
+    return vectors * units.vector_bytes + maps * units.map_bytes + count * units.link
 
 
 def money_of(seconds: float, disk: float, machine: Machine) -> float:
@@ -75,6 +70,8 @@ def money_of(seconds: float, disk: float, machine: Machine) -> float:
 
 def told_time(seconds: float) -> str:
     """Return a length of time for people, up to years."""
+    if seconds < 1:
+        return "under 1 s"
     if seconds < 48 * 3600:
         return command.duration(seconds)
     days = seconds / 86_400
@@ -87,15 +84,19 @@ def told_bytes(size: float) -> str:
     return f"{size / 1000**power:.1f} {('B', 'kB', 'MB', 'GB', 'TB', 'PB')[power]}"
 
 
+def reckon(results: Path) -> str:
+    """Return the document that the measurements in a results folder give."""
+    units = read_units(results)
+    tables = [line for machine in MACHINES for line in [*table(machine, units), ""]]
+    return document(tables, units)
+
+
 def main() -> None:
     """Reckon and write the document."""
-    start = time.monotonic()
     options = command.parser(__doc__ or "", "tests.benchmarks.scale")
     options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
     given = options.parse_args()
-    units = read_units(given.results)
-    tables = [line for machine in MACHINES for line in [*table(machine, units), ""]]
-    text = document(tables, units, command.provenance(start))
+    text = reckon(given.results)
     (given.results / "scale.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -1,19 +1,20 @@
 """The words of `results/scale.md` around its tables, with the numbers put into them."""
 
+from fashion_keras.command import duration as told
 from tests.benchmarks import costs
 from tests.benchmarks.costs import TRAIN, Units
 
 _MANY, _MOST = 400_000, 40_000_000
 
 
-def document(tables: list[str], units: Units, run: dict) -> str:
+def document(tables: list[str], units: Units) -> str:
     """Return the document.
 
     Args:
         tables: Lines of the tables of costs.
         units: What they were reckoned from.
-        run: Where they come from (see `command.provenance`).
     """
+    run = units.run
     parts = [
         "# What it costs",
         "",
@@ -48,7 +49,8 @@ def _breaks(units: Units) -> list[str]:
     view, views = units.map_bytes / 1e6, costs.VIEWS + 1
     maps = (views * TRAIN + costs.HELD_OUT) * _MANY * units.map_bytes / 1e12
     growth = units.memory_gb(_MOST)
-    epoch = TRAIN * _MANY / units.head / 60
+    epoch = TRAIN * _MANY / units.head
+    searched = costs.EPOCHS + costs.AFTER * costs.LONGEST
     held_out = costs.HELD_OUT * _MOST
     return [
         "In the order in which growing data meets it:",
@@ -57,13 +59,13 @@ def _breaks(units: Units) -> list[str]:
         f"{maps:.1f} TB for 400,000 photos. The command says so and stops before it begins. "
         "Instead: `--cut pixels` with a graphics card (no maps), fewer `--fine-tuning-views`, or a "
         "higher `--cut`.",
-        f"2. The training of heads, one step after the other on one core: {epoch:.1f} minutes an "
-        f"epoch of 400,000 photos. A graphics card does not help steps this short. Instead: a "
-        "larger `--batch-size`, fewer `--max-epochs` (so many photos need fewer passes), "
-        "`--workers` in the search.",
-        "3. The search's chief gives trials out in one thread, which is enough for some hundred "
-        "workers; but Hyperband's rounds shrink from 34 trials to 1, so most workers wait in the "
-        "end. Instead: ASHA, which waits for no round.",
+        f"2. The training of heads, one short step after the other: {told(epoch)} an epoch of "
+        f"400,000 photos, {told(searched * epoch)} for the {searched:,} epochs of a search. A "
+        "graphics card does not help steps this short. Instead: a larger `--batch-size`, fewer "
+        "`--max-epochs` (many photos need fewer passes), `--workers` in the search.",
+        "3. Hyperband itself: its rounds shrink from 34 trials to 1, so most workers wait in the "
+        "end; the chief, who gives trials out in one thread, has little to do. Instead: ASHA, "
+        "which waits for no round.",
         "4. `prepare` is one process on one machine, and puts all links of a class in one folder. "
         "Millions of entries in a folder are slow on ext4 and NFS. Instead: a list of paths in "
         "place of links, checked in shards like vectors.",
@@ -102,12 +104,12 @@ def _origins(units: Units) -> list[str]:
     ran, reckoned = units.search
     return [
         f"- Measured on {units.cores} cores without a graphics card, in photos a second: prepared "
-        f"{units.prepare:.0f}; through Xception at 150 px {units.small:.0f}, at 299 px "
-        f"{units.large:.1f}; in fine-tuning from block11 {units.tune:.1f}; in the training of a "
-        f"head {units.head:,.0f}, and {units.start:.1f} s to begin one. A vector takes "
-        f"{units.vector_bytes:,} bytes, maps {units.map_bytes:,}, a prepared photo "
-        f"{units.link:,}, a photo {units.photo_bytes:,}. `prepare` was timed while others used the "
-        "machine, by the time of the processor.",
+        f"{units.prepare:.0f} (with splits); through Xception at 150 px {units.small:.0f}, at "
+        f"299 px {units.large:.1f}, with maps kept {units.maps:.1f}; in fine-tuning from block11 "
+        f"{units.tune:.1f}; in the training of a head {units.head:,.0f}, and {units.start:.1f} s "
+        f"to begin one. A vector takes {units.vector_bytes:,} bytes, maps {units.map_bytes:,}, a "
+        f"prepared photo {units.link:,}, a photo {units.photo_bytes:,}. Preparing and maps were "
+        "timed while others used the machine, by the time of the processor.",
         "- A check of the sums: with these units the search of the released model should take "
         f"{reckoned / 60:.0f} minutes, and took {ran / 60:.0f}.",
         f"- Published, not measured here: an RTX 3090 puts {costs.PUBLISHED_FORWARD:.0f} photos a "

@@ -35,7 +35,8 @@ def rate(work: Callable[[], Any], photos: int) -> dict[str, float]:
     work()
     seconds, busy = time.monotonic() - start, time.process_time() - processor
     cores = os.cpu_count() or 1
-    return {"photos_a_second": photos / seconds, "undisturbed": cores * photos / busy}
+    found = {"photos_a_second": photos / seconds, "undisturbed": cores * photos / busy}
+    return {name: round(value, 2) for name, value in found.items()}
 
 
 def without_splits(prepared: Prepared, folder: Path) -> Path:
