@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fashion_keras.data import feature_batches
+from fashion_keras.pieces import Features
 
 _ROWS = 2048
 
 
-def directions(vectors: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+def directions(vectors: Sequence[Features]) -> Iterator[np.ndarray]:
     """Yield the rows of all arrays, in order, scaled to the length of 1.
 
     Args:

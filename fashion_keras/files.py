@@ -1,11 +1,72 @@
 """Files that take their places when they are whole, never before; and what a file holds."""
 
 import contextlib
+import glob
 import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
+
+from fashion_keras.config import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two runs at a time would disturb each other.
+    fcntl = None
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold meanwhile; it ends with the process, too.
+
+    Args:
+        lock: File to lock; it is made if it is missing, and stays.
+        what: What only one process may do at a time, for the message.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as held:
+        if not _locked(held):
+            raise InputError(
+                f"Another process is at the same {what}. Wait for its end, or end it. ({lock})"
+            )
+        yield
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold meanwhile; wait for it, and say so, if one does.
+
+    Args:
+        lock: File to lock; it is made if it is missing, and stays.
+        what: What the other process makes, for the message.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as held:
+        wait_for(held, what)
+        yield
+
+
+def wait_for(held: BinaryIO, what: str) -> None:
+    """Lock an open file until it is closed; see `one_at_a_time`."""
+    if not _locked(held):
+        print(f"another process is making {what}; waiting for it", flush=True)
+        fcntl.flock(held, fcntl.LOCK_EX)  # type: ignore[union-attr]
+
+
+def _locked(held: BinaryIO) -> bool:
+    """Lock an open file unless another process has locked it; return whether it is locked now."""
+    if fcntl:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 @contextlib.contextmanager
@@ -44,14 +105,44 @@ def whole_file(file: Path) -> Iterator[Path]:
         file: Where the file belongs. The other name ends alike: some writers look at the suffix.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{os.getpid()}.tmp.{file.name}")
+    _remove_leftovers(file)
+    unfinished = file.with_name(f".{platform.node()}-{os.getpid()}.tmp.{file.name}")
     try:
         yield unfinished
         with unfinished.open("r+b") as written:
             os.fsync(written.fileno())
         os.replace(unfinished, file)
+        _bring_to_disk(file.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _remove_leftovers(file: Path) -> None:
+    """Remove what processes of this computer left that were killed while they wrote `file`."""
+    for left in file.parent.glob(f".{glob.escape(platform.node())}-*.tmp.{glob.escape(file.name)}"):
+        number = left.name.removeprefix(f".{platform.node()}-").partition(".")[0]
+        if os.name == "posix" and number.isdecimal() and not _lives(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # It is somebody else's.
+        return True
+    return True
+
+
+def _bring_to_disk(folder: Path) -> None:
+    # After a power cut a new name is there only if the folder was written, too.
+    if os.name == "posix":
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
 
 
 def sha256_of(file: Path) -> str:

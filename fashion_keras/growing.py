@@ -7,10 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks; there two runs at a time would disturb each other.
-    fcntl = None
+from fashion_keras.files import wait_for
 
 
 class GrowingArray:
@@ -30,7 +27,7 @@ class GrowingArray:
         self._file = file
         self._count = count
         self._lines = _opened(file.with_name(f"{file.name}.batches"))
-        _lock(self._lines, file)
+        wait_for(self._lines, str(file))
         self._rows = _opened(file.with_name(f"{file.name}.part"))
         self.ends = self._whole_batches()
 
@@ -112,13 +109,3 @@ def _opened(file: Path) -> BinaryIO:
     """Open a file to read and write, where it is or new."""
     file.touch()
     return file.open("r+b")
-
-
-def _lock(lines: BinaryIO, file: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        print(f"another process is making {file}; waiting for it", flush=True)
-        fcntl.flock(lines, fcntl.LOCK_EX)

@@ -9,6 +9,7 @@ import numpy as np
 from fashion_keras.directions import directions
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
+from fashion_keras.pieces import Features
 
 _FOLDS = 5
 _PENALTY = 1e-4  # Of the squared weights, for each photo.
@@ -52,9 +53,7 @@ class _Sums(NamedTuple):
     products: np.ndarray
 
 
-def out_of_fold(
-    vectors: Sequence[np.ndarray], numbers: np.ndarray, folds: np.ndarray
-) -> np.ndarray:
+def out_of_fold(vectors: Sequence[Features], numbers: np.ndarray, folds: np.ndarray) -> np.ndarray:
     """Return what a linear classifier says of each photo that learnt from the other folds only.
 
     Ridge regression on the vectors' directions is solved in one step, and is right as often as the
@@ -85,7 +84,7 @@ def out_of_fold(
 
 
 def _summed(
-    vectors: Sequence[np.ndarray], targets: np.ndarray, folds: np.ndarray
+    vectors: Sequence[Features], targets: np.ndarray, folds: np.ndarray
 ) -> dict[int, _Sums]:
     """Return the sums over the photos of each fold."""
     sums: dict[int, _Sums] = {}

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from fashion_keras.directions import directions
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
+from fashion_keras.pieces import Features
 
 _DIMENSIONS = 50  # What is left of 2048: enough to tell photos apart, few enough to compare all.
 _NEIGHBOURS = 10
@@ -20,7 +21,7 @@ _MOST_ON_MAP = 5000
 _PASSES, _REPELLED, _STEP = 300, 5, 0.3  # Of the map's layout.
 
 
-def reduce_vectors(vectors: Sequence[np.ndarray]) -> np.ndarray:
+def reduce_vectors(vectors: Sequence[Features]) -> np.ndarray:
     """Return directions of vectors as positions on their principal axes, `(photos, up to 50)`.
 
     Args:

@@ -1,10 +1,17 @@
 """Tests of files that take their places when they are whole."""
 
 import os
+import platform
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from fashion_keras.files import whole_file
+from fashion_keras.config import InputError
+from fashion_keras.files import one_at_a_time, only_one, whole_file
+
+no_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
 
 def test_whole_file_takes_its_place_at_the_end(tmp_path):
@@ -42,4 +49,72 @@ def test_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda *names: (calls.append("replace"), replace(*names)))
     with whole_file(tmp_path / "one") as unfinished:
         unfinished.write_text("whole")
-    assert calls == ["fsync", "replace"]
+    assert calls == ["fsync", "replace", "fsync"]  # The last one is the folder's.
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows tells nothing of other processes")
+def test_what_killed_processes_left_of_a_file_is_removed(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file = tmp_path / "one"
+    names = {name: f".{platform.node()}-{name}.tmp.one" for name in (ended.pid, os.getppid())}
+    for name in (*names.values(), f".elsewhere-{ended.pid}.tmp.one", f"{names[ended.pid]}.other"):
+        (tmp_path / name).touch()
+    with whole_file(file) as unfinished:
+        unfinished.write_text("whole")
+    assert file.read_text() == "whole"
+    assert not (tmp_path / names[ended.pid]).exists()
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@no_locks
+def test_a_lock_is_refused_while_another_holds_it(tmp_path):
+    lock = tmp_path / "new" / "lock"
+    with only_one(lock, "search"):
+        with pytest.raises(InputError, match=r"Another process is at the same search.*lock"):
+            with only_one(lock, "search"):
+                pass
+    with only_one(lock, "search"):
+        assert lock.read_bytes() == b""
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "ab")
+fcntl.flock(file, fcntl.LOCK_EX)
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@no_locks
+def test_a_lock_ends_with_the_process_that_held_it(tmp_path):
+    lock = tmp_path / "lock"
+    words = [sys.executable, "-c", HOLD, str(lock)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        with pytest.raises(InputError, match="Another process"):
+            with only_one(lock, "search"):
+                pass
+        process.kill()
+    with only_one(lock, "search"):
+        assert lock.exists()
+
+
+@no_locks
+def test_the_second_one_waits_and_says_so(tmp_path, capsys):
+    order = []
+
+    def second() -> None:
+        with one_at_a_time(tmp_path / "lock", "the photos"):
+            order.append("second")
+
+    with one_at_a_time(tmp_path / "lock", "the photos"):
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+    assert capsys.readouterr().out == "another process is making the photos; waiting for it\n"
