@@ -39,6 +39,8 @@ KNOBS: dict[str, Any] = {
     "fine_tuning_epochs": 1,
     "cut": "block13",
 }
+# For what does not depend on how many heads there are, or on fine-tuning.
+QUICK: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 0}
 
 
 @pytest.fixture(scope="module")
@@ -181,8 +183,7 @@ def test_training_and_test_have_their_own_times(
 
     monkeypatch.setattr("fashion_keras.finish.write_metrics", written)
     begun = time.monotonic()
-    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 0}
-    final(Config(data=str(sample_folder), **knobs), tmp_path, cache)
+    final(Config(data=str(sample_folder), **QUICK), tmp_path, cache)
     ((tested, trained),) = seen
     assert 0 < trained <= tested - begun + 0.1
 
@@ -195,8 +196,7 @@ def test_learning_rate_can_be_found_first(
         return dataclasses.replace(config, learning_rate=0.0123)
 
     monkeypatch.setattr("fashion_keras.final.with_found_rate", found)
-    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 0}
-    config = Config(data=str(sample_folder), **knobs)
+    config = Config(data=str(sample_folder), **QUICK)
     final(config, tmp_path / "final", cache, find_rate=True)
     assert read_config(tmp_path / "final" / "config.json").learning_rate == 0.0123
     assert (tmp_path / "final" / "learning_rate.png").read_bytes() == b"curve"
@@ -209,7 +209,7 @@ def test_configuration_is_written_as_it_was_used(run: Path, sample_folder: Path)
 def test_run_says_what_it_found(
     sample_folder: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
+    file = final(Config(data=str(sample_folder), **QUICK), tmp_path, cache)
     metrics = read_json(tmp_path / "metrics.json")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat")
@@ -227,7 +227,7 @@ def test_a_budget_is_planned_and_said(
 ) -> None:
     speed = Speed(forward=1e6, tuned=20.0, head=1e6)  # A pass is planned to take 2.3 seconds.
     monkeypatch.setattr("fashion_keras.budget.measure", lambda *_: speed)
-    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 20}
+    knobs: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 20}
     config = Config(data=str(sample_folder), **knobs)
     final(config, tmp_path, tmp_path / "cache", budget=1.0)
     planned = read_json(tmp_path / "training.json")["budget"]
@@ -247,7 +247,7 @@ def test_an_interrupted_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 2, "seed": 5}
+    knobs: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 2, "seed": 5}
     config = Config(data=str(sample_folder), **knobs)
     original = tiny_backbone.get_weights()
 
@@ -290,7 +290,7 @@ def without_test(sample_folder: Path, tmp_path: Path) -> Path:
 def test_without_test_split_there_is_no_test_score(
     without_test: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    final(Config(data=str(without_test), **KNOBS), tmp_path / "results", cache)
+    final(Config(data=str(without_test), **QUICK), tmp_path / "results", cache)
     assert "the data has no test split: no test score" in capsys.readouterr().out.splitlines()
     for name in ("metrics.json", "predictions.csv", "confusion.png"):
         assert not (tmp_path / "results" / name).exists()
@@ -299,7 +299,7 @@ def test_without_test_split_there_is_no_test_score(
 def test_test_score_of_an_earlier_run_does_not_stay(
     run: Path, without_test: Path, cache: Path
 ) -> None:
-    final(Config(data=str(without_test), **KNOBS), run, cache)
+    final(Config(data=str(without_test), **QUICK), run, cache)
     names = "config.json fashion.keras history.csv learning_curves.png report.html training.json"
     assert sorted(path.name for path in run.iterdir()) == names.split()
 
@@ -314,7 +314,7 @@ def test_an_interrupted_run_leaves_the_earlier_one_as_it_was(
 
     monkeypatch.setattr("fashion_keras.final._write_outcome", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        final(Config(data=str(sample_folder), seed=2, **KNOBS), run, cache)
+        final(Config(data=str(sample_folder), seed=2, **QUICK), run, cache)
     after = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     assert before == after
 
@@ -330,7 +330,7 @@ def test_training_that_diverges_is_said_and_nothing_is_saved(
 
     monkeypatch.setattr("fashion_keras.ensemble.train", diverge)
     with pytest.raises(InputError, match="Training diverged.*Try a smaller `--learning-rate` than"):
-        final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
+        final(Config(data=str(sample_folder), **QUICK), tmp_path, cache)
     assert not list(tmp_path.rglob("*.keras"))
 
 

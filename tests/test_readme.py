@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.scale import reckon
 from tests.test_layout import ROOMS
 
 ROOT = Path(__file__).parent.parent
@@ -103,6 +104,10 @@ def test_the_numbers_are_those_of_the_results():
         f"{vectors['ratio']:.2f}",
     ):
         assert number in README, number
+
+
+def test_the_costs_are_those_of_the_measurements():
+    assert reckon(ROOT / "results") == (ROOT / "results" / "scale.md").read_text(encoding="utf-8")
 
 
 def test_the_released_model_is_the_one_that_was_scored():

@@ -1,0 +1,208 @@
+"""Measures the peak memory of every command with few photos and with many.
+
+    python -m tests.benchmarks.memory --photos 4000 100000
+
+The photos of a data set with splits are a few hundred drawn ones, linked again and again under
+other names; those of a data set without splits, where `prepare` compares what photos look like,
+are drawn one by one. A hundred thousand photos take hours to go through Xception, so a cheap
+backbone stands in its place (see `cheap_backbone`): what the commands keep for each photo is the
+same, and Xception's own memory does not depend on their number. `--xception` measures that
+constant: the released model, and the cheap one, score the same photos.
+
+Memory is the largest resident set of a command, that of its children added, mapped files included:
+looked at ten times a second, and not less than what the system says in the end. Writes
+`results/benchmarks/memory.json`.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fashion_keras import command
+from fashion_keras.sample import LABELS, draw_photo, draw_sample
+from tests.benchmarks.cheap_backbone import IMAGE_SIZE, save_classifier
+
+_ROOT = Path(__file__).parent.parent.parent
+_SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_DRAWN = {"train": 20, "validation": 6, "test": 6}  # Of each class; all others are links to them.
+_CHEAP = [sys.executable, "-m", "tests.benchmarks.cheap_backbone"]
+_PREPARE = (
+    "import sys; from pathlib import Path; from fashion_keras.prepare import prepare, summary; "
+    "print(summary(prepare(sys.argv[1], Path(sys.argv[2]))))"
+)
+
+
+class Job(NamedTuple):
+    """One command to measure: its name, and all its words."""
+
+    name: str
+    words: list[str]
+
+
+def link_photos(folder: Path, count: int) -> Path:
+    """Make a data set with splits out of so many links to a few hundred drawn photos."""
+    drawn = draw_sample(folder.with_name("drawn"), _DRAWN)
+    for split, share in _SPLITS.items():
+        for label in LABELS:
+            (folder / split / label).mkdir(parents=True)
+            files = itertools.cycle(sorted((drawn / split / label).iterdir()))
+            for number in range(round(share * count / len(LABELS))):
+                os.link(next(files), folder / split / label / f"{number:06d}.jpg")
+    return folder
+
+
+def draw_photos(folder: Path, count: int) -> Path:
+    """Draw a data set of class folders without splits, no photo twice."""
+    for label in LABELS:
+        (folder / label).mkdir(parents=True)
+    for number in command.progress(range(count), count, "drawing photos"):
+        generator = np.random.default_rng([2, number])
+        photo = draw_photo(LABELS[number % len(LABELS)], generator, 60, 80)
+        photo.save(folder / LABELS[number % len(LABELS)] / f"{number:06d}.jpg")
+    return folder
+
+
+def jobs(work: Path, linked: Path, drawn: Path) -> Iterator[Job]:
+    """Yield all commands, those first whose files in the cache others use."""
+    model = str(work.parent / "cheap.keras")
+    results, cache = work / "results", work / "cache"
+    places = ["--results", str(results), "--cache", str(cache)]
+    batch = ["--batch-size", "256", "--image-size", str(IMAGE_SIZE), "--weights", model]
+    common = ["--data", str(linked), *batch, *places]
+    test = str(linked / "test")
+
+    def job(name: str, module: str, *words: str) -> Job:
+        return Job(name, [*_CHEAP, module, *words])
+
+    tuned = ["--heads", "1", "--epochs", "2", "--cut", "block13", "--fine-tuning-views", "1"]
+    yield Job("prepare, with splits", [sys.executable, "-c", _PREPARE, str(linked), str(cache)])
+    yield Job("prepare, without", [sys.executable, "-c", _PREPARE, str(drawn), str(cache)])
+    yield job("vectors", "fashion_keras.vectors", "--data", str(linked), *batch, *places[2:])
+    search = ["--max-epochs", "3", "--factor", "2"]
+    yield job("search", "tuning.search", *common, *search)
+    yield job("lr_find", "tuning.lr_find", *common)
+    heads = ["--heads", "2", "--epochs", "2", "--fine-tuning-epochs", "0"]
+    yield job("final, heads", "fashion_keras.final", *common, *heads)
+    yield job("final, maps", "fashion_keras.final", *common, *tuned, "--fine-tuning-epochs", "2")
+    yield job("evaluate", "fashion_keras.evaluate", model, str(linked / "train"), *places[:2])
+    yield job("report", "fashion_keras.report", model, test, *places)
+    yield job("predict", "fashion_keras.predict", model, str(linked), "--out", f"{work}/rows.csv")
+    yield job("check", "fashion_keras.check", str(linked), *places)
+    yield job("check --vectors", "fashion_keras.check", str(drawn), "--vectors", *batch, *places)
+    saved, some = f"{work}/cheap_saved_model", ["--photos", str(linked)]
+    yield job(
+        "export", "fashion_keras.export", model, "--format", "saved_model", "--out", saved, *some
+    )
+
+
+def measure(job: Job, log: Path) -> dict[str, float]:
+    """Run a command; return its peak memory in GB and its seconds."""
+    start, peak = time.monotonic(), 0
+    with log.open("a", encoding="utf-8") as told:
+        print(f"\n{job.name}: {' '.join(job.words)}", file=told, flush=True)
+        process = subprocess.Popen(
+            job.words, cwd=_ROOT, stdout=told, stderr=told, start_new_session=True
+        )
+        while True:
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
+            if ended:
+                break
+            peak = max(peak, _resident(process.pid))
+            time.sleep(0.1)
+    code = process.returncode = os.waitstatus_to_exitcode(status)
+    if code:
+        raise RuntimeError(f"{job.name} ended with {code}; see {log}")
+    bytes_held = max(peak, used.ru_maxrss * 1024)
+    return {"gb": round(bytes_held / 1e9, 3), "seconds": round(time.monotonic() - start, 1)}
+
+
+def _resident(process: int) -> int:
+    """Return the bytes that a process and all its children hold now (Linux)."""
+    place = Path(f"/proc/{process}")
+    try:
+        pages = int((place / "statm").read_text().split()[1])
+        threads = [file.read_text().split() for file in place.glob("task/*/children")]
+    except OSError:  # It ended meanwhile.
+        return 0
+    children = itertools.chain.from_iterable(threads)
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
+
+
+def measure_all(work: Path, count: int, names: list[str]) -> Iterator[tuple[str, dict]]:
+    """Measure all commands, or those named, with so many photos."""
+    folder = work / str(count)
+    linked, drawn = folder / "linked", folder / "no-splits"
+    if not drawn.exists():
+        link_photos(linked, count)
+        draw_photos(drawn, count)
+    for job in jobs(folder, linked, drawn):
+        if not names or job.name in names:
+            found = measure(job, folder / "log")
+            print(f"{count} photos, {job.name}: {found}", flush=True)
+            yield job.name, found
+
+
+def constant(work: Path, photos: Path) -> dict[str, float]:
+    """Return the peak memory of scoring photos with the released model and with the cheap one."""
+    models = {"xception": _ROOT / "results/final/fashion.keras", "cheap": work / "cheap.keras"}
+    found = {}
+    for name, model in models.items():
+        words = ["fashion_keras.evaluate", str(model), str(photos), "--results", f"{work}/scored"]
+        found[name] = measure(Job(name, [sys.executable, "-m", *words]), work / "log")["gb"]
+    return found
+
+
+def _options() -> argparse.ArgumentParser:
+    options = command.parser(__doc__ or "", "tests.benchmarks.memory")
+    options.add_argument("--photos", type=int, nargs="*", default=[4000, 100_000])
+    options.add_argument("--jobs", nargs="*", default=[], help="names of commands (default: all)")
+    options.add_argument("--xception", type=Path, help="folder of photos in class folders")
+    options.add_argument("--work", type=Path, default=Path("memory"), help="a folder, 20 GB")
+    options.add_argument("--keep", action="store_true", help="keep that folder")
+    options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
+    return options
+
+
+def main() -> None:
+    """Measure, compare few photos with many, and write it down, each command when it is done."""
+    start, given = time.monotonic(), _options().parse_args()
+    file = given.results / "benchmarks" / "memory.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"commands": {}}
+    work = given.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    save_classifier(work / "cheap.keras")
+    for count in given.photos:
+        for name, values in measure_all(work, count, given.jobs):
+            found["commands"].setdefault(name, {})[str(count)] = values
+            _write(found, start, file)
+    if given.xception:
+        found["constant_gb"] = constant(work, given.xception)
+    _write(found, start, file)
+    print(f"largest growth {max(found['growth_gb'].values(), default=0):.3f} GB; {file}")
+    if not given.keep:
+        shutil.rmtree(work)
+
+
+def _write(found: dict, start: float, file: Path) -> None:
+    found["growth_gb"] = {name: _growth(counts) for name, counts in found["commands"].items()}
+    found["run"] = command.provenance(start)
+    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+def _growth(by_count: dict[str, dict[str, float]]) -> float:
+    held = [values["gb"] for _, values in sorted(by_count.items(), key=lambda one: int(one[0]))]
+    return round(held[-1] - held[0], 3)
+
+
+if __name__ == "__main__":
+    command.run(main)
