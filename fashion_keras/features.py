@@ -16,6 +16,7 @@ from fashion_keras.backbone import blocks
 from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import class_numbers, load_split
+from fashion_keras.devices import precision_in_force
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray
 from fashion_keras.model import build_augmentation
@@ -127,6 +128,8 @@ class FeatureStore:
             "versions": [keras.__version__, keras.backend.backend(), _backend_version()],
             "view": view,
         }
+        if precision_in_force(config.precision) != "float32":
+            facts["precision"] = config.precision
         if view:
             facts["augmentation"] = [config.rotation, config.zoom, config.seed]
         if cut:
@@ -169,7 +172,7 @@ class FeatureStore:
         batches = load_split(self._prepared, split, config.image_size, config.batch_size)
         if view:
             batches = augmented(batches, build_augmentation(config, config.seed + 1000 * view))
-        return forward(batches, self._backbone, cut, done)
+        return forward(batches, self._backbone, cut, done, precision_in_force(config.precision))
 
 
 def _common_end(targets: list[GrowingArray]) -> int:
