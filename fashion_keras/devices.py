@@ -108,6 +108,21 @@ def on_each(model: keras.Model) -> Callable[[Sequence[Any]], list[dict[str, np.n
     return together
 
 
+def build_metrics(model: Any, batches: Any) -> None:
+    """Build the metrics of a model that several devices will train.
+
+    Keras would take a batch from the photos to be trained on for it; they would come in another
+    order then than on one device.
+
+    Args:
+        model: A compiled model.
+        batches: Dataset like that for training, in a fixed order.
+    """
+    if count() > 1:
+        model._maybe_symbolic_build(data_batch=next(iter(batches)))
+        model._maybe_symbolic_build = lambda **_: None
+
+
 def shared(batches: Any, parts: int, devices: int = 1) -> Any:
     """Cut each batch into parts that devices can share evenly; their mean stays the batch's.
 

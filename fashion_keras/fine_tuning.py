@@ -25,11 +25,13 @@ from fashion_keras.data import class_numbers
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.files import whole_file
 from fashion_keras.fine_tuner import (
+    PIXELS,
     build_fine_tuner,
     chosen_cut,
     compile_fine_tuner,
     tuning_batches,
 )
+from fashion_keras.headroom import for_training, parts_that_fit
 from fashion_keras.memory import in_parts
 from fashion_keras.training import Material, Parts, Watch, history_row, unwatched
 
@@ -70,8 +72,11 @@ def fine_tune(
     def work(parts: int) -> tuple[Parts, list[dict[str, float]]]:
         return _tuned(config, material, start.head, state, parts, watchers)
 
-    (tuned, rows), _ = in_parts(work, config.batch_size, "fine-tuning")
     backbone, _ = material.frozen()
+    cut = None if chosen_cut(config) == PIXELS else chosen_cut(config)
+    needed = for_training(backbone, config.image_size, cut)
+    parts = parts_that_fit(needed, config.batch_size, STAGE)
+    (tuned, rows), _ = in_parts(work, config.batch_size, STAGE, parts)
     backbone.set_weights(tuned.backbone.get_weights())
     start.head.set_weights(tuned.head.get_weights())
     final = {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]}
@@ -89,16 +94,18 @@ def _tuned(
 ) -> tuple[Parts, list[dict[str, float]]]:
     """Train copies of backbone and head, from the last finished pass on; return them and rows."""
     rows = _finished_rows(state)
-    batches = tuning_batches(config, material, len(rows))
-    train, validation = (devices.shared(one, parts, devices.count()) for one in batches)
+    train, validation = tuning_batches(config, material, len(rows))
+    if parts > 1:
+        validation = validation.rebatch(-(-config.batch_size // parts))
     steps = -(-len(material.prepared.split("train")) // config.batch_size)
     with devices.strategy().scope():
         tuned = build_fine_tuner(config, material, head, len(rows))
         compile_fine_tuner(tuned.model, config, steps, parts)
         if rows:
             _load(tuned.model, state, parts)
+        devices.build_metrics(tuned.model, validation)
         tuned.model.fit(
-            train,
+            devices.shared(train, parts, devices.count()),
             validation_data=validation,
             initial_epoch=len(rows),
             epochs=config.fine_tuning_epochs,

@@ -1,6 +1,7 @@
 """Batches of photos to what the frozen backbone gives for them: augmented, computed, narrowed."""
 
 import collections
+import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -9,6 +10,7 @@ import keras
 import numpy as np
 
 from fashion_keras import devices
+from fashion_keras.headroom import for_forward, parts_that_fit
 from fashion_keras.memory import in_parts
 from fashion_keras.model import build_feature_model
 
@@ -82,7 +84,8 @@ class _Compute:
             if precision != "float32" or devices.count() > 1:
                 backbone = devices.copied(backbone, precision)
             self._step = devices.on_each(build_feature_model(backbone, cut))
-        self._parts = 1
+        self._needed = functools.partial(for_forward, backbone)
+        self._parts = 0  # Not known before the first batch.
 
     def __call__(self, batches: list[Batch]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Return what the backbone gives for batches of one size, and their class numbers."""
@@ -93,6 +96,9 @@ class _Compute:
             starts = range(0, photos, size)
             return [self._step([one[at : at + size] for one, _ in batches]) for at in starts]
 
+        if not self._parts:
+            needed = devices.count() * self._needed(len(batches[0][0][0]))
+            self._parts = parts_that_fit(needed, photos, "the backbone")
         found, self._parts = in_parts(work, photos, "the backbone", min(self._parts, photos))
         return [
             (_joined([part[number] for part in found]), np.asarray(numbers))

@@ -19,6 +19,7 @@ ROOMS = [
     "fashion_keras.backbone",
     "fashion_keras.model",
     "fashion_keras.devices",
+    "fashion_keras.headroom",
     "fashion_keras.memory",
     "fashion_keras.forward",
     "fashion_keras.growing",
