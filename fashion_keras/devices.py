@@ -153,6 +153,12 @@ def shared(batches: Any, parts: int, devices: int = 1) -> Any:
     return batches.flat_map(cut).apply(tf.data.experimental.assert_cardinality(steps))
 
 
+def smaller(batches: Any, size: int, photos: int) -> Any:
+    """Return a dataset of so many photos in batches of another size, without weights."""
+    steps = -(-photos // size)  # By itself TensorFlow counts too many.
+    return batches.rebatch(size).apply(tf.data.experimental.assert_cardinality(steps))
+
+
 def _divided(rows: Any, parts: int) -> Any:
     """Return `(rows, ...)` as `(parts, rows / parts, ...)`."""
     divided = tf.reshape(rows, tf.concat([[parts, -1], tf.shape(rows)[1:]], axis=0))

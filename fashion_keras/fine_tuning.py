@@ -96,7 +96,8 @@ def _tuned(
     rows = _finished_rows(state)
     train, validation = tuning_batches(config, material, len(rows))
     if parts > 1:
-        validation = validation.rebatch(-(-config.batch_size // parts))
+        photos = len(material.prepared.split("validation"))
+        validation = devices.smaller(validation, config.batch_size // parts, photos)
     steps = -(-len(material.prepared.split("train")) // config.batch_size)
     with devices.strategy().scope():
         tuned = build_fine_tuner(config, material, head, len(rows))
@@ -121,9 +122,12 @@ def _state_file(config: Config, material: Material, cache: Path) -> Path:
     cut = chosen_cut(config)
     _, store = material.frozen()
     views = [("train", view) for view in range(config.fine_tuning_views + 1)]
+    # Decides the head, too. Where photos and weights lie does not matter; what they are does.
+    knobs = dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""}
+    if devices.precision_in_force(knobs["precision"]) == "float32":
+        del knobs["precision"]
     facts = {
-        # Decides the head, too. Where photos and weights lie does not matter; what they are does.
-        "config": dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""},
+        "config": knobs,
         "labels": material.prepared.labels,
         "features": [store.key(*which, cut) for which in [*views, ("validation", 0)]],
         "classes": [

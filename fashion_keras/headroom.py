@@ -16,7 +16,7 @@ except ImportError:  # Windows has no such limits.
     resource = None
 
 # Peak memory over that of the largest layer's output, or of all outputs together (measured).
-_FORWARD, _TRAINING = 8.0, 3.0
+_FORWARD, _TRAINING = 5.0, 1.25
 _SHARE = 0.8  # Of what is left is used.
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -93,7 +93,8 @@ def _of_process() -> int | None:
     if resource is None or used is None:
         return None
     most, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return None if most == resource.RLIM_INFINITY else most - used
+    # Of addresses twice as many are used up as memory: each thread reserves some.
+    return None if most == resource.RLIM_INFINITY else (most - used) // 2
 
 
 def _field(file: Path, name: str) -> int | None:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras import devices
+from fashion_keras import devices, fine_tuning
 from fashion_keras.config import Config, InputError
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.ensemble import Ensemble
@@ -107,6 +107,15 @@ def test_precision_that_is_not_in_force_changes_no_key(
         for one in ("float32", "mixed_float16")
     ]
     assert stores[0].key("train") == stores[1].key("train")
+    states = {
+        fine_tuning._state_file(
+            dataclasses.replace(CONFIG, precision=one),
+            Material(prepared, small_backbone(), stores[0]),
+            tmp_path,
+        )
+        for one in ("float32", "mixed_float16")
+    }
+    assert len(states) == 1
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
@@ -157,5 +166,8 @@ def test_two_devices_give_what_one_gives(sample_folder: Path, tmp_path: Path) ->
     one, two = (dict(np.load(tmp_path / f"devices-{number}.npz")) for number in (1, 2))
     for name in ("vectors", "maps"):
         np.testing.assert_array_equal(one[name], two[name])
-    for name in ("even", "odd", "pixels"):
+    for name in ("even", "pixels"):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-4, err_msg=name)
+    # Batches of nine are filled up to ten, which shows in the mean loss of a pass alone.
+    np.testing.assert_allclose(one["odd"][:, 1], two["odd"][:, 1], rtol=1e-4)
+    np.testing.assert_allclose(one["odd"][:, 0], two["odd"][:, 0], rtol=1e-3)
