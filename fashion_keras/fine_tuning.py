@@ -155,7 +155,8 @@ def _load(model: Any, state: Path, parts: int) -> None:
     with h5py.File(state) as file:
         before = int(file.attrs.get("parts", 1))
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    made = int(keras.ops.convert_to_numpy(optimizer._iterations)) // before
+    counted: Any = keras.ops.convert_to_numpy(optimizer._iterations)
+    made = int(counted) // before
     optimizer._iterations.assign(made * parts)  # It counts the parts.
 
 

@@ -24,10 +24,10 @@ class PartwiseAdam(keras.optimizers.Adam):
         super().__init__(learning_rate, **options)
         self._parts = parts
 
-    def build(self, variables: Sequence[Any]) -> None:
+    def build(self, var_list: Sequence[Any]) -> None:
         """Make the state, and room for the sum of gradients."""
-        super().build(variables)
-        sums = [keras.Variable("zeros", shape=one.shape, trainable=False) for one in variables]
+        super().build(var_list)
+        sums = [keras.Variable("zeros", shape=one.shape, trainable=False) for one in var_list]
         # A function: what an attribute holds would be saved, and is nothing between two batches.
         self._sum = sums.__getitem__
 

@@ -3,7 +3,9 @@
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -26,7 +28,7 @@ CONFIG = Config(image_size=71, batch_size=16, droprate=0.0, cut="block13", fine_
 
 
 @pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Return what sets the machine, which is asked once a process otherwise."""
     precision_in_force.cache_clear()
     yield monkeypatch
@@ -73,9 +75,9 @@ def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
     backbone = small_backbone()
     copy = copied(backbone, "mixed_bfloat16")
     pixels = np.random.default_rng(1).uniform(-1, 1, (2, 71, 71, 3)).astype("float32")
-    found = keras.ops.convert_to_numpy(copy(pixels))
+    found: Any = keras.ops.convert_to_numpy(copy(pixels))
     assert found.dtype == "bfloat16"
-    expected = keras.ops.convert_to_numpy(backbone(pixels))
+    expected: Any = keras.ops.convert_to_numpy(backbone(pixels))
     np.testing.assert_allclose(found.astype("float32"), expected, atol=0.02)
     assert {weight.dtype for weight in copy.weights} == {"float32"}
     for one, other in zip(copy.get_weights(), backbone.get_weights(), strict=True):

@@ -128,7 +128,7 @@ def test_parts_of_a_batch_have_the_mean_of_the_whole(photos: int, parts: int) ->
 
 
 def test_rate_and_steps_are_those_of_whole_batches() -> None:
-    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [1.0, 0.5, 0.25])
+    schedule: Any = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1], [1.0, 0.5, 0.25])
     weight = keras.Variable([0.0, 0.0])
     partwise = PartwiseAdam(schedule, 2)
     partwise.build([weight])

@@ -7,6 +7,7 @@ each number has a process of its own. Writes what it finds to `FOLDER/devices-N.
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import fashion_keras  # noqa: F401 (first, as it hides TensorFlow's start-up messages)
 
@@ -70,7 +71,8 @@ def main() -> None:
     (processor,) = tf.config.list_physical_devices("CPU")
     halves = [tf.config.LogicalDeviceConfiguration() for _ in range(number)]
     tf.config.set_logical_device_configuration(processor, halves)
-    np.savez(folder / f"devices-{number}.npz", **compute(photos, folder, number))
+    found: dict[str, Any] = compute(photos, folder, number)
+    np.savez(folder / f"devices-{number}.npz", **found)
 
 
 if __name__ == "__main__":
