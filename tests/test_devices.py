@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fashion_keras import devices, fine_tuning
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import PRECISIONS, Config, InputError
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.features import FeatureStore
@@ -120,23 +120,22 @@ def test_precision_that_is_not_in_force_changes_no_key(
     assert len(states) == 1
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_fine_tuning_in_half_precision_gives_float32_back(
-    precision: str, prepared: Prepared, tmp_path: Path, machine: pytest.MonkeyPatch
+    prepared: Prepared, tmp_path: Path, machine: pytest.MonkeyPatch
 ) -> None:
-    force(precision, machine)
     losses = []
-    for one in ("float32", precision):
-        config = dataclasses.replace(CONFIG, precision=one, fine_tuning_epochs=2)
+    for precision in PRECISIONS:
+        force(precision, machine)
+        config = dataclasses.replace(CONFIG, precision=precision, fine_tuning_epochs=1)
         backbone = small_backbone()
         store = FeatureStore(prepared, config, backbone, tmp_path)
         keras.utils.set_random_seed(3)
         start = Ensemble(backbone, build_head(config, 10), [], {})
         tuned = fine_tune(config, Material(prepared, backbone, store), start, tmp_path)
         assert {layer.compute_dtype for layer in tuned.backbone.layers} == {"float32"}
-        losses.append([row["val_loss"] for row in tuned.history])
-    assert losses[0] != losses[1]
-    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+        losses.append(tuned.validation["loss"])
+    assert len(set(losses)) == 3
+    assert losses == pytest.approx([losses[0]] * 3, rel=0.01)
 
 
 def test_gradients_of_float16_are_scaled_and_their_scale_is_kept(
@@ -161,15 +160,13 @@ def test_two_devices_give_what_one_gives(sample_folder: Path, tmp_path: Path) ->
     for number in (1, 2):
         command = [sys.executable, "-m", "tests.two_devices", str(number)]
         told = subprocess.run(
-            [*command, str(sample_folder), str(tmp_path)],
+            [*command, str(sample_folder), str(tmp_path), "odd"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
         assert ("working on 2 devices" in told) == (number == 2)
     one, two = (dict(np.load(tmp_path / f"devices-{number}.npz")) for number in (1, 2))
     for name in ("vectors", "maps"):
         np.testing.assert_array_equal(one[name], two[name])
-    for name in ("even", "pixels"):
-        np.testing.assert_allclose(one[name], two[name], rtol=1e-4, err_msg=name)
     # Batches of nine are filled up to ten, which shows in the mean loss of a pass alone.
     np.testing.assert_allclose(one["odd"][:, 1], two["odd"][:, 1], rtol=1e-4)
     np.testing.assert_allclose(one["odd"][:, 0], two["odd"][:, 0], rtol=1e-3)

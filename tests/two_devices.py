@@ -1,4 +1,4 @@
-"""Computes the same on one and on two devices: `python -m tests.two_devices 2 FOLDER`.
+"""Computes the same on one or two devices: `python -m tests.two_devices 2 PHOTOS FOLDER odd`.
 
 Two devices are two halves of the CPU to TensorFlow. That can only be told before it starts, so
 each number has a process of its own. Writes what it finds to `FOLDER/devices-N.npz`.
@@ -36,6 +36,13 @@ CONFIG = Config(
     fine_tuning_rate=0.003,
 )
 
+CURVES = {
+    "even": CONFIG,
+    "odd": dataclasses.replace(CONFIG, batch_size=9),  # Two devices cannot share it evenly.
+    "pixels": dataclasses.replace(CONFIG, cut="pixels", fine_tuning_views=0),
+    "dropout": dataclasses.replace(CONFIG, droprate=0.5),
+}
+
 
 def losses(config: Config, prepared: Prepared, cache: Path) -> np.ndarray:
     """Fine-tune the small backbone; return loss and validation loss of each pass."""
@@ -48,20 +55,15 @@ def losses(config: Config, prepared: Prepared, cache: Path) -> np.ndarray:
     return np.array([[row["loss"], row["val_loss"]] for row in tuned.history])
 
 
-def compute(photos: Path, folder: Path, devices: int) -> dict[str, np.ndarray]:
+def compute(photos: Path, folder: Path, devices: int, curves: list[str]) -> dict[str, np.ndarray]:
     """Return vectors, maps and curves of losses."""
     prepared = prepare(str(photos), folder)
     cache = folder / f"cache-{devices}"
     store = FeatureStore(prepared, CONFIG, small_backbone(), cache)
-    odd = dataclasses.replace(CONFIG, batch_size=9)  # Neither batches nor their last divide by 2.
-    pixels = dataclasses.replace(CONFIG, cut="pixels", fine_tuning_views=0)
     return {
         "maps": np.array(store.maps("train", 1, "block13")),
         "vectors": np.array(store.vectors("validation")),
-        "even": losses(CONFIG, prepared, cache),
-        "odd": losses(odd, prepared, cache),
-        "pixels": losses(pixels, prepared, cache),
-        "dropout": losses(dataclasses.replace(CONFIG, droprate=0.5), prepared, cache),
+        **{name: losses(CURVES[name], prepared, cache) for name in curves},
     }
 
 
@@ -71,7 +73,7 @@ def main() -> None:
     (processor,) = tf.config.list_physical_devices("CPU")
     halves = [tf.config.LogicalDeviceConfiguration() for _ in range(number)]
     tf.config.set_logical_device_configuration(processor, halves)
-    found: dict[str, Any] = compute(photos, folder, number)
+    found: dict[str, Any] = compute(photos, folder, number, sys.argv[4:])
     np.savez(folder / f"devices-{number}.npz", **found)
 
 

@@ -102,6 +102,7 @@ def two_devices() -> dict[str, float]:
         photos = draw_sample(folder / "sample", {"train": 4, "validation": 2, "test": 2})
         for number in ("1", "2"):
             words = [sys.executable, "-m", "tests.two_devices", number, str(photos), str(folder)]
+            words += ["even", "odd", "pixels", "dropout"]
             subprocess.run(words, check=True)
         one, two = (dict(np.load(folder / f"devices-{number}.npz")) for number in (1, 2))
     return {
