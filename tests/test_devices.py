@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fashion_keras import devices, fine_tuning
-from fashion_keras.config import PRECISIONS, Config, InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.features import FeatureStore
@@ -22,6 +22,7 @@ from fashion_keras.model import build_head
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material
 from tests.conftest import small_backbone
+from tests.two_devices import compute
 
 ROOT = Path(__file__).parent.parent
 CONFIG = Config(image_size=71, batch_size=16, droprate=0.0, cut="block13", fine_tuning_views=0)
@@ -124,7 +125,7 @@ def test_fine_tuning_in_half_precision_gives_float32_back(
     prepared: Prepared, tmp_path: Path, machine: pytest.MonkeyPatch
 ) -> None:
     losses = []
-    for precision in PRECISIONS:
+    for precision in ("float32", "mixed_float16"):
         force(precision, machine)
         config = dataclasses.replace(CONFIG, precision=precision, fine_tuning_epochs=1)
         backbone = small_backbone()
@@ -134,8 +135,8 @@ def test_fine_tuning_in_half_precision_gives_float32_back(
         tuned = fine_tune(config, Material(prepared, backbone, store), start, tmp_path)
         assert {layer.compute_dtype for layer in tuned.backbone.layers} == {"float32"}
         losses.append(tuned.validation["loss"])
-    assert len(set(losses)) == 3
-    assert losses == pytest.approx([losses[0]] * 3, rel=0.01)
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
 
 
 def test_gradients_of_float16_are_scaled_and_their_scale_is_kept(
@@ -157,14 +158,12 @@ def test_gradients_of_float16_are_scaled_and_their_scale_is_kept(
 
 
 def test_two_devices_give_what_one_gives(sample_folder: Path, tmp_path: Path) -> None:
-    for number in (1, 2):
-        command = [sys.executable, "-m", "tests.two_devices", str(number)]
-        told = subprocess.run(
-            [*command, str(sample_folder), str(tmp_path), "odd"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        assert ("working on 2 devices" in told) == (number == 2)
-    one, two = (dict(np.load(tmp_path / f"devices-{number}.npz")) for number in (1, 2))
+    # TensorFlow has to be told of the two before it starts, so they have a process of their own.
+    words = [sys.executable, "-m", "tests.two_devices", "2", str(sample_folder), str(tmp_path)]
+    told = subprocess.run([*words, "odd"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "working on 2 devices" in told.stdout
+    two = dict(np.load(tmp_path / "devices-2.npz"))
+    one = compute(sample_folder, tmp_path, 1, ["odd"])
     for name in ("vectors", "maps"):
         np.testing.assert_array_equal(one[name], two[name])
     # Batches of nine are filled up to ten, which shows in the mean loss of a pass alone.
