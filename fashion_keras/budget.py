@@ -9,15 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
-
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split, one_hot
+from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.files import whole_file
-from fashion_keras.fine_tuning import PIXELS, build_fine_tuner, chosen_cut
+from fashion_keras.fine_tuner import PIXELS, build_fine_tuner, chosen_cut, compile_at
 from fashion_keras.model import build_augmentation, build_feature_model, build_head
+from fashion_keras.optimizer import compile_model
 from fashion_keras.stopwatch import stage
-from fashion_keras.training import Material, compile_model
+from fashion_keras.training import Material
 
 _SHARE = 0.9  # Of the budget is planned for: speeds vary.
 _FIXED = 30.0  # Seconds for compiling, saving and pictures.
@@ -172,7 +172,8 @@ def measure(config: Config, material: Material) -> Speed:
     pixels, labels = next(iter(one_hot(batches, classes)))
     augmentation = build_augmentation(config, config.seed)
     cut = chosen_cut(config)
-    features = build_feature_model(backbone, None if cut == PIXELS else cut)
+    precise = copied(backbone, precision_in_force(config.precision))
+    features = build_feature_model(precise, None if cut == PIXELS else cut)
     found = features.predict_on_batch(pixels)
     head = build_head(config, classes)
     compile_model(head, config)
@@ -182,14 +183,10 @@ def measure(config: Config, material: Material) -> Speed:
     rate = _rate(lambda: head.train_on_batch(found["vectors"], labels), len(pixels))
     if not config.fine_tuning_epochs:
         return Speed(forward, None, rate)
-    tuner = build_fine_tuner(config, material, build_head(config, classes))
-    # At a rate of 0 a step does all its work and changes nothing but the sign of zeros.
-    original = backbone.get_weights()
-    tuner.compile(keras.optimizers.Adam(0.0), keras.losses.CategoricalCrossentropy(True))
+    tuner = build_fine_tuner(config, material, build_head(config, classes)).model
+    compile_at(0.0, tuner, config)
     inputs = pixels if cut == PIXELS else found["maps"]
     tuned = _rate(lambda: tuner.train_on_batch(inputs, labels), len(pixels))
-    backbone.set_weights(original)
-    backbone.trainable = False
     return Speed(forward, tuned, rate)
 
 

@@ -10,12 +10,18 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what to do instead."""
 
 
+PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+
+
 def _knob(
-    default: Any, help_text: str, least: float | None = None, most: float | None = None
+    default: Any,
+    help_text: str,
+    least: float | None = None,
+    most: float | None = None,
+    words: tuple[str, ...] = (),
 ) -> Any:
-    return dataclasses.field(
-        default=default, metadata={"help": help_text, "least": least, "most": most}
-    )
+    limits = {"least": least, "most": most, "words": words}
+    return dataclasses.field(default=default, metadata={"help": help_text} | limits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +88,13 @@ class Config:
     fine_tuning_rate: float = _knob(
         0.0003, "highest learning rate while fine-tuning; it rises to it and falls", 1e-8, 10.0
     )
+    precision: str = _knob(
+        "float32",
+        "what the backbone computes in: `float32`, or, faster with a graphics card, "
+        "`mixed_float16` or `mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing "
+        "`float32` is used; the saved file is float32 in any case",
+        words=PRECISIONS,
+    )
     batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)
     # KerasTuner takes 0 for "draw a random seed", so 0 is refused everywhere.
     seed: int = _knob(1, "seed of everything random, 1 or more", 1, 1_000_000_000)
@@ -100,7 +113,11 @@ def _checked(field: dataclasses.Field, value: Any) -> Any:
         raise InputError(
             f"`{field.name}` must be of type {kind.__name__}. Received: {field.name}={value!r}"
         )
-    least, most = field.metadata["least"], field.metadata["most"]
+    least, most, words = (field.metadata[limit] for limit in ("least", "most", "words"))
+    if words and value not in words:
+        raise InputError(
+            f"`{field.name}` must be one of {', '.join(words)}. Received: {field.name}={value!r}"
+        )
     if least is not None and not least <= value <= most:
         raise InputError(
             f"`{field.name}` must lie between {least} and {most}. Received: {field.name}={value!r}"

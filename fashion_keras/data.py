@@ -1,6 +1,6 @@
 """Reads a data set in batches: the photos of one split, or vectors and maps made from them.
 
-The only module that imports TensorFlow: `tf.data` feeds Keras on every backend.
+Beside `devices` the only module that imports TensorFlow: `tf.data` feeds Keras on every backend.
 """
 
 import contextlib

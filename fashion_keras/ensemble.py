@@ -1,19 +1,21 @@
 """Trains several heads over one backbone and makes one of them."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
 import keras
 
 from fashion_keras.config import Config, InputError
+from fashion_keras.memory import in_parts
 from fashion_keras.model import average_heads, build_head
+from fashion_keras.optimizer import compile_model
 from fashion_keras.stopwatch import stage
 from fashion_keras.training import (
     Material,
     Trained,
     Watch,
-    compile_model,
     train,
     training_batches,
     unwatched,
@@ -53,7 +55,8 @@ def train_ensemble(config: Config, material: Material, watch: Watch = unwatched)
     members = []
     for number in range(count):
         seeded = dataclasses.replace(config, seed=config.seed + number)
-        member = train(seeded, material, watch(f"head {number + 1}"))
+        train_one = functools.partial(train, seeded, material, watch(f"head {number + 1}"))
+        member, _ = in_parts(train_one, config.batch_size, "training")
         _check_converged(member, config)
         members.append(member)
     head = _joined(members, config, len(material.prepared.labels))

@@ -16,6 +16,7 @@ from fashion_keras.backbone import blocks, weights_digest
 from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split
+from fashion_keras.devices import precision_in_force
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray
 from fashion_keras.model import build_augmentation, draw_on
@@ -156,6 +157,8 @@ class FeatureStore:
             "versions": [keras.__version__, *_backend()],
             "view": view,
         }
+        if precision_in_force(config.precision) != "float32":
+            facts["precision"] = config.precision
         if view:
             facts["augmentation"] = [config.rotation, config.zoom, config.seed]
         if cut:
@@ -218,7 +221,8 @@ class FeatureStore:
             augmentation = build_augmentation(config, config.seed + 1000 * view)
             draw_on(augmentation, start // batch_size)
             batches = waited("augment", augmented(batches, augmentation))
-        return waited("forward", forward(batches, self._backbone, cut))
+        precision = precision_in_force(config.precision)
+        return waited("forward", forward(batches, self._backbone, cut, precision))
 
 
 def _common_end(targets: list[GrowingArray]) -> int:

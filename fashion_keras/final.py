@@ -14,7 +14,8 @@ from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.files import all_together
-from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut, fine_tune
+from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
+from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once
 from fashion_keras.inspection import read_card
 from fashion_keras.page import Sources

@@ -10,6 +10,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,41 +18,25 @@ import h5py
 import keras
 import numpy as np
 
-from fashion_keras.backbone import BLOCKS, unfreeze
+from fashion_keras import devices
 from fashion_keras.command import duration
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.data import class_numbers
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.files import whole_file
-from fashion_keras.model import build_top, build_trainer
+from fashion_keras.fine_tuner import (
+    PIXELS,
+    build_fine_tuner,
+    chosen_cut,
+    compile_fine_tuner,
+    tuning_batches,
+)
+from fashion_keras.headroom import for_training, parts_that_fit
+from fashion_keras.memory import in_parts
 from fashion_keras.stopwatch import spent, stage
-from fashion_keras.training import Material, Watch, history_row, unwatched
+from fashion_keras.training import Material, Parts, Watch, history_row, unwatched
 
-PIXELS = "pixels"
 STAGE = "fine-tuning"  # What its rows in the history are called.
-_CPU_CUT = "block11"
-_WARM_UP = 0.1  # Share of all steps in which the learning rate rises.
-
-
-def check_cut(config: Config) -> None:
-    """Raise the error for a cut that does not exist, before anything slow is done.
-
-    Raises:
-        InputError: If `config.cut` is neither a block nor one of the words.
-    """
-    known = ("auto", PIXELS, *BLOCKS)
-    if config.cut not in known:
-        raise InputError(
-            f"`cut` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
-            f"Received: cut={config.cut!r}"
-        )
-
-
-def chosen_cut(config: Config) -> str:
-    """Return `config.cut` with `auto` replaced by what suits this machine."""
-    if config.cut != "auto":
-        return config.cut
-    return PIXELS if keras.distribution.list_devices("gpu") else _CPU_CUT
 
 
 @stage(STAGE)
@@ -79,101 +64,60 @@ def fine_tune(
     Raises:
         InputError: If a loss is not a number any more.
     """
-    backbone, _ = material.frozen()
     state = _state_file(config, material, cache)
     rows = _finished_rows(state)
-    # Before anything else: maps need the backbone as it was.
-    train, validation = tuning_batches(config, material, len(rows))
-    trainer = build_fine_tuner(config, material, start.head, len(rows))
-    steps = -(-len(material.prepared.split("train")) // config.batch_size)
-    compile_fine_tuner(trainer, config, steps)
     if rows:
-        trainer.load_weights(state)
         print(f"fine-tuning goes on after pass {len(rows)}, which was finished before", flush=True)
     watchers = watch(STAGE)
     for row, watcher in itertools.product(rows, watchers):
         watcher.on_epoch_end(int(row["epoch"]) - 1, row)
-    trainer.fit(
-        train,
-        validation_data=validation,
-        initial_epoch=len(rows),
-        epochs=config.fine_tuning_epochs,
-        shuffle=False,  # The batches are shuffled already.
-        verbose=1 if sys.stdout.isatty() else 0,  # type: ignore[arg-type]
-        callbacks=[_Passes(rows, state, config.fine_tuning_epochs), *watchers],
-    )
-    backbone.trainable = False
+
+    def work(parts: int) -> tuple[Parts, list[dict[str, float]]]:
+        return _tuned(config, material, start.head, state, parts, watchers)
+
+    backbone, _ = material.frozen()
+    cut = None if chosen_cut(config) == PIXELS else chosen_cut(config)
+    needed = for_training(backbone, config.image_size, cut)
+    parts = parts_that_fit(needed, config.batch_size, STAGE)
+    (tuned, rows), _ = in_parts(work, config.batch_size, STAGE, parts)
+    backbone.set_weights(tuned.backbone.get_weights())
+    start.head.set_weights(tuned.head.get_weights())
     final = {"loss": rows[-1]["val_loss"], "accuracy": rows[-1]["val_accuracy"]}
     history = [*start.history, *({"stage": STAGE} | row for row in rows)]
     return Ensemble(backbone, start.head, history, final)
 
 
-def build_fine_tuner(
-    config: Config, material: Material, head: keras.Model, first_pass: int = 0
-) -> keras.Model:
-    """Return the model to be fitted, from maps or pixels to logits, with the cut made.
-
-    Args:
-        config: `cut`, `seed`, and for `pixels` the augmentation, are used.
-        material: Its backbone becomes trainable.
-        head: See `model.build_head`.
-        first_pass: Number of passes that were made before; other random draws follow them.
-    """
-    keras.utils.set_random_seed(config.seed + first_pass)
-    cut = chosen_cut(config)
-    backbone, _ = material.frozen()
-    unfreeze(backbone)
-    if cut != PIXELS:
-        return build_top(backbone, head, cut)
-    views, seed = config.fine_tuning_views, config.seed + 1000 * first_pass
-    augmented = dataclasses.replace(config, views=views, seed=seed)
-    return build_trainer(augmented, backbone, head, training=False)
-
-
-def compile_fine_tuner(trainer: keras.Model, config: Config, steps: int) -> None:
-    """Give the model its loss and an optimizer whose rate rises, then falls along a cosine.
-
-    Args:
-        trainer: See `build_fine_tuner`.
-        config: `fine_tuning_rate`, `fine_tuning_epochs` and `label_smoothing` are used.
-        steps: Batches in a pass.
-    """
-    total = steps * config.fine_tuning_epochs
-    warm_up = max(1, round(_WARM_UP * total))
-    rate = keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(1, total - warm_up),
-        warmup_target=config.fine_tuning_rate,
-        warmup_steps=warm_up,
-    )
-    trainer.compile(
-        optimizer=keras.optimizers.Adam(rate),  # type: ignore[arg-type]
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
-        ),
-        metrics=["accuracy"],
-    )
-    optimizer: Any = trainer.optimizer
-    optimizer.build(trainer.trainable_variables)  # So that its state can be loaded.
-
-
-def tuning_batches(config: Config, material: Material, first_pass: int = 0) -> tuple[Any, Any]:
-    """Return the datasets for training and validation: maps, or pixels; missing maps are made."""
-    prepared, cut = material.prepared, chosen_cut(config)
-    classes, size = len(prepared.labels), config.batch_size
-    if cut == PIXELS:
-        pixels = (config.image_size, size)
-        keras.utils.set_random_seed(config.seed + first_pass)  # Decides the order, too.
-        train = load_split(prepared, "train", *pixels, seed=config.seed + first_pass)
-        validation = load_split(prepared, "validation", *pixels)
-    else:
-        _, store = material.frozen()
-        views = [store.maps("train", view, cut) for view in range(config.fine_tuning_views + 1)]
-        numbers = class_numbers(prepared, "train")
-        train = feature_batches(views, numbers, size, config.seed, first_pass)
-        held_out = [store.maps("validation", 0, cut)]
-        validation = feature_batches(held_out, class_numbers(prepared, "validation"), size)
-    return one_hot(train, classes), one_hot(validation, classes)
+def _tuned(
+    config: Config,
+    material: Material,
+    head: keras.Model,
+    state: Path,
+    parts: int,
+    watchers: Sequence[keras.callbacks.Callback],
+) -> tuple[Parts, list[dict[str, float]]]:
+    """Train copies of backbone and head, from the last finished pass on; return them and rows."""
+    rows = _finished_rows(state)
+    train, validation = tuning_batches(config, material, len(rows))
+    if parts > 1:
+        photos = len(material.prepared.split("validation"))
+        validation = devices.smaller(validation, config.batch_size // parts, photos)
+    steps = -(-len(material.prepared.split("train")) // config.batch_size)
+    with devices.strategy().scope():
+        tuned = build_fine_tuner(config, material, head, len(rows))
+        compile_fine_tuner(tuned.model, config, steps, parts)
+        if rows:
+            _load(tuned.model, state, parts)
+        devices.build_metrics(tuned.model, validation)
+        tuned.model.fit(
+            devices.shared(train, parts, devices.count()),
+            validation_data=validation,
+            initial_epoch=len(rows),
+            epochs=config.fine_tuning_epochs,
+            shuffle=False,  # The batches are shuffled already.
+            verbose=1 if sys.stdout.isatty() else 0,  # type: ignore[arg-type]
+            callbacks=[_Passes(rows, state, config.fine_tuning_epochs, parts), *watchers],
+        )
+    return tuned, rows
 
 
 def _state_file(config: Config, material: Material, cache: Path) -> Path:
@@ -181,9 +125,12 @@ def _state_file(config: Config, material: Material, cache: Path) -> Path:
     cut = chosen_cut(config)
     _, store = material.frozen()
     views = [("train", view) for view in range(config.fine_tuning_views + 1)]
+    # Decides the head, too. Where photos and weights lie does not matter; what they are does.
+    knobs = dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""}
+    if devices.precision_in_force(knobs["precision"]) == "float32":
+        del knobs["precision"]
     facts = {
-        # Decides the head, too. Where photos and weights lie does not matter; what they are does.
-        "config": dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""},
+        "config": knobs,
         "labels": material.prepared.labels,
         "features": [store.key(*which, cut) for which in [*views, ("validation", 0)]],
         "classes": [
@@ -205,14 +152,26 @@ def _finished_rows(state: Path) -> list[dict[str, float]]:
         raise InputError(f"{state} is damaged: {error}. Delete it to start anew.") from error
 
 
+def _load(model: Any, state: Path, parts: int) -> None:
+    """Load weights and the optimizer's state, from a run that may have cut batches otherwise."""
+    model.load_weights(state)
+    with h5py.File(state) as file:
+        before = int(file.attrs.get("parts", 1))
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    counted: Any = keras.ops.convert_to_numpy(optimizer._iterations)
+    made = int(counted) // before
+    optimizer._iterations.assign(made * parts)  # It counts the parts.
+
+
 class _Passes(keras.callbacks.Callback):
     """Notes, shows and keeps each pass; stops where a loss is not a number."""
 
-    def __init__(self, rows: list[dict[str, float]], state: Path, passes: int) -> None:
+    def __init__(self, rows: list[dict[str, float]], state: Path, passes: int, parts: int) -> None:
         super().__init__()
         self._rows = rows
         self._state = state
         self._passes = passes
+        self._parts = parts
         self._start = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
@@ -245,3 +204,4 @@ class _Passes(keras.callbacks.Callback):
             model.save_weights(unfinished)
             with h5py.File(unfinished, "a") as file:
                 file.attrs["history"] = json.dumps(self._rows)
+                file.attrs["parts"] = self._parts

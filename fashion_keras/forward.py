@@ -1,6 +1,7 @@
 """Batches of photos to what the frozen backbone gives for them: augmented, computed, narrowed."""
 
 import collections
+import functools
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -8,10 +9,15 @@ from typing import Any
 import keras
 import numpy as np
 
+from fashion_keras import devices
+from fashion_keras.headroom import for_forward, parts_that_fit
+from fashion_keras.memory import in_parts
 from fashion_keras.model import build_feature_model
 
+Batch = tuple[Any, Any]  # Pixels `(batch, height, width, 3)` in [0, 255], class numbers `(batch,)`.
 
-def augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tuple[Any, Any]]:
+
+def augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[Batch]:
     """Yield augmented batches; the next one is made while the backbone works on the last.
 
     Args:
@@ -30,21 +36,70 @@ def augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[tup
 
 
 def forward(
-    batches: Iterable, backbone: keras.Model, cut: str | None
+    batches: Iterable, backbone: keras.Model, cut: str | None, precision: str = "float32"
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Yield what the backbone gives for each batch, and its class numbers.
+
+    With several devices each works on a batch of its own. A batch that memory does not suffice for
+    is computed in parts, which may change the last bits of its numbers.
 
     Args:
         batches: Pixels `(batch, height, width, 3)` in [0, 255] and class numbers `(batch,)`.
         backbone: See `backbone.build_backbone`.
         cut: Name of the block whose input is wanted besides the vectors (see `backbone.blocks`).
+        precision: What to compute in (see `devices.precision_in_force`).
 
     Yields:
         `vectors`, `(batch, 2048)`, and, with a cut, `maps`, by name; class numbers `(batch,)`.
     """
-    model = build_feature_model(backbone, cut)
+    compute = _Compute(backbone, cut, precision)
+    waiting: list[Batch] = []  # Of one size, at most one for each device.
     for pixels, numbers in batches:
-        yield model.predict_on_batch(pixels), np.asarray(numbers)
+        if waiting and len(waiting[0][1]) != len(numbers):
+            yield from compute(waiting)
+            waiting = []
+        waiting.append((pixels, numbers))
+        if len(waiting) == devices.count():
+            yield from compute(waiting)
+            waiting = []
+    if waiting:
+        yield from compute(waiting)
+
+
+class _Compute:
+    """The way through the backbone; remembers in how many parts a batch fits into memory."""
+
+    def __init__(self, backbone: keras.Model, cut: str | None, precision: str) -> None:
+        with devices.strategy().scope():
+            if precision != "float32" or devices.count() > 1:
+                backbone = devices.copied(backbone, precision)
+            self._step = devices.on_each(build_feature_model(backbone, cut))
+        self._needed = functools.partial(for_forward, backbone)
+        self._parts = 0  # Not known before the first batch.
+
+    def __call__(self, batches: list[Batch]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
+        """Return what the backbone gives for batches of one size, and their class numbers."""
+        photos = len(batches[0][1])
+
+        def work(parts: int) -> list[list[dict[str, np.ndarray]]]:
+            size = -(-photos // parts)
+            starts = range(0, photos, size)
+            return [self._step([one[at : at + size] for one, _ in batches]) for at in starts]
+
+        if not self._parts:
+            needed = devices.count() * self._needed(len(batches[0][0][0]))
+            self._parts = parts_that_fit(needed, photos, "the backbone")
+        found, self._parts = in_parts(work, photos, "the backbone", min(self._parts, photos))
+        return [
+            (_joined([part[number] for part in found]), np.asarray(numbers))
+            for number, (_, numbers) in enumerate(batches)
+        ]
+
+
+def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def narrowed(rows: np.ndarray, kind: str) -> np.ndarray:

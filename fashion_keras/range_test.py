@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import Ensemble
-from fashion_keras.fine_tuning import build_fine_tuner, tuning_batches
-from fashion_keras.training import Material, build_parts, compile_model, training_batches
+from fashion_keras.fine_tuner import build_fine_tuner, compile_at, tuning_batches
+from fashion_keras.optimizer import compile_model
+from fashion_keras.training import Material, build_parts, training_batches
 
 CHOSEN = "valley"  # The suggestion that `--learning-rate auto` takes.
 MEANINGS = {
@@ -148,17 +149,13 @@ def fine_tuning_curve(
         start: The trained heads (see `ensemble.train_ensemble`).
         rates: See `rising_rates`.
     """
-    backbone, _ = material.frozen()
-    batches, _ = tuning_batches(config, material)  # Maps need the backbone as it was.
-    tuner = build_fine_tuner(config, material, start.head)
+    batches, _ = tuning_batches(config, material)
+    tuner = build_fine_tuner(config, material, start.head).model
     untouched = keras.models.clone_model(tuner)
     untouched.set_weights(tuner.get_weights())
     for model in (tuner, untouched):
-        compile_model(model, dataclasses.replace(config, learning_rate=rates[0]))
-    try:
-        return range_test(tuner, batches, rates, untouched)
-    finally:
-        backbone.trainable = False
+        compile_at(rates[0], model, config)
+    return range_test(tuner, batches, rates, untouched)
 
 
 def suggestions(curve: Curve) -> dict[str, float]:

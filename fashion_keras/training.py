@@ -12,8 +12,10 @@ import keras
 from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.devices import shared
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_head, build_trainer
+from fashion_keras.optimizer import average_momentum, compile_model
 from fashion_keras.prepare import Prepared
 from fashion_keras.stopwatch import spent, stage
 
@@ -85,8 +87,8 @@ def open_material(config: Config, prepared: Prepared, cache: Path) -> Material:
     return Material(prepared, backbone, FeatureStore(prepared, config, backbone, cache))
 
 
-def build_parts(config: Config, material: Material) -> Parts:
-    """Return a compiled model, freshly initialised from `config.seed`."""
+def build_parts(config: Config, material: Material, pieces: int = 1) -> Parts:
+    """Return a compiled model, freshly initialised from `config.seed`; see `train`."""
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, len(material.prepared.labels))
     if material.backbone is not None:
@@ -96,48 +98,8 @@ def build_parts(config: Config, material: Material) -> Parts:
     backbone = build_backbone("none")
     trainer = build_trainer(config, backbone, head)
     # No average: batch normalisation keeps statistics of the weights as they are, not averaged.
-    compile_model(trainer, config)
+    compile_model(trainer, config, parts=pieces)
     return Parts(trainer, head, backbone)
-
-
-def average_momentum(config: Config, steps: float) -> float:
-    """Return how much of the moving average of weights each step keeps.
-
-    Args:
-        config: `averaged_epochs` is used.
-        steps: Batches in an epoch.
-
-    Returns:
-        In [0, 1); 0 for no average.
-    """
-    return max(1 - 1 / (config.averaged_epochs * steps), 0.0) if config.averaged_epochs else 0.0
-
-
-def compile_model(
-    model: keras.Model, config: Config, steps_per_execution: int = 1, ema_momentum: float = 0.0
-) -> None:
-    """Give a model that returns logits its optimizer, loss and metric.
-
-    Args:
-        model: The model.
-        config: `learning_rate` and `label_smoothing` are used.
-        steps_per_execution: Steps in one call of TensorFlow.
-        ema_momentum: How much of the moving average of weights each step keeps; 0 for none.
-    """
-    model.compile(
-        optimizer=keras.optimizers.Adam(
-            config.learning_rate, use_ema=ema_momentum > 0, ema_momentum=ema_momentum
-        ),
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
-        ),
-        metrics=["accuracy"],
-        steps_per_execution=steps_per_execution,
-    )
-    # So that weights saved with Adam's state can be loaded with it: Hyperband promotes a trial by
-    # loading its weights into a new model, and training would start with a jolt.
-    optimizer: Any = model.optimizer
-    optimizer.build(model.trainable_variables)
 
 
 def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
@@ -161,7 +123,10 @@ def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
 
 @spent("head")
 def train(
-    config: Config, material: Material, callbacks: Sequence[keras.callbacks.Callback] = ()
+    config: Config,
+    material: Material,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    pieces: int = 1,
 ) -> Trained:
     """Train one model until its validation loss stops falling; keep its best epoch.
 
@@ -172,9 +137,10 @@ def train(
         config: All knobs.
         material: See `open_material`.
         callbacks: Look on; they are called after each epoch.
+        pieces: So many of each batch go through a new backbone one after the other.
     """
-    batches, validation = training_batches(config, material)
-    parts = build_parts(config, material)
+    batches, validation = (shared(one, pieces) for one in training_batches(config, material))
+    parts = build_parts(config, material, pieces)
     clock = EpochClock()
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
         best = Path(folder) / "best.weights.h5"

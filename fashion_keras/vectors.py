@@ -6,12 +6,22 @@ from pathlib import Path
 from fashion_keras import command, stopwatch
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
-from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
+from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
 from fashion_keras.pieces import Shard
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import open_material
 
-_KNOBS = ("data", "weights", "image_size", "views", "rotation", "zoom", "batch_size", "seed")
+_KNOBS = (
+    "data",
+    "weights",
+    "image_size",
+    "views",
+    "rotation",
+    "zoom",
+    "batch_size",
+    "precision",
+    "seed",
+)
 _FOR_MAPS = ("cut", "fine_tuning_views")
 
 

@@ -82,6 +82,19 @@ def normalised_backbone() -> keras.Model:
     return keras.Model(pixels, maps, name=BACKBONE)
 
 
+def small_backbone() -> keras.Model:
+    """Return a small frozen backbone with a block of separable convolutions, as Xception has."""
+    keras.utils.set_random_seed(1)
+    pixels = keras.Input((None, None, 3))
+    maps = keras.layers.Conv2D(32, 5, strides=8, activation="relu")(pixels)
+    maps = keras.layers.SeparableConv2D(64, 3, name="block13_sepconv")(maps)
+    maps = keras.layers.BatchNormalization(name="block13_bn")(maps)
+    maps = keras.layers.Conv2D(VECTOR_SIZE, 1, activation="relu")(maps)
+    backbone = keras.Model(pixels, maps, name=BACKBONE)
+    backbone.trainable = False
+    return backbone
+
+
 def _from_environment(variable: str) -> Path:
     value = ENVIRONMENT[variable]
     if not value:

@@ -13,13 +13,13 @@ from fashion_keras import fine_tuning
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.features import FeatureStore
-from fashion_keras.fine_tuning import (
+from fashion_keras.fine_tuner import (
     build_fine_tuner,
     check_cut,
     chosen_cut,
     compile_fine_tuner,
-    fine_tune,
 )
+from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.model import build_head
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material
@@ -79,7 +79,7 @@ def test_history_and_scores_are_those_of_the_last_pass(material: Material, tmp_p
 
 def test_rate_rises_then_falls_to_nothing(material: Material) -> None:
     config = dataclasses.replace(CONFIG, fine_tuning_epochs=4)
-    trainer = build_fine_tuner(config, material, build_head(config, 10))
+    trainer = build_fine_tuner(config, material, build_head(config, 10)).model
     compile_fine_tuner(trainer, config, steps=5)
     optimizer: Any = trainer.optimizer
     rates = [float(optimizer._learning_rate(step)) for step in range(21)]

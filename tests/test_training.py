@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config, InputError
+from fashion_keras.optimizer import average_momentum
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import (
     Material,
-    average_momentum,
     build_parts,
     history_rows,
     open_material,

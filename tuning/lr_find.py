@@ -12,7 +12,7 @@ from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import train_ensemble
 from fashion_keras.files import all_together
-from fashion_keras.fine_tuning import PIXELS, check_cut, chosen_cut
+from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
 from fashion_keras.prepare import prepare, summary
 from fashion_keras.range_test import (
     CHOSEN,
@@ -116,6 +116,7 @@ _KNOBS = [
     "inner_size",
     "droprate",
     "label_smoothing",
+    "precision",
     "batch_size",
     "seed",
 ]

@@ -194,18 +194,9 @@ def _origin(tuner: Hyperband, start: float) -> dict:
 
 _BASE = Config(image_size=150)
 _KNOBS = [
-    "data",
-    "weights",
-    "image_size",
-    "views",
-    "rotation",
-    "zoom",
-    "label_smoothing",
-    "averaged_epochs",
-    "patience",
-    "batch_size",
-    "seed",
-]
+    "data", "weights", "image_size", "views", "rotation", "zoom", "label_smoothing",
+    "averaged_epochs", "patience", "precision", "batch_size", "seed",
+]  # fmt: skip
 
 
 def _options() -> argparse.ArgumentParser:

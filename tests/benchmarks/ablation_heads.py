@@ -12,8 +12,9 @@ import numpy as np
 from fashion_keras.config import Config
 from fashion_keras.data import class_numbers, feature_batches, one_hot
 from fashion_keras.model import average_heads, build_head
+from fashion_keras.optimizer import average_momentum, compile_model
 from fashion_keras.prepare import prepare
-from fashion_keras.training import average_momentum, compile_model, open_material
+from fashion_keras.training import open_material
 from tests.benchmarks.folds import Measure, cross_validate
 
 EPOCHS = 15  # No early stopping: every choice gets the same training.

@@ -11,7 +11,7 @@ import numpy as np
 
 from fashion_keras.config import Config
 from fashion_keras.data import class_numbers, feature_batches, one_hot
-from fashion_keras.fine_tuning import build_fine_tuner, compile_fine_tuner
+from fashion_keras.fine_tuner import build_fine_tuner, compile_fine_tuner
 from fashion_keras.prepare import prepare
 from fashion_keras.training import Material, open_material
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, SILENT, softmax, train_heads
@@ -94,7 +94,7 @@ def _tuned(
     extra: str,
 ) -> keras.Model:
     """Fine-tune on maps and return the model from maps to logits."""
-    trainer = build_fine_tuner(config, material, head)
+    trainer = build_fine_tuner(config, material, head).model
     steps = -(-len(numbers) // config.batch_size)
     compile_fine_tuner(trainer, config, steps)
     classes = int(numbers.max()) + 1
