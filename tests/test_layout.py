@@ -93,6 +93,8 @@ ROOMS = [
     "tuning.hypermodel",
     "tuning.trials",
     "tuning.snapshot",
+    "tuning.oracle",
+    "tuning.plan",
     "tuning.hyperband",
     "tuning.compare",
     "tuning.pictures",
