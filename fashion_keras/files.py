@@ -7,6 +7,36 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from fashion_keras.config import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks; there two runs at a time would disturb each other.
+    fcntl = None
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold meanwhile; it ends with the process, too.
+
+    Args:
+        lock: File to lock; it is made if it is missing, and stays.
+        what: What only one process may do at a time, for the message.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("ab") as held:
+        if fcntl:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(
+                    f"Another process is at the same {what}. Wait for its end, or end it. ({lock})"
+                ) from None
+        yield
+
 
 @contextlib.contextmanager
 def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:

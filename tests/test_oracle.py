@@ -36,8 +36,9 @@ def end(oracle, trial, status=TrialStatus.COMPLETED):
     oracle.end_trial(trial)
 
 
-def play(oracle, workers, dice):
+def play(oracle, workers, seed):
     """Let workers run all trials; now and then one is gone, and comes back under another name."""
+    dice = random.Random(seed)  # noqa: S311
     running, names = {}, [f"{number}" for number in range(workers)]
     while True:
         for name in set(names) - set(running):
@@ -65,17 +66,17 @@ def outcome(oracle):
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 def test_the_same_trials_in_whatever_order_they_end(new_oracle, workers):
     alone = new_oracle()
-    play(alone, 1, random.Random(0))
+    play(alone, 1, 0)
     for seed in range(10):
         oracle = new_oracle()
-        play(oracle, workers, random.Random(seed))
+        play(oracle, workers, seed)
         assert outcome(oracle) == outcome(alone)
         assert {trial.status for trial in oracle.trials.values()} == {TrialStatus.COMPLETED}
 
 
 def test_brackets_are_those_of_the_plan(new_oracle):
     oracle = new_oracle()
-    play(oracle, 3, random.Random(1))
+    play(oracle, 3, 1)
     rows = [one.hyperparameters.values for one in oracle.trials.values()]
     stages = [(row["tuner/bracket"], row["tuner/epochs"]) for row in rows]
     sizes = {stage: stages.count(stage) for stage in set(stages)}
@@ -109,7 +110,7 @@ def test_it_is_over_when_none_is_under_way_and_none_is_left(new_oracle):
     assert not oracle.over()
     oracle.give_back("1")
     assert not oracle.over()
-    play(oracle, 2, random.Random(1))
+    play(oracle, 2, 1)
     assert oracle.over()
     assert len(oracle.trials) == 23
 

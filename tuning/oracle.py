@@ -36,7 +36,7 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
         for bracket in self._brackets:
             for entries in bracket["rounds"]:  # Of equally good trials the first one is chosen.
                 entries.sort(key=lambda entry: _among_equals(self.trials[entry["id"]]))
-        chosen = super().populate_space(trial_id)
+        chosen: dict[str, Any] = super().populate_space(trial_id)
         if chosen["status"] == TrialStatus.RUNNING:
             # Keras Tuner names the bracket that was begun last.
             chosen["values"]["tuner/bracket"] = self._bracket_of(trial_id)
