@@ -8,8 +8,9 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.features import FeatureStore
 from fashion_keras.training import Material
 from tuning import hypermodel as hypermodel_module
-from tuning.hyperband import Stage, open_hyperband, run
+from tuning.hyperband import open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
+from tuning.plan import Stage
 
 CONFIG = Config(image_size=71, views=1, batch_size=8)
 

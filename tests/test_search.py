@@ -11,7 +11,7 @@ from fashion_keras import command
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, InputError, read_config
 from fashion_keras.stopwatch import profiled
-from tuning import compare, search
+from tuning import compare, search, task
 
 CONFIG = Config(image_size=71, views=1, batch_size=8)
 
@@ -83,7 +83,7 @@ def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbon
         material = Material(
             prepared, tiny_backbone, FeatureStore(prepared, config, tiny_backbone, tmp_path)
         )
-        return search._key(config, factor, material)
+        return task._key(config, factor, material)
 
     others = [
         key(factor=2),

@@ -3,11 +3,10 @@
 import contextlib
 import gc
 import io
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial
@@ -17,6 +16,8 @@ from fashion_keras.command import duration
 from fashion_keras.config import InputError
 from fashion_keras.tensor_board import Curves
 from tuning.hypermodel import FashionHyperModel
+from tuning.oracle import Oracle, rank
+from tuning.plan import Plan, plan_of
 from tuning.snapshot import keep, put_back
 from tuning.trials import (
     append_row,
@@ -32,42 +33,8 @@ OBJECTIVE = "val_accuracy"
 _START_COST = 3  # Starting a trial on vectors takes about as long as so many epochs.
 
 
-class Stage(NamedTuple):
-    """Trials of one bracket that are trained from one epoch to another."""
-
-    bracket: int
-    trials: int
-    first_epoch: int
-    last_epoch: int
-
-
-class Plan(NamedTuple):
-    """All that Hyperband is going to do."""
-
-    stages: list[Stage]
-
-    @property
-    def trials(self) -> int:
-        """Number of trials."""
-        return sum(stage.trials for stage in self.stages)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs over all trials."""
-        return sum(stage.trials * (stage.last_epoch - stage.first_epoch) for stage in self.stages)
-
-    def __str__(self) -> str:
-        """Return the plan in a few lines for people."""
-        lines = [f"plan: {self.trials} trials, {self.epochs} epochs in all"]
-        for bracket in sorted({stage.bracket for stage in self.stages}, reverse=True):
-            stages = [stage for stage in self.stages if stage.bracket == bracket]
-            steps = [f"{stage.trials} to epoch {stage.last_epoch}" for stage in stages]
-            lines.append(f"  bracket {bracket}: " + ", the best ".join(steps))
-        return "\n".join(lines)
-
-
-class Hyperband(keras_tuner.Hyperband):
-    """Hyperband that reports each trial in one line and in `trials.csv` of its folder.
+class TrialRunner(keras_tuner.Hyperband):
+    """Runs trials of Hyperband: what a search on its own and a worker of one have in common.
 
     Args:
         hypermodel: Builds and fits one trial's model.
@@ -80,44 +47,23 @@ class Hyperband(keras_tuner.Hyperband):
     def __init__(
         self, hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
     ) -> None:
+        oracle = Oracle(
+            OBJECTIVE,
+            max_epochs=max_epochs,
+            factor=factor,
+            seed=seed,
+            # Rates at the upper end may make a few trials in a row diverge.
+            max_consecutive_failed_trials=10,
+        )
+        oracle.verbose = 0
+        places = {"directory": folder.parent, "project_name": folder.name}
         with contextlib.redirect_stdout(io.StringIO()):  # What was found is said in `run`.
-            super().__init__(
-                hypermodel,
-                objective=OBJECTIVE,
-                max_epochs=max_epochs,
-                factor=factor,
-                seed=seed,
-                # Rates at the upper end may make a few trials in a row diverge.
-                max_consecutive_failed_trials=10,
-                directory=folder.parent,
-                project_name=folder.name,
-            )
+            # Not Hyperband's own start, which makes Keras Tuner's oracle.
+            super(keras_tuner.Hyperband, self).__init__(oracle, hypermodel, **places)
+        self.oracle: Any  # Keras Tuner's, or its stand-in that asks the chief.
         self.base = hypermodel.base
         self.folder = folder
-        self.plan = self._plan()
-        self.table = folder / "trials.csv"
-        self.found = len(self.finished())
-        self.after_trial: Callable[[], None] = lambda: None
         self.board: Path | None = None  # Where to write for TensorBoard.
-
-    def search(self, *args: Any, **kwargs: Any) -> None:
-        """Run the trials that are left."""
-        self._start = time.monotonic()
-        self._cost_before = self._cost_done()
-        if self.board:
-            show_earlier(self.finished(), self.base, self.board)
-        super().search(*args, **kwargs)
-
-    def _plan(self) -> Plan:
-        oracle: Any = self.oracle
-        stages = []
-        for bracket in reversed(range(oracle._get_num_brackets())):
-            first = 0
-            for step in range(oracle._get_num_rounds(bracket)):
-                last = oracle._get_epochs(bracket, step)
-                stages.append(Stage(bracket, oracle._get_size(bracket, step), first, last))
-                first = last
-        return Plan(stages)
 
     def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
         """Show the epoch in TensorBoard."""
@@ -125,25 +71,56 @@ class Hyperband(keras_tuner.Hyperband):
         if self.board:
             Curves(self.board / folder_name(number(trial))).on_epoch_end(epoch, logs)
 
+
+class Hyperband(TrialRunner):
+    """Hyperband that reports each trial in one line and in `trials.csv` of its folder.
+
+    Args:
+        hypermodel: See `TrialRunner`.
+        folder: See `TrialRunner`.
+        max_epochs: See `TrialRunner`.
+        factor: See `TrialRunner`.
+        seed: See `TrialRunner`.
+    """
+
+    def __init__(
+        self, hypermodel: FashionHyperModel, folder: Path, max_epochs: int, factor: int, seed: int
+    ) -> None:
+        super().__init__(hypermodel, folder, max_epochs, factor, seed)
+        self.plan: Plan = plan_of(self.oracle)
+        self.table = folder / "trials.csv"
+        self.found = len(self.finished())
+        self.after_trial: Callable[[], None] = lambda: None
+        self._begun: dict[str, float] = {}
+
+    def start_clock(self) -> None:
+        """Start the clock by which the time left is told."""
+        self._start = time.monotonic()
+        self._cost_before = self._cost_done()
+
     def on_trial_begin(self, trial: Trial) -> None:
         """Start the trial's clock."""
         super().on_trial_begin(trial)
-        self._trial_start = time.monotonic()
+        self._begun[trial.trial_id] = time.monotonic()
 
     def on_trial_end(self, trial: Trial) -> None:
-        """Save the trial's outcome and show it, also if it is the one failure too many."""
-        try:
-            super().on_trial_end(trial)
-        finally:
-            seconds = time.monotonic() - self._trial_start
-            # The oracle holds the trial as it was judged; `trial` may be an older copy.
-            row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
-            append_row(self.table, row)
-            keep(self.folder)
-            if self.board:
-                show_trial(row, self.base, self.board)
-            print(self._line(row), flush=True)
-            self.after_trial()
+        """Save the trial's outcome and show it.
+
+        Raises:
+            InputError: If it is the one failure too many.
+        """
+        super().on_trial_end(trial)
+        seconds = time.monotonic() - self._begun.pop(trial.trial_id)
+        # The oracle holds the trial as it was judged; `trial` may be an older copy.
+        row = trial_row(self.oracle.get_trial(trial.trial_id), self.base, seconds)
+        append_row(self.table, row)
+        keep(self.folder)
+        if self.board:
+            show_trial(row, self.base, self.board)
+        print(self._line(row), flush=True)
+        self.after_trial()
+        if self.oracle.gave_up:
+            raise InputError(f"The search stopped: {_failures(self)}")
 
     def _line(self, row: dict) -> str:
         head = f"trial {row['trial']}/{self.plan.trials}"
@@ -189,9 +166,18 @@ def open_hyperband(
     return Hyperband(hypermodel, folder, max_epochs, factor, seed)
 
 
+def run_here(tuner: Hyperband) -> None:
+    """Run all trials that are left, one after the other, in this process."""
+    tuner.search(verbose=0)
+
+
 @stopwatch.stage("trials")
-def run(tuner: Hyperband) -> list[Trial]:
+def run(tuner: Hyperband, run_trials: Callable[[Hyperband], None] = run_here) -> list[Trial]:
     """Run all trials that are left and return the completed ones, the best first.
+
+    Args:
+        tuner: The search.
+        run_trials: Runs them: here, or elsewhere.
 
     Raises:
         InputError: If trials failed one after the other, or no trial was completed.
@@ -200,13 +186,12 @@ def run(tuner: Hyperband) -> list[Trial]:
         print(
             f"found {tuner.found} finished trials in {tuner.folder}; the search goes on after them"
         )
+    if tuner.board:
+        show_earlier(tuner.finished(), tuner.base, tuner.board)
+    tuner.start_clock()
     gc.freeze()  # Keras Tuner looks for garbage before each trial; what exists now is none.
     try:
-        tuner.search(verbose=0)
-    except RuntimeError as error:  # Keras Tuner gives up after ten failures in a row.
-        if "consecutive failures" not in str(error):
-            raise
-        raise InputError(f"The search stopped: {_failures(tuner)}") from error
+        run_trials(tuner)
     finally:
         gc.unfreeze()
     completed = [trial for trial in tuner.finished() if trial.status == "COMPLETED"]
@@ -217,7 +202,7 @@ def run(tuner: Hyperband) -> list[Trial]:
         print(f"{failed} trials failed: {_failures(tuner)}")
     for checkpoint in tuner.folder.glob("trial_*/checkpoint.weights.h5"):
         checkpoint.unlink()  # No trial will be promoted any more.
-    return sorted(completed, key=lambda trial: (-(trial.score or -math.inf), trial.trial_id))
+    return sorted(completed, key=rank)
 
 
 def _failures(tuner: Hyperband) -> str:

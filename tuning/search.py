@@ -1,33 +1,35 @@
 """Searches learning rate, inner size, droprate and augmented views: `python -m tuning.search`."""
 
-import argparse
+import contextlib
 import csv
 import dataclasses
 import functools
-import hashlib
 import json
 import shutil
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import keras_tuner
-
 from fashion_keras import command, stopwatch, tensor_board
-from fashion_keras.backbone import check_weights
 from fashion_keras.card import fingerprint
-from fashion_keras.config import Config, InputError, to_json
-from fashion_keras.files import all_together, whole_file
+from fashion_keras.config import Config, to_json
+from fashion_keras.files import all_together, only_one, whole_file
 from fashion_keras.finish import labelled
-from fashion_keras.prepare import prepare, summary
-from fashion_keras.training import Material, open_material, training_batches
+from fashion_keras.prepare import summary
+from fashion_keras.training import Material, training_batches
+from tuning import search_options, worker
+from tuning.chief import serving
 from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun, validation_answers
-from tuning.hyperband import Hyperband, append_row, open_hyperband, run
-from tuning.hypermodel import FashionHyperModel
+from tuning.fleet import Fleet
+from tuning.hyperband import Hyperband, append_row, open_hyperband, run, run_here
+from tuning.line import Address
 from tuning.page import PAGE, space_of, write_search_page
 from tuning.pictures import draw_knob, draw_space
 from tuning.space import sample_config, searched_values
+from tuning.task import Task, open_task
 
+RunTrials = Callable[[Hyperband], None]
 FILES = (
     "trials.csv",
     "space.png",
@@ -47,6 +49,7 @@ def search(
     results: Path,
     cache: Path,
     board: Path | None = None,
+    run_trials: RunTrials = run_here,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
@@ -59,31 +62,34 @@ def search(
             after every trial.
         cache: Folder for downloads, prepared photos, vectors and the state of the search.
         board: Folder to write to for TensorBoard; None for nothing.
+        run_trials: Runs the trials: here, or elsewhere.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
 
     Raises:
-        InputError: If photos or weights cannot be had or used, or all trials fail.
+        InputError: If photos or weights cannot be had or used, all trials fail, or another process
+            is at the same search.
     """
     start = time.monotonic()
-    check_weights(base.weights)
-    base = dataclasses.replace(base, epochs=max_epochs)
-    prepared = prepare(base.data, cache, base.seed)
-    print(summary(prepared))
+    task = open_task(base, max_epochs, factor, cache)
+    print(summary(task.material.prepared))
     print(f"everything will be in {results}", flush=True)
-    material = open_material(base, prepared, cache)
-    folder = cache / "search" / _key(base, factor, material)
-    # Trials of few epochs are too short for a moving average of weights to mean anything.
-    hypermodel = FashionHyperModel(dataclasses.replace(base, averaged_epochs=0.0), material)
-    tuner = open_hyperband(hypermodel, folder, max_epochs, factor, base.seed)
-    # By its state, so that a search that goes on does so in TensorBoard, too.
-    tuner.board = board and board / f"search-{folder.name[:8]}"
+    with only_one(task.folder.with_suffix(".lock"), "search"):
+        return _search(task, results, board, run_trials, start)
+
+
+def _search(
+    task: Task, results: Path, board: Path | None, run_trials: RunTrials, start: float
+) -> Config:
+    base, material = task.base, task.material
+    tuner = open_hyperband(*task.arguments())
+    tuner.board = task.run_of(board)
     print(tuner.plan, flush=True)
     training_batches(base, material)  # All vectors, so that no trial has to wait for them.
     page = functools.partial(write_search_page, base=base, planned=tuner.plan.trials)
     tuner.after_trial = functools.partial(page, tuner.folder, file=results / PAGE)
-    trials = run(tuner)
+    trials = run(tuner, run_trials)
     with all_together(results, FILES) as work:
         _write_trials(tuner, work)
         configs = [sample_config(trial.hyperparameters, base) for trial in trials]
@@ -109,21 +115,6 @@ def _for_final(winner: Config) -> Config:
     """Return the winner as it is trained in the end: at full size, as long as it gets better."""
     size = max(winner.image_size, Config.image_size)
     return dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
-
-
-def _key(base: Config, factor: int, material: Material) -> str:
-    """Hash what a state must have in common with a search that goes on from it."""
-    hp = keras_tuner.HyperParameters()
-    sample_config(hp, base)
-    facts = {
-        "photos": material.prepared.folder.name,
-        "vectors": material.store.key("train") if material.store else "",
-        "knobs": {**dataclasses.asdict(base), "data": "", "weights": ""},
-        "factor": factor,
-        "space": hp.get_config()["space"],
-        "keras_tuner": keras_tuner.__version__,
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _write_trials(tuner: Hyperband, results: Path) -> None:
@@ -192,49 +183,41 @@ def _origin(tuner: Hyperband, start: float) -> dict:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-_BASE = Config(image_size=150)
-_KNOBS = [
-    "data", "weights", "image_size", "views", "rotation", "zoom", "label_smoothing",
-    "averaged_epochs", "patience", "precision", "batch_size", "seed",
-]  # fmt: skip
-
-
-def _options() -> argparse.ArgumentParser:
-    options = command.parser(
-        "Find the best learning rate, inner size, droprate and use of augmented views with\n"
-        "Hyperband. Every photo goes through the backbone once; trials train only the small head.\n"
-        "An interrupted search goes on when the same command is given again.",
-        "tuning.search",
-        "example:\n  python -m tuning.search --data photos/ && python -m fashion_keras.final",
-    )
-    command.add_config_options(options, _KNOBS, _BASE)
-    options.add_argument(
-        "--max-epochs", type=int, default=30, metavar="INT",
-        help="epochs of the longest trials (default: 30)",
-    )  # fmt: skip
-    options.add_argument(
-        "--factor", type=int, default=3, metavar="INT",
-        help="one in so many trials is trained on, 2 or more (default: 3)",
-    )  # fmt: skip
-    command.add_folder_options(options)
-    tensor_board.add_option(options)
-    stopwatch.add_option(options)
-    return options
-
-
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, search, and say where the winner is."""
-    options = _options()
+    """Read the command line, search, and say where the winner is; or work for a chief."""
+    options = search_options.options()
     given = options.parse_args(arguments)
-    for name, value, least in (("factor", given.factor, 2), ("max-epochs", given.max_epochs, 1)):
-        if value < least:
-            raise InputError(f"`--{name}` must be {least} or more. Received: {value}")
+    search_options.check(given)
+    base = command.chosen(given, search_options.BASE)
+    plan = (given.max_epochs, given.factor)
+    if given.worker:
+        key = worker.join(given.worker, given.cache)
+        task = open_task(base, *plan, given.cache)
+        worker.work(given.worker, key, task, given.tensorboard)
+        return
+    words = sys.argv[1:] if arguments is None else arguments
     folder = given.results / "search"
-    plan = (given.max_epochs, given.factor, folder, given.cache, given.tensorboard)
-    with stopwatch.profiled(given.profile):
-        search(command.chosen(given, _BASE), *plan)
+    with (
+        stopwatch.profiled(given.profile),
+        _elsewhere(given.chief, given.workers, words) as run_trials,
+    ):
+        search(base, *plan, folder, given.cache, given.tensorboard, run_trials)
     then = command.next_command("fashion_keras.final", options, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {then}")
+
+
+@contextlib.contextmanager
+def _elsewhere(chief: Address | None, workers: int, words: Sequence[str]) -> Iterator[RunTrials]:
+    """Yield what runs the trials: this process, workers of its own, or workers that come."""
+    if chief:
+        with serving(chief) as served:
+            print(search_options.warning(chief), flush=True)
+            yield served.run_trials
+    elif workers > 1:
+        call = [sys.executable, "-m", "tuning.search", *words, "--workers", "1"]
+        yield Fleet(workers, call).run_trials
+    else:
+        yield run_here
 
 
 if __name__ == "__main__":

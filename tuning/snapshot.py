@@ -36,6 +36,8 @@ def put_back(folder: Path) -> None:
     for trial in folder.glob("trial_*"):
         if f"{trial.name}/trial.json" not in texts:  # It was under way.
             shutil.rmtree(trial)
+    for unfinished in folder.glob("trial_*/*/"):  # Of workers.
+        shutil.rmtree(unfinished)
     for file in _files(folder):
         if str(file.relative_to(folder)) not in texts:
             file.unlink()

@@ -27,8 +27,9 @@ from fashion_keras.config import Config
 from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.training import EpochClock, open_material, training_batches
 from tests.benchmarks.slice import link_share
-from tuning.hyperband import Plan, open_hyperband
+from tuning.hyperband import open_hyperband
 from tuning.hypermodel import FashionHyperModel
+from tuning.plan import Plan
 from tuning.space import sample_config
 
 CONFIGURATIONS, EPOCHS, STEP = 10, 3, 10
