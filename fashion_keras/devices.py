@@ -41,8 +41,8 @@ def count() -> int:
 def precision_in_force(wanted: str) -> str:
     """Return the precision to compute in; float32, and a line that says so, if `wanted` is slower.
 
-    Graphics cards compute in all of them. Of CPUs those with AMX gain by bfloat16; none gains by
-    float16, which TensorFlow computes in float32 there, after a conversion.
+    Graphics cards compute in all of them. On CPUs bfloat16 gains with AMX, and float16 loses
+    (measured: see `results/devices.md`).
 
     Args:
         wanted: See `Config.precision`.

@@ -40,6 +40,7 @@ CURVES = {
     "even": CONFIG,
     "odd": dataclasses.replace(CONFIG, batch_size=9),  # Two devices cannot share it evenly.
     "pixels": dataclasses.replace(CONFIG, cut="pixels", fine_tuning_views=0),
+    "augmented": dataclasses.replace(CONFIG, cut="pixels"),
     "dropout": dataclasses.replace(CONFIG, droprate=0.5),
 }
 
