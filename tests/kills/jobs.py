@@ -125,9 +125,9 @@ def jobs(place: Path) -> list[Job]:
             "export",
             lambda folder: run_module(
                 "fashion_keras.export",
-                [model, "--format", "saved_model", "--out", str(folder / "export")],
+                [model, "--format", "saved_model", "--out", str(folder / "clothes_saved_model")],
             ),
-            lambda folder: _weights_of(folder / "export"),
+            lambda folder: _weights_of(folder / "clothes_saved_model"),
         ),
     ]
 
