@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +19,7 @@ from fashion_keras.training import (
     Watch,
     train,
     training_batches,
+    training_key,
     unwatched,
 )
 
@@ -39,11 +41,18 @@ class Ensemble(NamedTuple):
 
 
 @stage("heads")
-def train_ensemble(config: Config, material: Material, watch: Watch = unwatched) -> Ensemble:
+def train_ensemble(
+    config: Config, material: Material, watch: Watch = unwatched, cache: Path | None = None
+) -> Ensemble:
     """Train `config.heads` heads with seeds that count up from `config.seed`, and average them.
 
     Without a frozen backbone to share there is one head, trained together with its backbone.
-    `watch` looks on while they are trained.
+
+    Args:
+        config: All knobs.
+        material: See `training.open_material`.
+        watch: Looks on while they are trained.
+        cache: Folder for the state of each head (see `training.train`); None to keep none.
 
     Raises:
         InputError: If the loss of a head is not a number.
@@ -55,7 +64,9 @@ def train_ensemble(config: Config, material: Material, watch: Watch = unwatched)
     members = []
     for number in range(count):
         seeded = dataclasses.replace(config, seed=config.seed + number)
-        train_one = functools.partial(train, seeded, material, watch(f"head {number + 1}"))
+        file = cache and _state_file(seeded, material, cache)
+        watchers = watch(f"head {number + 1}")
+        train_one = functools.partial(train, seeded, material, watchers, file=file)
         member, _ = in_parts(train_one, config.batch_size, "training")
         _check_converged(member, config)
         members.append(member)
@@ -69,6 +80,26 @@ def train_ensemble(config: Config, material: Material, watch: Watch = unwatched)
     if material.backbone is None:
         return Ensemble(backbone, head, history, _metrics(members[0].best))
     return Ensemble(backbone, head, history, _measure(head, config, material))
+
+
+# What does not decide how one head is trained: the keys of its vectors tell where they came from.
+_NO_MATTER = {"data", "weights", "heads", "cut", "precision"}
+
+
+def _state_file(config: Config, material: Material, cache: Path) -> Path:
+    """Return where the state of exactly this head is kept."""
+    knobs = dataclasses.asdict(config)
+    counting = {
+        name: knobs[name]
+        for name in knobs.keys() - _NO_MATTER
+        if not name.startswith("fine_tuning_")
+    }
+    features = [material.prepared.folder.name]  # Of a backbone that is trained from nothing.
+    if material.store:
+        views = [("train", view) for view in range(config.views + 1)]
+        features = [material.store.key(*which) for which in [*views, ("validation", 0)]]
+    key = training_key(counting, features, material.prepared)
+    return cache / "heads-1" / f"{key}.weights.h5"
 
 
 def _joined(members: list[Trained], config: Config, classes: int) -> keras.Model:

@@ -120,7 +120,7 @@ def _make_maps(config: Config, material: Material) -> None:
 
 def _train(config: Config, material: Material, cache: Path, watch: Watch) -> Ensemble:
     """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
-    trained = train_ensemble(config, material, watch)
+    trained = train_ensemble(config, material, watch, cache)
     print(_outcome("heads", trained), flush=True)
     if material.store is not None and config.fine_tuning_epochs:
         trained = fine_tune(config, material, trained, cache, watch)

@@ -5,25 +5,18 @@ a head that fits already does not tear up what the backbone knows.
 """
 
 import dataclasses
-import hashlib
-import itertools
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import h5py
 import keras
 import numpy as np
 
 from fashion_keras import devices
 from fashion_keras.command import duration
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import class_numbers
 from fashion_keras.ensemble import Ensemble
-from fashion_keras.files import whole_file
 from fashion_keras.fine_tuner import (
     PIXELS,
     build_fine_tuner,
@@ -34,7 +27,8 @@ from fashion_keras.fine_tuner import (
 from fashion_keras.headroom import for_training, parts_that_fit
 from fashion_keras.memory import in_parts
 from fashion_keras.stopwatch import spent, stage
-from fashion_keras.training import Material, Parts, Watch, history_row, unwatched
+from fashion_keras.training import Material, Parts, Watch, training_key, unwatched
+from fashion_keras.training_state import Rows, history_row, load, read_rows, save, show_rows
 
 STAGE = "fine-tuning"  # What its rows in the history are called.
 
@@ -46,8 +40,10 @@ def fine_tune(
 ) -> Ensemble:
     """Train the backbone above the cut, and the head, for a number of passes fixed beforehand.
 
-    The state after each pass is kept in the cache: an interrupted run goes on from there (with
-    other draws of dropout than it would have had).
+    The state after each pass is kept in the cache, draws of dropout and all: an interrupted run
+    goes on from there and, on maps, on one CPU, ends with the same weights to the last bit. (On
+    several devices sums are added up in another order each time; on pixels photos come in another
+    order and are augmented otherwise than they would have been.)
 
     Args:
         config: All knobs.
@@ -65,14 +61,13 @@ def fine_tune(
         InputError: If a loss is not a number any more.
     """
     state = _state_file(config, material, cache)
-    rows = _finished_rows(state)
+    rows = read_rows(state)
     if rows:
         print(f"fine-tuning goes on after pass {len(rows)}, which was finished before", flush=True)
     watchers = watch(STAGE)
-    for row, watcher in itertools.product(rows, watchers):
-        watcher.on_epoch_end(int(row["epoch"]) - 1, row)
+    show_rows(rows, watchers)
 
-    def work(parts: int) -> tuple[Parts, list[dict[str, float]]]:
+    def work(parts: int) -> tuple[Parts, Rows]:
         return _tuned(config, material, start.head, state, parts, watchers)
 
     backbone, _ = material.frozen()
@@ -94,9 +89,9 @@ def _tuned(
     state: Path,
     parts: int,
     watchers: Sequence[keras.callbacks.Callback],
-) -> tuple[Parts, list[dict[str, float]]]:
+) -> tuple[Parts, Rows]:
     """Train copies of backbone and head, from the last finished pass on; return them and rows."""
-    rows = _finished_rows(state)
+    rows = read_rows(state)
     train, validation = tuning_batches(config, material, len(rows))
     if parts > 1:
         photos = len(material.prepared.split("validation"))
@@ -106,7 +101,7 @@ def _tuned(
         tuned = build_fine_tuner(config, material, head, len(rows))
         compile_fine_tuner(tuned.model, config, steps, parts)
         if rows:
-            _load(tuned.model, state, parts)
+            load(tuned.model, state, parts)
         devices.build_metrics(tuned.model, validation)
         tuned.model.fit(
             devices.shared(train, parts, devices.count()),
@@ -129,44 +124,15 @@ def _state_file(config: Config, material: Material, cache: Path) -> Path:
     knobs = dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""}
     if devices.precision_in_force(knobs["precision"]) == "float32":
         del knobs["precision"]
-    facts = {
-        "config": knobs,
-        "labels": material.prepared.labels,
-        "features": [store.key(*which, cut) for which in [*views, ("validation", 0)]],
-        "classes": [
-            class_numbers(material.prepared, split).tolist() for split in ("train", "validation")
-        ],
-    }
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
-    return cache / "fine-tuning-1" / f"{key}.weights.h5"
-
-
-def _finished_rows(state: Path) -> list[dict[str, float]]:
-    """Return the rows of the passes that an earlier run had finished."""
-    if not state.exists():
-        return []
-    try:
-        with h5py.File(state) as file:
-            return json.loads(str(file.attrs["history"]))
-    except (OSError, LookupError, ValueError) as error:
-        raise InputError(f"{state} is damaged: {error}. Delete it to start anew.") from error
-
-
-def _load(model: Any, state: Path, parts: int) -> None:
-    """Load weights and the optimizer's state, from a run that may have cut batches otherwise."""
-    model.load_weights(state)
-    with h5py.File(state) as file:
-        before = int(file.attrs.get("parts", 1))
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    counted: Any = keras.ops.convert_to_numpy(optimizer._iterations)
-    made = int(counted) // before
-    optimizer._iterations.assign(made * parts)  # It counts the parts.
+    features = [store.key(*which, cut) for which in [*views, ("validation", 0)]]
+    key = training_key(knobs, features, material.prepared)
+    return cache / "fine-tuning-2" / f"{key}.weights.h5"
 
 
 class _Passes(keras.callbacks.Callback):
     """Notes, shows and keeps each pass; stops where a loss is not a number."""
 
-    def __init__(self, rows: list[dict[str, float]], state: Path, passes: int, parts: int) -> None:
+    def __init__(self, rows: Rows, state: Path, passes: int, parts: int) -> None:
         super().__init__()
         self._rows = rows
         self._state = state
@@ -198,10 +164,4 @@ class _Passes(keras.callbacks.Callback):
 
     @spent("I/O")
     def _save(self) -> None:
-        """Save weights, the optimizer's state and the history as one file, whole or not at all."""
-        model: Any = self.model
-        with whole_file(self._state) as unfinished:
-            model.save_weights(unfinished)
-            with h5py.File(unfinished, "a") as file:
-                file.attrs["history"] = json.dumps(self._rows)
-                file.attrs["parts"] = self._parts
+        save(self.model, self._rows, self._state, self._parts)

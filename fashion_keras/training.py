@@ -1,8 +1,9 @@
 """Compiles and fits: the head on vectors, or backbone and head together on pixels."""
 
 import csv
+import hashlib
+import json
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from fashion_keras.model import build_head, build_trainer
 from fashion_keras.optimizer import average_momentum, compile_model
 from fashion_keras.prepare import Prepared
 from fashion_keras.stopwatch import spent, stage
+from fashion_keras.training_state import Keeper, Rows, State, show_rows
 
 # With smoothed labels and averaged weights the loss tells the best epoch better than accuracy,
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
@@ -102,20 +104,21 @@ def build_parts(config: Config, material: Material, pieces: int = 1) -> Parts:
     return Parts(trainer, head, backbone)
 
 
-def training_batches(config: Config, material: Material) -> tuple[Any, Any]:
+def training_batches(config: Config, material: Material, first_pass: int = 0) -> tuple[Any, Any]:
     """Return the datasets for training and validation: vectors, or pixels without a store.
 
-    Vectors that are not on disk yet are computed now.
+    Vectors that are not on disk yet are computed now. After `first_pass` passes that were made
+    before, vectors come in the order in which they would have gone on, pixels in another one.
     """
     prepared, classes = material.prepared, len(material.prepared.labels)
     if material.store is None:
         size = (config.image_size, config.batch_size)
-        train = load_split(prepared, "train", *size, seed=config.seed)
+        train = load_split(prepared, "train", *size, seed=config.seed + first_pass)
         validation = load_split(prepared, "validation", *size)
     else:
         views = [material.store.vectors("train", view) for view in range(config.views + 1)]
         numbers = class_numbers(prepared, "train")
-        train = feature_batches(views, numbers, config.batch_size, seed=config.seed)
+        train = feature_batches(views, numbers, config.batch_size, config.seed, first_pass)
         held_out = material.store.vectors("validation")
         validation = feature_batches([held_out], class_numbers(prepared, "validation"), 1024)
     return one_hot(train, classes), one_hot(validation, classes)
@@ -127,6 +130,7 @@ def train(
     material: Material,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     pieces: int = 1,
+    file: Path | None = None,
 ) -> Trained:
     """Train one model until its validation loss stops falling; keep its best epoch.
 
@@ -136,34 +140,79 @@ def train(
     Args:
         config: All knobs.
         material: See `open_material`.
-        callbacks: Look on; they are called after each epoch.
+        callbacks: Look on; they are called after each epoch, first for those of an earlier run.
         pieces: So many of each batch go through a new backbone one after the other.
+        file: Where the state is kept, every few seconds and at the end (see `training_state`): a
+            training on vectors that was stopped goes on from there to the same weights, to the
+            last bit; on pixels in another order of photos.
     """
-    batches, validation = (shared(one, pieces) for one in training_batches(config, material))
+    state = State(file)
+    if state.rows:
+        told = "a finished training" if state.finished else "a training, which goes on after them"
+        print(f"found {len(state.rows)} epochs of {told}", flush=True)
+    show_rows(state.rows, callbacks)
     parts = build_parts(config, material, pieces)
-    clock = EpochClock()
+    if state.finished:
+        parts.model.set_weights(state.best_weights())
+        rows = state.rows
+    else:
+        rows = _fit(parts, config, material, callbacks, pieces, state)
+        state.finish(parts.model.get_weights(), rows)
+    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+
+
+def _fit(
+    parts: Parts,
+    config: Config,
+    material: Material,
+    callbacks: Sequence[keras.callbacks.Callback],
+    pieces: int,
+    state: State,
+) -> Rows:
+    """Train a model from where its state is, and give it the weights of its best epoch."""
+    done = len(state.rows)
+    # All is read before the first draw, or the order would depend on how the vectors came about.
+    batches = (shared(one, pieces) for one in training_batches(config, material, done))
+    train, validation = batches
+    model: Any = parts.model
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
         best = Path(folder) / "best.weights.h5"
-        fitted = parts.model.fit(
-            batches,
+        if done:
+            state.restore(model, best, pieces)
+        checkpoint = keras.callbacks.ModelCheckpoint(
+            best, monitor=MONITOR, save_best_only=True, save_weights_only=True
+        )
+        stopping = keras.callbacks.EarlyStopping(MONITOR, patience=config.patience)
+        keeper = Keeper(state, checkpoint, stopping, pieces)
+        model.fit(
+            train,
             validation_data=validation,
+            initial_epoch=done,
             epochs=config.epochs,
             shuffle=False,  # The batches are shuffled already.
             # Epochs on vectors are too short to be shown, those on photos too long not to be.
             verbose=0 if material.store else 2,  # type: ignore[arg-type]
-            callbacks=[
-                *_averaging(parts.model),
-                keras.callbacks.ModelCheckpoint(
-                    best, monitor=MONITOR, save_best_only=True, save_weights_only=True
-                ),
-                keras.callbacks.EarlyStopping(MONITOR, patience=config.patience),
-                clock,
-                *callbacks,
-            ],
+            callbacks=[*_averaging(model), checkpoint, stopping, keeper, *callbacks],
         )
-        parts.model.load_weights(best)
-    rows = history_rows(fitted.history, clock.seconds)
-    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+        model.load_weights(best)
+    return keeper.rows
+
+
+def training_key(knobs: dict[str, Any], features: Sequence[str], prepared: Prepared) -> str:
+    """Hash all that decides what a training gives.
+
+    Args:
+        knobs: Those of `Config` that count.
+        features: Keys of what it is trained and judged on (see `FeatureStore.key`).
+        prepared: The data set.
+    """
+    facts = {
+        "config": knobs,
+        "labels": prepared.labels,
+        "features": features,
+        "classes": [class_numbers(prepared, split).tolist() for split in ("train", "validation")],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _averaging(model: Any) -> list[keras.callbacks.Callback]:
@@ -174,38 +223,6 @@ def _averaging(model: Any) -> list[keras.callbacks.Callback]:
 def unwatched(stage: str) -> Sequence[keras.callbacks.Callback]:
     """Return the callbacks of a stage that nobody looks at."""
     return ()
-
-
-class EpochClock(keras.callbacks.Callback):
-    """Notes how many seconds each epoch took."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-        self._start = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Stop the clock."""
-        self.seconds.append(time.monotonic() - self._start)
-
-
-def history_rows(history: dict[str, list[float]], seconds: list[float]) -> list[dict[str, float]]:
-    """Return Keras' history (one list a metric) as one row an epoch."""
-    return [
-        history_row(number, {name: values[number] for name, values in history.items()}, taken)
-        for number, taken in enumerate(seconds)
-    ]
-
-
-def history_row(number: int, logs: dict[str, float], seconds: float) -> dict[str, float]:
-    """Return the row of one epoch, counted from 0, from Keras' logs."""
-    metrics = ("loss", "accuracy", "val_loss", "val_accuracy")
-    row = {"epoch": number + 1} | {name: float(logs[name]) for name in metrics}
-    return row | {"seconds": round(seconds, 3)}
 
 
 def write_history(rows: list[dict[str, Any]], file: Path) -> None:

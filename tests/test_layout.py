@@ -27,6 +27,7 @@ ROOMS = [
     "fashion_keras.growing",
     "fashion_keras.features",
     "fashion_keras.optimizer",
+    "fashion_keras.training_state",
     "fashion_keras.training",
     "fashion_keras.ensemble",
     "fashion_keras.fine_tuner",

@@ -1,8 +1,11 @@
 """Trains configurations again outside Hyperband: the finalists, and one knob at a time."""
 
 import dataclasses
+import hashlib
+import json
 import statistics
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
@@ -11,9 +14,10 @@ import numpy as np
 from fashion_keras.command import progress
 from fashion_keras.config import Config
 from fashion_keras.data import class_numbers
+from fashion_keras.files import whole_file
 from fashion_keras.outcome import Tested
 from fashion_keras.stopwatch import stage
-from fashion_keras.training import Material, train, training_batches
+from fashion_keras.training import MONITOR, Material, train, training_batches
 
 FINALISTS = 5
 SEEDS = 3
@@ -48,15 +52,21 @@ class Finalist(NamedTuple):
 
 
 @stage("finalists")
-def rerun(configs: Sequence[Config], material: Material) -> list[Finalist]:
-    """Train each configuration with several seeds; return them by mean accuracy, best first."""
+def rerun(configs: Sequence[Config], material: Material, folder: Path) -> list[Finalist]:
+    """Train each configuration with several seeds; return them by mean accuracy, best first.
+
+    Args:
+        configs: The configurations.
+        material: What to train from.
+        folder: Where finished trainings are kept; what is there is not trained again.
+    """
     seeded = [
         dataclasses.replace(config, seed=config.seed + number)
         for config in configs
         for number in range(SEEDS)
     ]
     accuracies = [
-        train(config, material).best["val_accuracy"]
+        min(_history(config, material, folder), key=lambda row: row[MONITOR])["val_accuracy"]
         for config in progress(seeded, len(seeded), f"the best {len(configs)}, {SEEDS} seeds each")
     ]
     finalists = [
@@ -66,8 +76,13 @@ def rerun(configs: Sequence[Config], material: Material) -> list[Finalist]:
     return sorted(finalists, key=lambda finalist: -finalist.mean)
 
 
-def knob_curves(winner: Config, material: Material) -> Iterator[dict]:
+def knob_curves(winner: Config, material: Material, folder: Path) -> Iterator[dict]:
     """Yield the validation accuracy of each epoch while one knob of the winner takes other values.
+
+    Args:
+        winner: The configuration.
+        material: What to train from.
+        folder: See `rerun`.
 
     Yields:
         Rows with `knob`, `value`, `epoch` and `val_accuracy`; nothing stops early.
@@ -75,13 +90,26 @@ def knob_curves(winner: Config, material: Material) -> Iterator[dict]:
     variants = [(knob, value) for knob, values in CURVES.items() for value in values]
     for knob, value in progress(variants, len(variants), "one knob at a time"):
         config = dataclasses.replace(winner, patience=winner.epochs, **{knob: value})
-        for row in train(config, material).history:
+        for row in _history(config, material, folder):
             yield {
                 "knob": knob,
                 "value": value,
                 "epoch": row["epoch"],
                 "val_accuracy": row["val_accuracy"],
             }
+
+
+def _history(config: Config, material: Material, folder: Path) -> list[dict[str, float]]:
+    """Return the epochs of a training, which is made unless it was finished before."""
+    knobs = dataclasses.asdict(config) | {"data": "", "weights": ""}  # The folder tells them.
+    key = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:20]
+    finished, state = folder / f"{key}.json", folder / f"{key}.weights.h5"
+    if not finished.exists():
+        history = train(config, material, file=state).history
+        with whole_file(finished) as unfinished:
+            unfinished.write_text(json.dumps(history), encoding="utf-8")
+        state.unlink(missing_ok=True)
+    return json.loads(finished.read_text(encoding="utf-8"))
 
 
 def validation_answers(winner: Config, material: Material) -> Tested:

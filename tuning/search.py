@@ -90,12 +90,13 @@ def _search(
     page = functools.partial(write_search_page, base=base, planned=tuner.plan.trials)
     tuner.after_trial = functools.partial(page, tuner.folder, file=results / PAGE)
     trials = run(tuner, run_trials)
+    kept = tuner.folder / "finished"
     with all_together(results, FILES) as work:
         _write_trials(tuner, work)
         configs = [sample_config(trial.hyperparameters, base) for trial in trials]
-        finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], material)
+        finalists = rerun(list(dict.fromkeys(configs))[:FINALISTS], material, kept)
         _write_finalists(finalists, work)
-        _write_curves(finalists[0].config, material, work)
+        _write_curves(finalists[0].config, material, kept, work)
         _write_summary(tuner, finalists, base, material, work, start)
         page(work, file=work / PAGE)
         if tuner.board and material.store:  # A winner without a store would train for long.
@@ -139,8 +140,8 @@ def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
 
 
 @stopwatch.stage("knobs")
-def _write_curves(winner: Config, material: Material, results: Path) -> None:
-    rows = list(knob_curves(winner, material))
+def _write_curves(winner: Config, material: Material, kept: Path, results: Path) -> None:
+    rows = list(knob_curves(winner, material, kept))
     for row in rows:
         append_row(results / "curves.csv", row)
     for knob in CURVES:

@@ -25,7 +25,7 @@ from fashion_keras import command
 from fashion_keras.backbone import COPY_VARIABLE
 from fashion_keras.config import Config
 from fashion_keras.prepare import Prepared, prepare
-from fashion_keras.training import EpochClock, open_material, training_batches
+from fashion_keras.training import open_material, training_batches
 from tests.benchmarks.slice import link_share
 from tuning.hyperband import open_hyperband
 from tuning.hypermodel import FashionHyperModel
@@ -67,6 +67,23 @@ class PlainHyperModel(keras_tuner.HyperModel):
             metrics=["accuracy"],
         )
         return model
+
+
+class EpochClock(keras.callbacks.Callback):
+    """Notes how many seconds each epoch took."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Stop the clock."""
+        self.seconds.append(time.monotonic() - self._start)
 
 
 class Clocked(keras_tuner.RandomSearch):
