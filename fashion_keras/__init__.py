@@ -1,14 +1,19 @@
 """Train, test and use a classifier of clothing photos with Keras.
 
 Importing the package imports Keras once, with TensorFlow's start-up messages hidden: they are
-written to the process's own standard error, before any Python setting can silence them.
+written to the process's own standard error, before any Python setting can silence them. It takes
+seconds, in which a command that is told to end does so at once.
 """
 
-import contextlib
-import logging
-import os
-import tempfile
-from collections.abc import Iterator
+from fashion_keras.ending import end_at_once
+
+end_at_once()  # Before all other imports: they take time, too.
+
+import contextlib  # noqa: E402
+import logging  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 
 __version__ = "0.1.0"
 

@@ -13,7 +13,7 @@ from fashion_keras.batch_pictures import draw_batch
 from fashion_keras.census import Census, shown, take_census
 from fashion_keras.config import Config, InputError
 from fashion_keras.contact_sheet import draw_sheet, tile_of
-from fashion_keras.files import all_together
+from fashion_keras.files import all_together, check_free
 from fashion_keras.findings import Finding
 from fashion_keras.photo_facts import PhotoFacts
 from fashion_keras.prepare import Prepared, prepare
@@ -52,6 +52,7 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
         InputError: If there is no such folder, no photo in it, or the weights cannot be had.
     """
     start = time.monotonic()
+    check_free(results)
     census = take_census(config.data, cache, config.seed)
     prepared, refusal = _prepared(config, cache)
     if not census.photos and not census.unused:

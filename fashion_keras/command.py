@@ -8,7 +8,6 @@ import os
 import platform
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -16,17 +15,26 @@ from pathlib import Path
 from typing import TextIO, TypeVar
 
 from fashion_keras.config import Config, InputError
+from fashion_keras.ending import EndedError, raise_when_told
 
 Item = TypeVar("Item")
 
 
-def run(main: Callable[[], None]) -> None:
+GOES_ON = "what was finished is kept, and the same command goes on from it"
+BEGINS_ANEW = "no results were written; the same command begins anew"
+
+
+def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     """Run a command's `main` and end the process with the right exit code.
 
     0: all went well; 2: the user can mend it (one line on standard error, no traceback);
     130: interrupted from the keyboard; 143: ended by SIGTERM, which goes the same way out.
+
+    Args:
+        main: The command.
+        interrupted: What it says of its work when it is told to end.
     """
-    signal.signal(signal.SIGTERM, _end)
+    raise_when_told()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -36,16 +44,8 @@ def run(main: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as ended:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        sys.exit(143 if isinstance(ended, _EndedError) else 130)
-
-
-class _EndedError(KeyboardInterrupt):
-    """SIGTERM came."""
-
-
-def _end(*_: object) -> None:
-    raise _EndedError
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        sys.exit(ended.code if isinstance(ended, EndedError) else 130)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:

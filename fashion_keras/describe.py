@@ -81,4 +81,4 @@ def _lines(card: dict, file: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, command.BEGINS_ANEW)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -52,6 +52,26 @@ def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
         yield
 
 
+def made_once(folder: Path, make: Callable[[], object]) -> Path:
+    """Return a folder, made if it is missing; other processes that need it wait meanwhile."""
+    if not folder.exists():
+        with one_at_a_time(folder.with_name(f".{folder.name}.lock"), str(folder)):
+            if not folder.exists():  # Else another process has made it.
+                make()
+    return folder
+
+
+def check_free(folder: Path) -> None:
+    """Raise the error for a folder of results that another process is at; see `all_together`."""
+    with _only_results(folder):
+        pass
+
+
+def _only_results(folder: Path) -> contextlib.AbstractContextManager[None]:
+    folder = folder.resolve()
+    return only_one(folder.with_name(f".{folder.name}.lock"), f"results in {folder}")
+
+
 def wait_for(held: BinaryIO, what: str) -> None:
     """Lock an open file until it is closed; see `one_at_a_time`."""
     if not _locked(held):
@@ -79,19 +99,23 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
         folder: Where the files belong in the end.
         files: Their names. Those that were not written are removed from `folder`: they would be
             of an earlier run. The last one to be placed is the sign that all are there.
+
+    Raises:
+        InputError: If another process is at the results of this folder.
     """
     work = folder / ".unfinished"
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
-    try:
-        yield work
-        for name in files:
-            if (work / name).exists():
-                os.replace(work / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)
-    finally:
+    with _only_results(folder):
         shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+            for name in files:
+                if (work / name).exists():
+                    os.replace(work / name, folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextlib.contextmanager

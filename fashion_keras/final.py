@@ -13,7 +13,7 @@ from fashion_keras.budget import Plan, plan
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.files import all_together
+from fashion_keras.files import all_together, check_free
 from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once
@@ -71,6 +71,7 @@ def final(
     start = time.monotonic()
     check_weights(config.weights)
     check_cut(config)
+    check_free(results)
     if budget is not None and config.weights == "none":
         raise InputError("`--budget` plans fine-tuning; with `--weights none` use `--epochs`.")
     prepared = prepare(config.data, cache, config.seed)

@@ -1,12 +1,14 @@
 """Rows of an unfinished run, kept line by line, so that the same command goes on after a kill."""
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
 from fashion_keras.config import InputError
-from fashion_keras.files import whole_file
+from fashion_keras.files import only_one, whole_file
 from fashion_keras.rows import write_rows
 
 
@@ -14,17 +16,24 @@ def check_target(file: Path, resume: bool) -> None:
     """Raise the error for a file that the rows of a run cannot become.
 
     Raises:
-        InputError: If its folder does not exist, it is a folder itself, or an earlier run left rows
-            and `resume` is not set.
+        InputError: If its folder does not exist, it is a folder itself, another process is making
+            it, or an earlier run left rows and `resume` is not set.
     """
     if file.is_dir():
         raise InputError(f"Expected the name of a file for the rows. Received: the folder {file}")
     if not file.parent.is_dir():
         raise InputError(f"No folder {file.parent} for {file.name}: make it first.")
+    if _journal_of(file).exists():
+        with _only_rows(file):
+            pass
     if not resume and _journal_of(file).exists():
         raise InputError(
             f"An earlier run left {_journal_of(file)}. Go on with it by `--resume`, or delete it."
         )
+
+
+def _only_rows(file: Path) -> contextlib.AbstractContextManager[None]:
+    return only_one(_journal_of(file), f"rows, {file}")
 
 
 def _journal_of(file: Path) -> Path:
@@ -50,7 +59,13 @@ class Journal:
         self._path = _journal_of(file)
         # Names, not rows: a million photos must fit into memory. True: it could be read.
         self.done: dict[str, bool] = {}
-        goes_on = self._path.exists() and self._cut_torn_line() > 0
+        with contextlib.ExitStack() as held:
+            held.enter_context(_only_rows(file))
+            self._begin(settings)
+            self._held = held.pop_all()
+
+    def _begin(self, settings: dict) -> None:
+        goes_on = self._cut_torn_line() > 0
         if goes_on:
             _check_settings(self._read(), settings)
         self._target = self._path.open("a", encoding="utf-8")
@@ -58,9 +73,10 @@ class Journal:
             self._add(settings)
 
     def _cut_torn_line(self) -> int:
-        """Cut off a line that was not written whole; return how many bytes are left."""
+        """Cut off what was not written whole; return how many bytes are left."""
         with self._path.open("r+b") as file:
-            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            # A kill leaves half a line; a power cut may leave zeros, also before whole lines.
+            whole = sum(map(len, itertools.takewhile(_is_whole, file)))
             file.truncate(whole)
         return whole
 
@@ -92,6 +108,7 @@ class Journal:
             ) as target:
                 width = max((len(name) for name in self.done), default=0)
                 write_rows(self._rows(), kind, top, target, width)
+        self._held.close()  # Windows removes no file that is open.
         self._path.unlink()
 
     def _rows(self) -> Iterator[dict]:
@@ -104,6 +121,11 @@ class Journal:
 
     def __exit__(self, *error: object) -> None:
         self._target.close()  # What it holds stays.
+        self._held.close()
+
+
+def _is_whole(line: bytes) -> bool:
+    return line.endswith(b"\n") and b"\0" not in line
 
 
 def _check_settings(before: dict, now: dict) -> None:

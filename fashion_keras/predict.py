@@ -155,4 +155,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, "with `--out` the same command and `--resume` go on")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fashion_keras.command import progress
 from fashion_keras.config import InputError
-from fashion_keras.files import sha256_of
+from fashion_keras.files import one_at_a_time, sha256_of
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
 from fashion_keras.split import Looks, assign_splits, group_copies, looks_of
@@ -92,7 +92,9 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     sources = find_photos(data, cache, seed)
     folder = cache / "prepared" / _key(sources, seed)
     if not (folder / "photos.csv").exists():
-        _lay_out(sources, folder, seed)
+        with one_at_a_time(folder.with_name(f".{folder.name}.lock"), "these photos ready"):
+            if not (folder / "photos.csv").exists():  # Else the other process has done it.
+                _lay_out(sources, folder, seed)
     photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
     labels = sorted({photo.label for photo in photos})

@@ -158,4 +158,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(main, command.BEGINS_ANEW)

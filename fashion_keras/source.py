@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from fashion_keras.command import progress
 from fashion_keras.config import InputError
+from fashion_keras.files import made_once
 from fashion_keras.sample import draw_sample
 
 SPLITS = ("train", "validation", "test")
@@ -76,7 +77,7 @@ def folder_of(data: str, cache: Path, seed: int) -> Path:
     if data == "clothing":
         return download_clothing(cache)
     if data == "sample":
-        return draw_sample(cache / f"sample-{seed}", seed=seed)
+        return made_once(drawn := cache / f"sample-{seed}", lambda: draw_sample(drawn, seed=seed))
     folder = Path(data).expanduser()
     if not data or not folder.is_dir():
         what = f"{folder} is not a folder" if folder.is_file() else f"No folder {folder}"
@@ -164,20 +165,20 @@ def _check_classes(folder: Path, photos: list[SourcePhoto]) -> None:
 def download_clothing(cache: Path) -> Path:
     """Download clothing-dataset-small once and return its folder.
 
-    The download is pinned to one commit, goes on where an earlier try stopped, and is used only
-    if all its photos have the expected bytes. Photos: CC0 1.0, Alexey Grigorev and contributors,
-    https://github.com/alexeygrigorev/clothing-dataset-small.
+    It is pinned to one commit, goes on where an earlier try stopped, and is used only if all photos
+    have the expected bytes. CC0 1.0, https://github.com/alexeygrigorev/clothing-dataset-small.
 
     Raises:
         InputError: If it cannot be downloaded, or its content is not what it should be.
     """
     folder = cache / f"clothing-dataset-small-{CLOTHING_COMMIT[:7]}"
-    if folder.is_dir():
-        return folder
-    cache.mkdir(parents=True, exist_ok=True)
-    archive = cache / f"{folder.name}.zip.part"
+    return made_once(folder, lambda: _download_to(folder))
+
+
+def _download_to(folder: Path) -> None:
+    archive = folder.with_name(f"{folder.name}.zip.part")
     download(CLOTHING_ADDRESS, archive, _ADVICE)
-    unpacked = _unpack(archive, cache / f"{folder.name}.tmp")
+    unpacked = _unpack(archive, folder.with_name(f"{folder.name}.tmp"))
     if photos_digest(unpacked) != CLOTHING_DIGEST:
         archive.unlink()
         shutil.rmtree(unpacked)
@@ -187,7 +188,6 @@ def download_clothing(cache: Path) -> Path:
         )
     os.replace(unpacked, folder)
     archive.unlink()
-    return folder
 
 
 def download(address: str, file: Path, advice: str) -> None:

@@ -117,7 +117,7 @@ def test_interrupt_is_code_130_and_says_what_is_kept(capsys):
     with pytest.raises(SystemExit) as ended:
         command.run(raising(KeyboardInterrupt()))
     assert ended.value.code == 130
-    expected = "interrupted; what was finished is kept\n"
+    expected = f"interrupted; {command.GOES_ON}\n"
     assert capsys.readouterr().err == expected
 
 

@@ -5,11 +5,19 @@ import platform
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
 from fashion_keras.config import InputError
-from fashion_keras.files import one_at_a_time, only_one, whole_file
+from fashion_keras.files import (
+    all_together,
+    check_free,
+    made_once,
+    one_at_a_time,
+    only_one,
+    whole_file,
+)
 
 no_locks = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 
@@ -118,3 +126,34 @@ def test_the_second_one_waits_and_says_so(tmp_path, capsys):
     thread.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().out == "another process is making the photos; waiting for it\n"
+
+
+@no_locks
+def test_results_that_another_process_is_at_are_refused(tmp_path):
+    with all_together(tmp_path, ["one"]) as work:
+        (work / "one").write_text("mine")
+        with pytest.raises(InputError, match=f"the same results in {tmp_path}. Wait"):
+            check_free(tmp_path)
+        with pytest.raises(InputError, match="Another process"):
+            with all_together(tmp_path, ["one"]):
+                pass
+    check_free(tmp_path)
+    assert (tmp_path / "one").read_text() == "mine"
+
+
+@no_locks
+def test_a_folder_is_made_by_one_while_the_others_wait(tmp_path):
+    folder, makers = tmp_path / "sample", []
+
+    def make() -> None:
+        makers.append(threading.current_thread())
+        time.sleep(0.2)
+        folder.mkdir()
+
+    threads = [threading.Thread(target=made_once, args=(folder, make)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(makers) == 1
+    assert folder.is_dir()

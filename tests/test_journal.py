@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +240,27 @@ def test_full_disk_on_the_way_loses_no_whole_row(file: Path) -> None:
     assert file.read_text() == "before"
     with Journal(file, SETTINGS, resume=True) as journal:
         assert list(journal.done) == written
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+@pytest.mark.parametrize("resume", [False, True])
+def test_rows_that_another_process_is_making_are_refused(resume: bool, file: Path) -> None:
+    with Journal(file, SETTINGS, resume=False) as journal:
+        with pytest.raises(InputError, match="Another process is at the same rows"):
+            check_target(file, resume)
+        journal.add(row("a"))
+        journal.finish("jsonl", 2)
+    assert names_in(file) == ["a"]
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_zeros_that_a_power_cut_left_are_cut_off(file: Path) -> None:
+    leave(file, row("a"), row("b"))
+    whole = kept(file).read_bytes()
+    start = whole.index(b'{"file": "b"')
+    kept(file).write_bytes(whole[:start] + bytes(20) + whole[start + 20 :])
+    with Journal(file, SETTINGS, resume=True) as journal:
+        assert list(journal.done) == ["a"]
+        journal.add(row("b"))
+        journal.finish("jsonl", 2)
+    assert names_in(file) == ["a", "b"]

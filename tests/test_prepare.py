@@ -4,6 +4,9 @@ import collections
 import csv
 import hashlib
 import os
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -225,10 +228,10 @@ def test_killed_preparing_leaves_no_folder_that_is_used(photos, cache, monkeypat
         patch.setattr(prepare_module, "_place", die)
         with pytest.raises(KeyboardInterrupt):
             prepare(str(photos), cache)
-    assert [path.suffix for path in (cache / "prepared").iterdir()] == [".tmp"]
+    assert [path.suffix for path in (cache / "prepared").glob("[!.]*")] == [".tmp"]
     prepared = prepare(str(photos), cache)
     assert len(prepared.photos) == 4
-    assert list((cache / "prepared").iterdir()) == [prepared.folder]
+    assert list((cache / "prepared").glob("[!.]*")) == [prepared.folder]
 
 
 def test_half_deleted_folder_is_made_again(photos, cache):
@@ -333,3 +336,17 @@ def test_name_that_is_no_text_is_escaped(photos, cache):
     prepared = prepare(str(photos), cache)
     assert prepared.photos[1].file == "train/hat/\\udcff.jpg"
     assert (prepared.folder / prepared.photos[1].prepared).is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_two_that_prepare_the_same_do_it_once(photos, cache, monkeypatch):
+    lay_out, calls = prepare_module._lay_out, []
+    monkeypatch.setattr(
+        prepare_module,
+        "_lay_out",
+        lambda *given: (calls.append(1), time.sleep(0.2), lay_out(*given)),
+    )
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: prepare(str(photos), cache), range(2))
+    assert one == other
+    assert len(calls) == 1

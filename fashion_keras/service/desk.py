@@ -65,6 +65,11 @@ class Desk:
         self._served: Served | None = None
 
     @property
+    def ready(self) -> bool:
+        """Whether there is a model."""
+        return self._served is not None
+
+    @property
     def served(self) -> Served:
         """The model.
 

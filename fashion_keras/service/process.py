@@ -3,6 +3,7 @@
 import argparse
 import functools
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable
@@ -47,6 +48,8 @@ def serve(given: argparse.Namespace, limits: Limits, listener: socket.socket) ->
     server.run([listener])
     if failures:
         raise InputError(f"The model was not loaded: {failures[0] or type(failures[0]).__name__}")
+    if not desk.ready:
+        os._exit(0)  # The thread that loads cannot be stopped, and nobody waits for it any more.
 
 
 def configuration(app: object, limits: Limits, turned_away: Callable[[], None]) -> uvicorn.Config:
