@@ -111,9 +111,11 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
             yield work
             for name in files:
                 if (work / name).exists():
+                    _bring_to_disk(work / name)
                     os.replace(work / name, folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
+            _bring_to_disk(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -133,8 +135,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     unfinished = file.with_name(f".{platform.node()}-{os.getpid()}.tmp.{file.name}")
     try:
         yield unfinished
-        with unfinished.open("r+b") as written:
-            os.fsync(written.fileno())
+        _bring_to_disk(unfinished)
         os.replace(unfinished, file)
         _bring_to_disk(file.parent)
     finally:
@@ -159,14 +160,18 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _bring_to_disk(folder: Path) -> None:
-    # After a power cut a new name is there only if the folder was written, too.
-    if os.name == "posix":
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+def _bring_to_disk(place: Path) -> None:
+    """Let a file, or the names in a folder, outlive a power cut."""
+    if place.is_dir():
+        if os.name != "posix":  # Windows cannot do so for folders.
+            return
+        number = os.open(place, os.O_RDONLY)
+    else:
+        number = os.open(place, os.O_RDWR)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def sha256_of(file: Path) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material, train
+from fashion_keras.training import Material, Trained, train
 from tuning import compare
 
 CONFIG = Config(image_size=71, views=0, batch_size=8, epochs=2)
@@ -25,7 +25,7 @@ def test_mean_and_spread_of_a_finalist():
     assert finalist.spread == pytest.approx(0.1)
 
 
-def test_the_best_mean_comes_first(material, monkeypatch):
+def test_the_best_mean_comes_first(material, monkeypatch, tmp_path):
     # Accuracy by learning rate and seed: the second has the best run, the first the best mean.
     outcomes = {
         (0.1, 1): 0.7,
@@ -36,28 +36,27 @@ def test_the_best_mean_comes_first(material, monkeypatch):
         (0.2, 3): 0.5,
     }
 
-    def train(config, material):
-        best = {"val_accuracy": outcomes[config.learning_rate, config.seed]}
-        return compare_trained(best)
+    trained = []
 
-    def compare_trained(best):
-        class Trained:
-            pass
-
-        trained = Trained()
-        trained.best = best  # type: ignore[attr-defined]
-        return trained
+    def train(config, material, file):
+        trained.append(config)
+        accuracy = outcomes[config.learning_rate, config.seed]
+        rows = [{"val_loss": 1.0, "val_accuracy": accuracy}, {"val_loss": 2.0, "val_accuracy": 1.0}]
+        return Trained(None, rows, rows[0])  # type: ignore[arg-type]
 
     monkeypatch.setattr(compare, "train", train)
     configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
-    finalists = compare.rerun(configs, material)
+    finalists = compare.rerun(configs, material, tmp_path)
     assert [finalist.config.learning_rate for finalist in finalists] == [0.1, 0.2]
     assert finalists[1].accuracies == [0.9, 0.5, 0.5]
+    assert len(trained) == 6
+    assert compare.rerun(configs, material, tmp_path) == finalists
+    assert len(trained) == 6  # None was trained again.
 
 
-def test_curves_have_each_value_and_epoch(material, monkeypatch):
+def test_curves_have_each_value_and_epoch(material, monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
-    rows = list(compare.knob_curves(CONFIG, material))
+    rows = list(compare.knob_curves(CONFIG, material, tmp_path))
     assert [(row["knob"], row["value"], row["epoch"]) for row in rows] == [
         ("droprate", 0.0, 1),
         ("droprate", 0.0, 2),

@@ -16,7 +16,6 @@ from fashion_keras.prepare import Prepared
 from fashion_keras.training import (
     Material,
     build_parts,
-    history_rows,
     open_material,
     train,
     training_batches,
@@ -97,17 +96,6 @@ def test_history_has_one_row_of_six_columns_an_epoch(material: Material) -> None
     assert [row["epoch"] for row in history] == [1, 2, 3]
     columns = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
     assert all(set(row) == columns and row["seconds"] > 0 for row in history)
-
-
-def test_history_rows_turn_lists_into_rows() -> None:
-    losses, accuracies = {"loss": [2.5, 1.5], "val_loss": [3.0, 2.0]}, [0.25, 0.5]
-    history = {**losses, "accuracy": accuracies, "val_accuracy": accuracies}
-    rows = history_rows(history, [0.12345, 2.0])
-    assert [list(row.values()) for row in rows] == [
-        [1, 2.5, 0.25, 3.0, 0.25, 0.123],
-        [2, 1.5, 0.5, 2.0, 0.5, 2.0],
-    ]
-    assert " ".join(rows[0]) == "epoch loss accuracy val_loss val_accuracy seconds"
 
 
 def test_history_is_written_with_all_digits(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ MULTIPLICATIONS = {150: 1.92e9, 299: 8.36e9}  # Of one photo; counted.
 # The default search: trials, their epochs, and the trainings after them with epochs at the most.
 TRIALS, EPOCHS, AFTER, LONGEST = 90, 576, 26, 30
 HEADS, PASSES, VIEWS = 5, 8, 4  # Of the final training.
+WITHOUT_MODEL = ("prepare, with splits", "prepare, without", "check")
 TRAIN, HELD_OUT = 0.8, 0.1  # Shares of all photos; validation and test have the same.
 
 
@@ -115,6 +116,7 @@ class Units(NamedTuple):
         photo_bytes: A photo's file, on the average.
         link: Bytes on disk of one prepared photo, a link and a line.
         memory: By command: GB with 4 thousand photos, with 100 thousand.
+        unmeasured: Commands that were measured with 4 thousand photos only.
         xception: GB that Xception takes more than the cheap backbone of that measurement.
         search: Seconds of the measured search, and of the same by these units.
         run: Where the measurement of memory comes from (see `command.provenance`).
@@ -136,15 +138,18 @@ class Units(NamedTuple):
     photo_bytes: int
     link: int
     memory: dict[str, tuple[float, float]]
+    unmeasured: list[str]
     xception: float
     search: tuple[float, float]
     run: dict
 
     def memory_gb(self, count: int) -> float:
         """Return the memory of the command that needs most, on a straight line through both."""
-        slopes = {name: (many - few) / 96_000 for name, (few, many) in self.memory.items()}
-        return self.xception + max(
-            few + max(0.0, slopes[name]) * (count - 4_000) for name, (few, _) in self.memory.items()
+        return max(
+            (0.0 if name in WITHOUT_MODEL else self.xception)
+            + few
+            + max(0.0, many - few) * (count - 4_000) / 96_000
+            for name, (few, many) in self.memory.items()
         )
 
 
@@ -192,6 +197,7 @@ def read_units(results: Path) -> Units:
             for name, one in memory["commands"].items()
             if {"4000", "100000"} <= one.keys()
         },
+        unmeasured=[name for name, one in memory["commands"].items() if "100000" not in one],
         xception=memory["constant_gb"]["xception"] - memory["constant_gb"]["cheap"],
         search=(ran["run"]["seconds"], reckoned),
         run=memory["run"],

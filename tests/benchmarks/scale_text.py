@@ -97,6 +97,8 @@ def _memory(units: Units) -> list[str]:
     ]
     for name, (few, many) in units.memory.items():
         lines.append(f"| {name} | {few:.2f} GB | {many:.2f} GB | {many - few:+.2f} GB |")
+    if units.unmeasured:
+        lines += ["", f"Not measured yet with 100,000 photos: {'; '.join(units.unmeasured)}."]
     return lines
 
 
