@@ -43,7 +43,7 @@ def fine_tune(
     The state after each pass is kept in the cache, draws of dropout and all: an interrupted run
     goes on from there and, on maps, on one CPU, ends with the same weights to the last bit. (On
     several devices sums are added up in another order each time; on pixels photos come in another
-    order and are augmented otherwise than they would have been.)
+    order than they would have.)
 
     Args:
         config: All knobs.

@@ -36,7 +36,7 @@ def read_rows(file: Path) -> Rows:
 
 
 def save(model: Any, rows: Rows, file: Path, parts: int, best: Path | None = None) -> None:
-    """Write weights, the optimizer's state and rows, whole or not at all.
+    """Write weights, the state of optimizer and random layers, and rows, whole or not at all.
 
     Args:
         model: A compiled model.
@@ -50,18 +50,27 @@ def save(model: Any, rows: Rows, file: Path, parts: int, best: Path | None = Non
         with h5py.File(unfinished, "a") as kept:
             kept["history"] = np.frombuffer(json.dumps(rows).encode(), "uint8")
             kept["parts"] = parts
+            for number, seed in enumerate(_seeds(model)):
+                kept[f"seeds/{number}"] = keras.ops.convert_to_numpy(seed)
             if best:
                 kept["best"] = np.frombuffer(best.read_bytes(), "uint8")
 
 
 def load(model: Any, file: Path, parts: int) -> None:
-    """Load weights and the optimizer's state, from a run that may have cut batches otherwise."""
+    """Load all that `save` wrote but rows, from a run that may have cut batches otherwise."""
     model.load_weights(file)
     with h5py.File(file) as kept:
         before = int(_array(kept["parts"]))
+        for number, seed in enumerate(_seeds(model)):
+            seed.assign(_array(kept[f"seeds/{number}"]))
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     counted: Any = keras.ops.convert_to_numpy(optimizer._iterations)
     optimizer._iterations.assign(int(counted) // before * parts)  # It counts the parts.
+
+
+def _seeds(model: Any) -> list[Any]:
+    """Return what decides the next draws of random layers: Keras does not save it with weights."""
+    return [one for one in model.variables if "seed_generator" in one.path]
 
 
 def _array(dataset: Any) -> Any:
