@@ -162,9 +162,9 @@ def _heartbeat(line: Line) -> Iterator[None]:
                     # To the thread that trains: nothing else gets it out of what it does.
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
 
-    threading.Thread(target=beat, daemon=True).start()
     try:
         try:
+            threading.Thread(target=beat, daemon=True).start()
             yield
         finally:
             with lock:
