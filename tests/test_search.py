@@ -101,6 +101,7 @@ def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbon
         (["--factor", "1"], "`--factor` must be 2 or more"),
         (["--seed", "0"], "`seed` must lie between 1 and"),
         (["--max-epochs", "0"], "`--max-epochs` must be 1 or more"),
+        (["--workers", "2", "--chief", "7000"], "Give one of .* Received: --workers, --chief"),
         (["--data", "nowhere"], "No folder nowhere. Expected `clothing`, `sample`"),
     ],
 )

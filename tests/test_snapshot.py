@@ -35,6 +35,8 @@ def test_what_was_written_later_goes_and_what_was_torn_comes_back(folder):
     (folder / "trial_0001" / "trial.json").unlink()
     (folder / "trials.csv").write_text("a,b\n1,")
     (folder / "tuner0.json").write_text("")
+    (folder / "trial_0001" / "worker").mkdir()
+    (folder / "trial_0001" / "worker" / "checkpoint.weights.h5").write_bytes(b"half")
     put_back(folder)
     assert contents(folder) == before
 
