@@ -151,7 +151,7 @@ def disturbed(place: Path, common: list[str]) -> dict[str, int]:
         begun = logs["cut"].read_text().count("begins")
         wait_for(
             logs["cut"],
-            lambda text: text.count("completed") and text.count("begins") > begun,
+            lambda text: "completed" in text and text.count("begins") > begun,
             "goes on with another trial",
         )
         return {name: processes[name].wait(600) for name in NAMES}
