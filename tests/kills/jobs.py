@@ -125,9 +125,9 @@ def jobs(place: Path) -> list[Job]:
             "export",
             lambda folder: run_module(
                 "fashion_keras.export",
-                [model, "--format", "saved_model", "--out", str(folder / "clothes_saved_model")],
+                [model, "--format", "openvino", "--out", str(folder / "clothes.xml")],
             ),
-            lambda folder: _weights_of(folder / "clothes_saved_model"),
+            _tree,
         ),
     ]
 
@@ -137,11 +137,6 @@ def _search(words: list[str]) -> None:
     compare.SEEDS, tuning.search.FINALISTS = 2, 2
     compare.CURVES = tuning.search.CURVES = {"droprate": (0.0, 0.5)}
     run_module("tuning.search", words)
-
-
-def _weights_of(folder: Path) -> list[bytes]:
-    """Return the weights of a SavedModel; the graph beside them is written anew each time."""
-    return [file.read_bytes() for file in sorted((folder / "variables").glob("*.data*"))]
 
 
 def prepare_job(place: Path) -> Job:
