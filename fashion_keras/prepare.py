@@ -6,19 +6,15 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
-from fashion_keras.command import progress
 from fashion_keras.config import InputError
-from fashion_keras.files import one_at_a_time, sha256_of
-from fashion_keras.photo import PhotoError, read_photo
+from fashion_keras.files import one_at_a_time
+from fashion_keras.inspected import Inspected, inspect_all
 from fashion_keras.source import SPLITS, SourcePhoto, find_photos
-from fashion_keras.split import Looks, assign_splits, group_copies, looks_of
-from fashion_keras.stopwatch import stage, waited
+from fashion_keras.split import assign_splits, group_copies
+from fashion_keras.stopwatch import stage
 
 _LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
 _DIVISION = "2"  # Raise it when photos without splits are divided in another way.
@@ -61,22 +57,14 @@ class Prepared(NamedTuple):
         return [photo for photo in self.photos if photo.split == name]
 
 
-class _Inspected(NamedTuple):
-    photo: SourcePhoto
-    reason: str  # Empty if the photo can be read.
-    sha256: str
-    looks: Looks | None  # None where the source has splits, and nothing is compared.
-    rewritten: Path | None  # The photo as PNG, where the file itself cannot be used.
-
-
 @stage("prepare")
 def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     """Find a data set's photos, check each, and lay the readable ones out by split and class.
 
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
     listed with the reason. Nothing in the source is changed. A second call costs a look at the
-    files' sizes and dates. A source without splits is split by class, 80/10/10, with copies
-    (see `split.group_copies`) on one side.
+    files' sizes and dates; after a kill it goes on. A source without splits is split by class,
+    80/10/10, with copies (see `split.group_copies`) on one side.
 
     Args:
         data: See `source.find_photos`.
@@ -91,10 +79,12 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     """
     sources = find_photos(data, cache, seed)
     folder = cache / "prepared" / _key(sources, seed)
-    if not (folder / "photos.csv").exists():
+    work = folder.with_name(f"{folder.name}.tmp")  # What was inspected; it outlives a kill.
+    if work.exists() or not (folder / "photos.csv").exists():
         with one_at_a_time(folder.with_name(f".{folder.name}.lock"), "these photos ready"):
             if not (folder / "photos.csv").exists():  # Else the other process has done it.
-                _lay_out(sources, folder, seed)
+                _lay_out(sources, folder, work, seed)
+            shutil.rmtree(work, ignore_errors=True)
     photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
     labels = sorted({photo.label for photo in photos})
@@ -127,48 +117,27 @@ def _key(sources: list[SourcePhoto], seed: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def _lay_out(sources: list[SourcePhoto], folder: Path, seed: int) -> None:
+def _lay_out(sources: list[SourcePhoto], folder: Path, work: Path, seed: int) -> None:
     """Make the prepared folder under another name, then give it its own: never half of it."""
-    work = folder.with_name(f"{folder.name}.tmp")
-    shutil.rmtree(work, ignore_errors=True)
-    (work / "rewritten").mkdir(parents=True)
-    inspected = _inspect_all(sources, work / "rewritten")
+    inspected = inspect_all(sources, work)
     readable = [one for one in inspected if not one.reason]
     rejected = [Rejected(one.photo.name, one.reason) for one in inspected if one.reason]
     _check_readable(sources, readable, rejected)
     if not sources[0].split:
         readable = _with_splits(readable, seed)
-    photos = _place(readable, work, sorted({photo.label for photo in sources}))
-    (work / "rewritten").rmdir()
-    _write_rows(work / "quarantine.csv", Rejected._fields, rejected)
-    _write_rows(work / "photos.csv", PreparedPhoto._fields, photos)
+    placed = work / "placed"
+    shutil.rmtree(placed, ignore_errors=True)
+    photos = _place(readable, placed, sorted({photo.label for photo in sources}))
+    _write_rows(placed / "quarantine.csv", Rejected._fields, rejected)
+    _write_rows(placed / "photos.csv", PreparedPhoto._fields, photos)
     shutil.rmtree(folder, ignore_errors=True)  # What a deletion that was stopped left behind.
-    os.replace(work, folder)
-
-
-def _inspect_all(sources: list[SourcePhoto], rewritten: Path) -> list[_Inspected]:
-    # Pillow decodes outside Python's lock, so threads use all cores.
-    with ThreadPoolExecutor() as pool:
-        targets = (rewritten / f"{number:07d}.png" for number in range(len(sources)))
-        results = waited("decode", pool.map(_inspect, sources, targets))
-        return list(progress(results, len(sources), "checking photos"))
-
-
-def _inspect(photo: SourcePhoto, target: Path) -> _Inspected:
-    try:
-        pixels, clean = read_photo(photo.path)
-    except PhotoError as error:
-        return _Inspected(photo, str(error), "", None, None)
-    if not clean:
-        Image.fromarray(pixels).save(target, compress_level=1)
-    file = photo.path if clean else target
-    sha256 = sha256_of(file)
-    looks = None if photo.split else looks_of(Image.fromarray(pixels))
-    return _Inspected(photo, "", sha256, looks, None if clean else target)
+    if os.name == "posix":
+        os.sync()  # Or a power cut could leave the folder, but torn files in it.
+    os.replace(placed, folder)
 
 
 def _check_readable(
-    sources: list[SourcePhoto], readable: list[_Inspected], rejected: list[Rejected]
+    sources: list[SourcePhoto], readable: list[Inspected], rejected: list[Rejected]
 ) -> None:
     kept = {(one.photo.split, one.photo.label) for one in readable}
     for photo in sources:
@@ -180,7 +149,7 @@ def _check_readable(
             )
 
 
-def _with_splits(readable: list[_Inspected], seed: int) -> list[_Inspected]:
+def _with_splits(readable: list[Inspected], seed: int) -> list[Inspected]:
     labels = [one.photo.label for one in readable]
     looks = [one.looks for one in readable if one.looks]
     groups = group_copies(looks, [one.sha256 for one in readable])
@@ -192,22 +161,29 @@ def _with_splits(readable: list[_Inspected], seed: int) -> list[_Inspected]:
     return sorted(divided, key=lambda one: (one.photo.split, one.photo.label, one.photo.path))
 
 
-def _place(readable: list[_Inspected], work: Path, labels: list[str]) -> list[PreparedPhoto]:
+def _place(readable: list[Inspected], placed: Path, labels: list[str]) -> list[PreparedPhoto]:
     for split in sorted({one.photo.split for one in readable}):
         for label in labels:  # A class without photos in this split needs its folder all the same.
-            (work / split / label).mkdir(parents=True)
+            (placed / split / label).mkdir(parents=True)
     photos = []
     for number, one in enumerate(readable):
         suffix = ".png" if one.rewritten or one.photo.path.suffix.lower() == ".png" else ".jpg"
         place = f"{one.photo.split}/{one.photo.label}/{number:07d}{suffix}"
         if one.rewritten:
-            os.replace(one.rewritten, work / place)
+            _move(one.rewritten, placed / place)
         else:
-            _link(one.photo.path, work / place)
+            _link(one.photo.path, placed / place)
         photos.append(
             PreparedPhoto(one.photo.split, one.photo.label, place, one.photo.name, one.sha256)
         )
     return photos
+
+
+def _move(rewritten: Path, place: Path) -> None:
+    try:
+        os.link(rewritten, place)  # If this is stopped, the next run finds it where it was.
+    except OSError:  # A file system without second names: the next run writes it again.
+        os.replace(rewritten, place)
 
 
 def _link(original: Path, link: Path) -> None:

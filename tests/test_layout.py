@@ -16,6 +16,7 @@ ROOMS = [
     "fashion_keras.photo",
     "fashion_keras.source",
     "fashion_keras.split",
+    "fashion_keras.inspected",
     "fashion_keras.prepare",
     "fashion_keras.pieces",
     "fashion_keras.data",

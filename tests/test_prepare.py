@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_keras import inspected
 from fashion_keras import prepare as prepare_module
 from fashion_keras.config import InputError
 from fashion_keras.photo import read_photo
@@ -57,7 +58,7 @@ def no_decoder(monkeypatch):
     """Return a function that forbids reading photos from then on."""
 
     def forbid():
-        monkeypatch.setattr(prepare_module, "read_photo", lambda path: pytest.fail("it was read"))
+        monkeypatch.setattr(inspected, "read_photo", lambda path: pytest.fail("it was read"))
 
     return forbid
 

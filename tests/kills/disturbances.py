@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 from tests.kills.commands import Job, end, log_of, start
 
 # What is written without being brought to the disk at once: a power cut may tear it.
-UNSAFE = ("*.part", "*.batches", "oracle.json", "tuner0.json", "trial.json", "trials.csv")
+UNSAFE = (
+    "*.part",
+    "*.batches",
+    "inspected-*",
+    "oracle.json",
+    "tuner0.json",
+    "trial.json",
+    "trials.csv",
+)
 _SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT]
 _CODES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}}
 
