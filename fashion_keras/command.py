@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import importlib.metadata
 import itertools
 import os
@@ -12,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from fashion_keras.config import Config, InputError
+from fashion_keras.disk import told_of_disk
 from fashion_keras.ending import EndedError, raise_when_told
 
 Item = TypeVar("Item")
@@ -35,17 +37,27 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         interrupted: What it says of its work when it is told to end.
     """
     raise_when_told()
+    sys.unraisablehook = functools.partial(_say_unraisable, sys.unraisablehook)
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as error:
+        told = told_of_disk(error) or (error if isinstance(error, (InputError, OSError)) else None)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as ended:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(ended.code if isinstance(ended, EndedError) else 130)
+
+
+def _say_unraisable(say: Callable[[Any], Any], told: Any) -> None:
+    # On a full disk h5py cannot close its files, which it tells at length besides its error.
+    if "h5py" not in f"{told.object} {told.err_msg}":
+        say(told)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:

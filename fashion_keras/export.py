@@ -15,6 +15,7 @@ import numpy as np
 from fashion_keras import __version__, command
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.files import bring_to_disk
 from fashion_keras.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_packages, quiet, trace
 from fashion_keras.inspection import read_card
 from fashion_keras.runtimes import Opened, largest_difference, open_export, read_photos
@@ -152,19 +153,20 @@ def _place(new: Path, folder: Path, earlier: Path) -> None:
     """Give what is written its final names, at no moment half of it."""
     for path in new.rglob("*"):
         if path.is_file():
-            with path.open("r+b") as written:  # Windows flushes only what may be written to.
-                os.fsync(written.fileno())
+            bring_to_disk(path)
     names = sorted(path.name for path in new.iterdir())  # The JSON comes last.
     moves = [(new / name, folder / name) for name in names]
     if len(names) == 2 and (new / names[0]).is_file():
         for source, target in moves:
             os.replace(source, target)
+        bring_to_disk(folder)
         return
     # Several files, or a folder, cannot be replaced at once: the whole earlier export goes aside
     # first, so that nothing can ever load a mixture of both.
     earlier.mkdir()
     aside = [(folder / name, earlier / name) for name in names if (folder / name).exists()]
     _move_all([*aside, *moves])
+    bring_to_disk(folder)
 
 
 def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:

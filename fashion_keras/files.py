@@ -111,11 +111,11 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
             yield work
             for name in files:
                 if (work / name).exists():
-                    _bring_to_disk(work / name)
+                    bring_to_disk(work / name)
                     os.replace(work / name, folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
-            _bring_to_disk(folder)
+            bring_to_disk(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
@@ -135,9 +135,9 @@ def whole_file(file: Path) -> Iterator[Path]:
     unfinished = file.with_name(f".{platform.node()}-{os.getpid()}.tmp.{file.name}")
     try:
         yield unfinished
-        _bring_to_disk(unfinished)
+        bring_to_disk(unfinished)
         os.replace(unfinished, file)
-        _bring_to_disk(file.parent)
+        bring_to_disk(file.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
@@ -160,7 +160,7 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _bring_to_disk(place: Path) -> None:
+def bring_to_disk(place: Path) -> None:
     """Let a file, or the names in a folder, outlive a power cut."""
     if place.is_dir():
         if os.name != "posix":  # Windows cannot do so for folders.

@@ -1,6 +1,7 @@
 """The formats of an export: how a classifier is written in each, with its labels inside."""
 
 import contextlib
+import errno
 import importlib
 import importlib.util
 import json
@@ -182,7 +183,13 @@ def _write_openvino(traced: Path, target: Path, card: dict, half: bool) -> None:
         model.set_rt_info(text, ["model_info", name])
     for name, value in (("labels", card["labels"]), ("card", card)):
         model.set_rt_info(json.dumps(value), [OWN, name])
-    openvino.save_model(model, str(target), compress_to_fp16=half)
+    try:
+        openvino.save_model(model, str(target), compress_to_fp16=half)
+    except RuntimeError as error:
+        if "iostream" not in str(error):
+            raise
+        # It means the disk, but does not say so.
+        raise OSError(errno.ENOSPC, "No space left on device", str(target)) from error
 
 
 def _write_litert(traced: Path, target: Path, card: dict, half: bool) -> None:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from fashion_keras.files import wait_for
+from fashion_keras.files import bring_to_disk, wait_for
 
 
 class GrowingArray:
@@ -70,6 +70,7 @@ class GrowingArray:
         os.fsync(self._rows.fileno())
         self._rows.close()
         os.replace(self._rows.name, self._file)
+        bring_to_disk(self._file.parent)  # Before it could lose the name, but not the lines.
         Path(self._lines.name).unlink(missing_ok=True)
 
     def close(self) -> None:

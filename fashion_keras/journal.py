@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -61,6 +62,8 @@ class Journal:
         self.done: dict[str, bool] = {}
         with contextlib.ExitStack() as held:
             held.enter_context(_only_rows(file))
+            if not self._path.exists():  # It was opened, then another process removed it.
+                raise InputError(f"Another process has just finished {file}.")
             self._begin(settings)
             self._held = held.pop_all()
 
@@ -108,8 +111,10 @@ class Journal:
             ) as target:
                 width = max((len(name) for name in self.done), default=0)
                 write_rows(self._rows(), kind, top, target, width)
-        self._held.close()  # Windows removes no file that is open.
+        if os.name == "nt":  # Windows removes no file that is open.
+            self._held.close()
         self._path.unlink()
+        self._held.close()
 
     def _rows(self) -> Iterator[dict]:
         with self._path.open(encoding="utf-8") as lines:

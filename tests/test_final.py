@@ -324,8 +324,8 @@ def test_training_that_diverges_is_said_and_nothing_is_saved(
 ) -> None:
     train = ensemble.train
 
-    def diverge(*arguments: Any) -> Any:
-        trained = train(*arguments)
+    def diverge(*arguments: Any, **options: Any) -> Any:
+        trained = train(*arguments, **options)
         return trained._replace(best={**trained.best, "val_loss": float("nan")})
 
     monkeypatch.setattr("fashion_keras.ensemble.train", diverge)

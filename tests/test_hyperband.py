@@ -1,8 +1,10 @@
 """Hyperband with a plan, a line a trial, and failures that are said."""
 
 import csv
+import errno
 
 import pytest
+from keras_tuner import errors
 
 from fashion_keras.config import Config, InputError
 from fashion_keras.features import FeatureStore
@@ -105,6 +107,17 @@ def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeyp
     assert "failed: MemoryError: no room for the batch" in output
     assert "1 trials failed: MemoryError: no room for the batch" in output
     assert all(trial.status == "COMPLETED" for trial in trials)
+
+
+def test_a_full_disk_is_no_fault_of_a_trial(hypermodel, tmp_path, monkeypatch):
+    def training_batches(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", "/c/one.h5")
+
+    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
+    with pytest.raises(errors.FatalError, match=r"The disk of /c/one\.h5 is full"):
+        run(tuner)
+    assert not tuner.finished()
 
 
 def test_a_search_in_which_all_trials_fail_fails(hypermodel, tmp_path, monkeypatch):

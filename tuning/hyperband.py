@@ -14,6 +14,7 @@ from keras_tuner.engine.trial import Trial
 from fashion_keras import stopwatch
 from fashion_keras.command import duration
 from fashion_keras.config import InputError
+from fashion_keras.disk import told_of_disk
 from fashion_keras.tensor_board import Curves
 from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import Oracle, rank
@@ -64,6 +65,19 @@ class TrialRunner(keras_tuner.Hyperband):
         self.base = hypermodel.base
         self.folder = folder
         self.board: Path | None = None  # Where to write for TensorBoard.
+
+    def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
+        """Run a trial; a full disk ends the search, as it is not the trial's fault.
+
+        Raises:
+            FatalError: If the disk is full or read-only; Keras Tuner lets no other error through.
+        """
+        try:
+            return super().run_trial(trial, *args, **kwargs)
+        except Exception as error:
+            if told := told_of_disk(error):
+                raise keras_tuner.errors.FatalError(told) from error
+            raise
 
     def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
         """Show the epoch in TensorBoard."""

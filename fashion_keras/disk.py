@@ -1,0 +1,65 @@
+"""Recognises a full or read-only disk in whatever words a library tells of it."""
+
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+# h5py, TensorFlow, OpenVINO and others raise errors of their own, with the system's words inside.
+_SIGNS = {
+    "full": ("No space left on device", "errno = 28", "Errno 28", "Disk quota exceeded"),
+    "read-only": ("Read-only file system", "errno = 30", "Errno 30"),
+}
+_ADVICE = {
+    "full": "free some room, or name another folder",
+    "read-only": "make it writable, or name another folder",
+}
+# Where such errors name a file: h5py, Python, TensorFlow.
+_NAMED = re.compile(r"(?:name = |: )'([^']+)'|(/[^\s:;,']+)[:;] (?:No space|Read-only)")
+_ENOUGH = 1_000_000  # Bytes; a disk with less is called full.
+
+
+def told_of_disk(error: BaseException) -> str | None:
+    """Return one line for the user if a disk is to blame for an error, or for what caused it."""
+    for one in _chain(error):
+        state = _state_in(one)
+        if state:
+            return (
+                f"The disk of {_place_in(one)} is {state}: {_ADVICE[state]}. What was finished is "
+                "kept, and the same command goes on from it."
+            )
+    return None
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _state_in(error: BaseException) -> str | None:
+    number = getattr(error, "errno", None)
+    if number in _FULL or number == errno.EROFS:
+        return "read-only" if number == errno.EROFS else "full"
+    if not isinstance(error, Exception):
+        return None
+    told = str(error)
+    return next((name for name, signs in _SIGNS.items() if any(map(told.count, signs))), None)
+
+
+def _place_in(error: BaseException) -> str:
+    """Return the file or folder that an error names; else those whose disks have no room."""
+    named = getattr(error, "filename", None)
+    if not named and (found := _NAMED.search(str(error))):
+        named = found[1] or found[2]
+    if named:
+        return os.fsdecode(named)
+    folders = (Path(tempfile.gettempdir()), Path.cwd())
+    without = [str(folder) for folder in folders if shutil.disk_usage(folder).free < _ENOUGH]
+    return " or ".join(without) or "one of the folders that were named"

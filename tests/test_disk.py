@@ -1,0 +1,91 @@
+"""Tests of the recognition of full and read-only disks."""
+
+import errno
+import os
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from fashion_keras import command
+from fashion_keras.disk import told_of_disk
+
+FULL = Path("/dev/full")  # Of Linux: whoever writes there is told that the disk is full.
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+
+
+@needs_full
+def test_a_full_disk_is_told_with_the_file():
+    with pytest.raises(OSError, match="No space") as raised:
+        os.write(os.open(FULL, os.O_WRONLY), b"text")
+    assert "is full: free some room" in str(told_of_disk(raised.value))
+    named = OSError(errno.ENOSPC, "No space left on device", "/cache/one.npy")
+    assert str(told_of_disk(named)).startswith("The disk of /cache/one.npy is full: ")
+
+
+@needs_full
+def test_what_h5py_says_of_a_full_disk_is_understood(tmp_path):
+    (tmp_path / "one.h5").symlink_to(FULL)
+    with pytest.raises((OSError, RuntimeError)) as raised:
+        with h5py.File(tmp_path / "one.h5", "w") as file:
+            file["rows"] = np.ones(1000)
+    assert told_of_disk(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "state"),
+    [
+        ("No write (filename = '/c/a.h5', errno = 28, ...)", "/c/a.h5", "full"),
+        ("/c/variables.tmp: No space left on device [Op:SaveV2]", "/c/variables.tmp", "full"),
+        ("[Errno 30] Read-only file system: '/r/search'", "/r/search", "read-only"),
+    ],
+)
+def test_the_words_of_libraries_are_understood(text, place, state):
+    assert str(told_of_disk(RuntimeError(text))).startswith(f"The disk of {place} is {state}: ")
+
+
+def test_a_disk_that_caused_another_error_is_told():
+    error = ValueError("it cannot be saved")
+    error.__context__ = OSError(errno.EROFS, "Read-only file system", "/r/one")
+    assert str(told_of_disk(error)).startswith("The disk of /r/one is read-only: make it writable")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("28"), OSError(errno.ENOENT, "No such file", "a"), KeyboardInterrupt()]
+)
+def test_other_errors_are_not_blamed_on_a_disk(error):
+    assert told_of_disk(error) is None
+
+
+def test_a_command_ends_with_one_line_and_code_2(capsys):
+    def main() -> None:
+        raise RuntimeError("/c/variables.tmp: No space left on device [Op:SaveV2]")
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(main)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: The disk of /c/variables.tmp is full: free some room, or ")
+    assert told.count("\n") == 1
+
+
+def test_other_faults_of_a_command_keep_their_traceback():
+    def main() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        command.run(main)
+
+
+def test_what_h5py_adds_when_it_cannot_close_a_file_is_left_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "unraisablehook", said.append)
+    command.run(lambda: None)
+    hook: Any = sys.unraisablehook
+    for where in ("h5py._objects.ObjectID.__dealloc__", "ours.__del__"):
+        hook(types.SimpleNamespace(object=where, err_msg=None))
+    assert [told.object for told in said] == ["ours.__del__"]
