@@ -15,7 +15,7 @@ import numpy as np
 from fashion_keras import __version__, command
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.files import bring_to_disk
+from fashion_keras.files import bring_to_disk, only_one
 from fashion_keras.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_packages, quiet, trace
 from fashion_keras.inspection import read_card
 from fashion_keras.runtimes import Opened, largest_difference, open_export, read_photos
@@ -76,13 +76,17 @@ def export_classifier(
 
     Raises:
         InputError: If `model` is no classifier, the format cannot hold half precision, `target`
-            has another ending than the format or is something else, or a package is missing.
+            has another ending than the format or is something else, a package is missing, or
+            another process exports to `target`.
         MismatchError: If the export gives other probabilities or labels; nothing is written.
     """
     _check(model, name, target, half)
-    classifier = load_classifier(model)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+    with contextlib.ExitStack() as held:
+        lock = target.with_name(f".{target.name}.lock")
+        held.enter_context(only_one(lock, f"export to {target}"))
+        classifier = load_classifier(model)
+        folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+        scratch = held.enter_context(folder)
         work, new = Path(scratch), Path(scratch) / "new"
         new.mkdir()
         with _step(f"converted to {name}"), quiet():

@@ -154,7 +154,8 @@ def test_json_tells_what_a_user_needs(model: Path) -> None:
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """Return the names in a folder but for those of locks, which stay."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
 FILES = {
@@ -248,6 +249,21 @@ def test_converter_that_fails_leaves_the_earlier_export_and_says_why(
         export(model, "saved_model")
     assert (names_in(target), names_in(target.parent)) == before
     assert capfd.readouterr().err == "no such operation"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_two_exports_to_the_same_place_never_cross(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other(given: Path) -> Any:
+        with pytest.raises(InputError, match="Another process is at the same export to .*our_sav"):
+            export(model, "saved_model")
+        raise PermissionError("it is left")
+
+    monkeypatch.setattr("fashion_keras.export.load_classifier", other)
+    with pytest.raises(PermissionError, match="it is left"):
+        export(model, "saved_model")
+    assert names_in(model.parent) == ["our.keras"]
 
 
 @pytest.mark.parametrize("fails_at", range(7))
