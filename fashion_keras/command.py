@@ -38,6 +38,7 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     """
     raise_when_told()
     sys.unraisablehook = functools.partial(_say_unraisable, sys.unraisablehook)
+    sys.excepthook = functools.partial(_say_uncaught, sys.excepthook)
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -58,6 +59,12 @@ def _say_unraisable(say: Callable[[Any], Any], told: Any) -> None:
     # On a full disk h5py cannot close its files, which it tells at length besides its error.
     if "h5py" not in f"{told.object} {told.err_msg}":
         say(told)
+
+
+def _say_uncaught(say: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+    # h5py calls this, too, when it cannot close a file; a command's own errors are caught above.
+    if error is None or not told_of_disk(error):
+        say(kind, error, trace)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:

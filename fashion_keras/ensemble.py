@@ -67,7 +67,10 @@ def train_ensemble(
         file = cache and _state_file(seeded, material, cache)
         watchers = watch(f"head {number + 1}")
         train_one = functools.partial(train, seeded, material, watchers, file=file)
-        member, _ = in_parts(train_one, config.batch_size, "training")
+        if material.backbone is None:
+            member, _ = in_parts(train_one, config.batch_size, "training")
+        else:  # Vectors are small.
+            member = train_one()
         _check_converged(member, config)
         members.append(member)
     head = _joined(members, config, len(material.prepared.labels))

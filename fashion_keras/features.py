@@ -18,7 +18,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split
 from fashion_keras.devices import precision_in_force
 from fashion_keras.forward import augmented, forward, narrowed
-from fashion_keras.growing import GrowingArray
+from fashion_keras.growing import GrowingArray, begun_size
 from fashion_keras.model import build_augmentation, draw_on
 from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
 from fashion_keras.prepare import Prepared
@@ -105,12 +105,12 @@ class FeatureStore:
             InputError: If the disk has no room for them.
         """
         wanted = [("train", view) for view in range(views + 1)] + [("validation", 0)]
-        size = self._config.image_size
         lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[cut])
-        shape = lower.compute_output_shape((1, size, size, 3))
+        shape = lower.compute_output_shape((1, *2 * [self._config.image_size], 3))
         missing = [piece for which in wanted for piece in self._missing(*which, cut, shard)]
         photos = sum(piece.stop - piece.start for piece in missing)
-        needed = photos * math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
+        size_of_one = math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
+        needed = photos * size_of_one - sum(begun_size(piece.file) for piece in missing)
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if needed > free:

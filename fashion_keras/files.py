@@ -5,6 +5,7 @@ import glob
 import hashlib
 import os
 import platform
+import secrets
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -93,7 +94,8 @@ def _locked(held: BinaryIO) -> bool:
 def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     """Yield a folder to write a run's files to; they take their places when all are written.
 
-    Until then the files of an earlier run stay as they are, and if anything fails they stay.
+    Until then the files of an earlier run stay as they are, and if anything fails they stay. While
+    files take their places, the sign that all are there is missing.
 
     Args:
         folder: Where the files belong in the end.
@@ -109,9 +111,12 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
         work.mkdir(parents=True)
         try:
             yield work
+            for written in work.iterdir():
+                bring_to_disk(written)
+            (folder / files[-1]).unlink(missing_ok=True)
+            bring_to_disk(folder)
             for name in files:
                 if (work / name).exists():
-                    bring_to_disk(work / name)
                     os.replace(work / name, folder / name)
                 else:
                     (folder / name).unlink(missing_ok=True)
@@ -132,7 +137,9 @@ def whole_file(file: Path) -> Iterator[Path]:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(file)
-    unfinished = file.with_name(f".{platform.node()}-{os.getpid()}.tmp.{file.name}")
+    # Processes of two containers may have the same name and number.
+    who = f"{platform.node()}-{os.getpid()}.{secrets.token_hex(2)}"
+    unfinished = file.with_name(f".{who}.tmp.{file.name}")
     try:
         yield unfinished
         bring_to_disk(unfinished)

@@ -124,8 +124,11 @@ def _train(config: Config, material: Material, cache: Path, watch: Watch) -> Ens
     trained = train_ensemble(config, material, watch, cache)
     print(_outcome("heads", trained), flush=True)
     if material.store is not None and config.fine_tuning_epochs:
+        before = trained.validation
         trained = fine_tune(config, material, trained, cache, watch)
         print(_outcome("fine-tuning", trained), flush=True)
+        if trained.validation["loss"] > before["loss"]:
+            print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the heads", flush=True)
     return trained
 
 

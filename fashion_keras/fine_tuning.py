@@ -17,6 +17,7 @@ from fashion_keras import devices
 from fashion_keras.command import duration
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import Ensemble
+from fashion_keras.files import one_at_a_time
 from fashion_keras.fine_tuner import (
     PIXELS,
     build_fine_tuner,
@@ -61,6 +62,13 @@ def fine_tune(
         InputError: If a loss is not a number any more.
     """
     state = _state_file(config, material, cache)
+    with one_at_a_time(state.with_suffix(".lock"), "this fine-tuning"):
+        return _fine_tuned(config, material, start, state, watch)
+
+
+def _fine_tuned(
+    config: Config, material: Material, start: Ensemble, state: Path, watch: Watch
+) -> Ensemble:
     rows = read_rows(state)
     if rows:
         print(f"fine-tuning goes on after pass {len(rows)}, which was finished before", flush=True)

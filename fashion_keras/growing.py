@@ -26,8 +26,7 @@ class GrowingArray:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._file = file
         self._count = count
-        self._lines = _opened(file.with_name(f"{file.name}.batches"))
-        wait_for(self._lines, str(file))
+        self._lines = _locked(file.with_name(f"{file.name}.batches"), file)
         self._rows = _opened(file.with_name(f"{file.name}.part"))
         self.ends = self._whole_batches()
 
@@ -104,6 +103,23 @@ class GrowingArray:
         shape, _, kind = np.lib.format.read_array_header_1_0(self._rows)
         self._row_size = int(np.prod(shape[1:])) * kind.itemsize
         return self._rows.tell()
+
+
+def begun_size(file: Path) -> int:
+    """Return the bytes that are there of an array file that was begun."""
+    part = file.with_name(f"{file.name}.part")
+    return part.stat().st_size if part.exists() else 0
+
+
+def _locked(lines: Path, file: Path) -> BinaryIO:
+    """Open the file of lines once no other process has it open."""
+    while True:
+        opened = _opened(lines)
+        wait_for(opened, str(file))
+        # Who had it before may have removed it meanwhile: then this is a file without a name.
+        if lines.exists() and os.path.samestat(os.fstat(opened.fileno()), lines.stat()):
+            return opened
+        opened.close()
 
 
 def _opened(file: Path) -> BinaryIO:

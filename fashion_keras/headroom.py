@@ -76,13 +76,24 @@ def _of_machine() -> int | None:
 
 
 def _of_group() -> int | None:
-    most = _GROUP / "memory.max"
+    """Return what the control groups leave that this process is in (of version 2)."""
+    own = Path("/proc/self/cgroup")
+    told = own.read_text().splitlines() if own.exists() else []
+    name = next((line[3:].strip("/") for line in told if line.startswith("0::")), "")
+    group = _GROUP / name
+    groups = [one for one in (group, *group.parents) if one.is_relative_to(_GROUP)]
+    known = [left for one in groups if (left := _left_in(one)) is not None]
+    return min(known, default=None)
+
+
+def _left_in(group: Path) -> int | None:
+    most = group / "memory.max"
     if not most.exists() or not most.read_text().strip().isdigit():
         return None
-    used = int((_GROUP / "memory.current").read_text())
+    used = int((group / "memory.current").read_text())
     cached = next(
         int(line.split()[1])
-        for line in (_GROUP / "memory.stat").read_text().splitlines()
+        for line in (group / "memory.stat").read_text().splitlines()
         if line.startswith("inactive_file ")
     )
     return int(most.read_text()) - used + cached

@@ -5,6 +5,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from fashion_keras.config import Config
 from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.devices import shared
 from fashion_keras.features import FeatureStore
+from fashion_keras.files import one_at_a_time
 from fashion_keras.model import build_head, build_trainer
 from fashion_keras.optimizer import average_momentum, compile_model
 from fashion_keras.prepare import Prepared
@@ -146,7 +148,17 @@ def train(
             training on vectors that was stopped goes on from there to the same weights, to the
             last bit; on pixels in another order of photos.
     """
-    state = State(file)
+    with one_at_a_time(file.with_suffix(".lock"), "this training") if file else nullcontext():
+        return _trained(config, material, callbacks, pieces, State(file))
+
+
+def _trained(
+    config: Config,
+    material: Material,
+    callbacks: Sequence[keras.callbacks.Callback],
+    pieces: int,
+    state: State,
+) -> Trained:
     if state.rows:
         told = "a finished training" if state.finished else "a training, which goes on after them"
         print(f"found {len(state.rows)} epochs of {told}", flush=True)

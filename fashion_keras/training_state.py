@@ -1,6 +1,7 @@
 """The state of a training as one whole file, from which it goes on where it was stopped."""
 
 import json
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +23,10 @@ _PAUSE = (
 def read_rows(file: Path) -> Rows:
     """Return the rows of the epochs that a state holds, one each; none if there is no state.
 
-    A file that is damaged is removed, and a line says so.
+    A file that is damaged is put aside, and a line says so.
+
+    Raises:
+        OSError: If it cannot be read for another reason.
     """
     if not file.exists():
         return []
@@ -30,8 +34,10 @@ def read_rows(file: Path) -> Rows:
         with h5py.File(file) as kept:
             return json.loads(_array(kept["history"]).tobytes())
     except (OSError, LookupError, ValueError) as error:
+        if getattr(error, "errno", None):  # Of the system, not of the file's content.
+            raise
         print(f"{file} is damaged ({error}): what it held is trained anew", flush=True)
-        file.unlink()
+        os.replace(file, file.with_name(f"{file.name}.damaged"))
         return []
 
 

@@ -93,7 +93,7 @@ def _options() -> argparse.ArgumentParser:
         type=_shard,
         default=Shard(1, 1),
         metavar="NUMBER/OF",
-        help="make one of so many equal shares (default: all)",
+        help="make one of so many shares, each of whole batches (default: all)",
     )
     options.add_argument(
         "--maps",

@@ -147,7 +147,7 @@ def disturbed(place: Path, common: list[str]) -> dict[str, int]:
                 f"{name} has not been heard of; its trial will be run again",
             )
         ip("-n", space("hub"), "link", "set", "cut", "up")
-        wait_for(logs["cut"], lambda text: "given to another" in text, "came back too late")
+        wait_for(logs["cut"], lambda text: "its result is dropped" in text, "came back too late")
         begun = logs["cut"].read_text().count("begins")
         wait_for(
             logs["cut"],

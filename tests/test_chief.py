@@ -118,7 +118,7 @@ def test_a_worker_cut_off_loses_its_trial_and_goes_on_with_another(tuner, monkey
         again = other.create_trial("")
         assert again.trial_id == trial.trial_id
         end(tuner, lost, "lost", trial, weights=b"late")
-        assert "was given to another worker" in capsys.readouterr().out
+        assert "is not this worker's any more" in capsys.readouterr().out
         end(tuner, other, "other", again)
         weights = tuner.folder / f"trial_{trial.trial_id}" / "checkpoint.weights.h5"
         assert weights.read_bytes() == b"weights"
@@ -196,8 +196,7 @@ def test_only_what_workers_need_is_answered(tuner):
         own = client(chief, "a")
         with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
             own.get_best_trials(1)
-        with pytest.raises(grpc.RpcError, match="another worker has this trial"):
-            own.get_trial("../0000")
+        assert own.get_trial("../0000").trial_id != "../0000"
         finish(tuner, own, "a")
 
 

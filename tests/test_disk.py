@@ -89,3 +89,13 @@ def test_what_h5py_adds_when_it_cannot_close_a_file_is_left_out(monkeypatch):
     for where in ("h5py._objects.ObjectID.__dealloc__", "ours.__del__"):
         hook(types.SimpleNamespace(object=where, err_msg=None))
     assert [told.object for told in said] == ["ours.__del__"]
+
+
+def test_errors_of_a_full_disk_that_nobody_catches_are_left_out(monkeypatch):
+    said = []
+    monkeypatch.setattr(sys, "excepthook", lambda *told: said.append(told[1]))
+    command.run(lambda: None)
+    errors = [OSError(errno.ENOSPC, "No space left on device"), ValueError("ours")]
+    for error in errors:
+        sys.excepthook(type(error), error, None)
+    assert said == errors[1:]

@@ -25,7 +25,7 @@ from tuning.trials import number
 
 SESSION = "chief"  # A file in the folder of the state; it shows a worker that it is the same one.
 REASON = "reason-bin"  # Why a trial failed: Keras Tuner's own messages do not tell it.
-LATE = "another worker has this trial"
+LATE = "this trial is not this worker's any more"
 OTHER_CACHE = "The chief keeps its state elsewhere: `--cache` must be the same shared folder."
 _LOOK = 0.2  # Seconds between two looks for workers that are gone.
 _NAME = re.compile(r"\w[\w.-]{0,99}")  # Of a worker, and of its folder in that of a trial.

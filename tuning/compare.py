@@ -104,12 +104,21 @@ def _history(config: Config, material: Material, folder: Path) -> list[dict[str,
     knobs = dataclasses.asdict(config) | {"data": "", "weights": ""}  # The folder tells them.
     key = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:20]
     finished, state = folder / f"{key}.json", folder / f"{key}.weights.h5"
-    if not finished.exists():
+    history = _kept(finished)
+    if history is None:
         history = train(config, material, file=state).history
         with whole_file(finished) as unfinished:
             unfinished.write_text(json.dumps(history), encoding="utf-8")
         state.unlink(missing_ok=True)
-    return json.loads(finished.read_text(encoding="utf-8"))
+    return history
+
+
+def _kept(file: Path) -> list[dict[str, float]] | None:
+    """Return what was kept of a finished training; None if there is none, or it is damaged."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def validation_answers(winner: Config, material: Material) -> Tested:

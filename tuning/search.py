@@ -14,7 +14,7 @@ from pathlib import Path
 from fashion_keras import command, stopwatch, tensor_board
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, to_json
-from fashion_keras.files import all_together, only_one, whole_file
+from fashion_keras.files import all_together, check_free, only_one, whole_file
 from fashion_keras.finish import labelled
 from fashion_keras.prepare import summary
 from fashion_keras.training import Material, training_batches
@@ -72,6 +72,7 @@ def search(
             is at the same search.
     """
     start = time.monotonic()
+    check_free(results)
     task = open_task(base, max_epochs, factor, cache)
     print(summary(task.material.prepared))
     print(f"everything will be in {results}", flush=True)

@@ -30,7 +30,9 @@ def put_back(folder: Path) -> None:
     """Make the state in `folder` what it was when it was kept; if it never was, there is none."""
     try:
         texts = json.loads((folder / SNAPSHOT).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error, ValueError):
+            print(f"{folder / SNAPSHOT} is damaged: the trials are run anew", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
         return
     for trial in folder.glob("trial_*"):

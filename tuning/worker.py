@@ -1,5 +1,6 @@
 """A worker of a search: asks the chief for trials, runs them, and reports them."""
 
+import _thread
 import contextlib
 import os
 import secrets
@@ -51,18 +52,37 @@ class Client(OracleClient):
                 return trial
             time.sleep(_IDLE)
 
+    def get_trial(self, trial_id: str) -> Trial:
+        """Return a trial; an empty one if it is not this worker's any more."""
+        with _unless_late():
+            return super().get_trial(trial_id)
+        return Trial(self.get_space())
+
+    def update_trial(self, trial_id: str, metrics: Any, step: int = 0) -> Trial:
+        """Report metrics, unless the trial is not this worker's any more."""
+        with _unless_late():
+            return super().update_trial(trial_id, metrics, step)
+        return Trial(self.get_space())
+
     def end_trial(self, trial: Trial) -> None:
         """Report a trial, and why it failed, unless another worker has got it meanwhile."""
         request = SERVICE.EndTrialRequest(trial=trial.to_proto())
         why = reason(trial).encode()[:2000]  # There is little room beside a request.
-        try:
+        told = "is not this worker's any more: its result is dropped"
+        with _unless_late():
             self.stub.call("EndTrial", request, (REASON, why))
             told = trial.status.lower()
-        except grpc.RpcError as error:
-            if getattr(error, "code", lambda: None)() != grpc.StatusCode.NOT_FOUND:
-                raise
-            told = "was given to another worker"
         print(f"trial {number(trial)} {told}", flush=True)
+
+
+@contextlib.contextmanager
+def _unless_late() -> Iterator[None]:
+    """Pass over it if the chief says that a trial is not this worker's any more."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        if getattr(error, "code", lambda: None)() != grpc.StatusCode.NOT_FOUND:
+            raise
 
 
 class RemoteRunner(TrialRunner):
@@ -84,6 +104,10 @@ class RemoteRunner(TrialRunner):
         """Report the trial; the chief keeps the state."""
         self.oracle.end_trial(trial)
 
+    def reload(self) -> None:
+        """Read nothing: the state is the chief's, who may be writing it just now."""
+        self._populate_initial_space()
+
     def get_trial_dir(self, trial_id: str) -> str:
         """Return where a trial's weights are: of the one under way, in this worker's folder."""
         folder = Path(super().get_trial_dir(trial_id))
@@ -99,7 +123,8 @@ def join(chief: Address, cache: Path) -> str:
     Raises:
         InputError: If there is no chief, or its state is not in `cache`.
     """
-    print(f"worker {_NAME}, waiting for the chief at {chief}", flush=True)
+    told = f"it gives up after {limits.PATIENCE:.0f} s without an answer"
+    print(f"worker {_NAME}, waiting for the chief at {chief}; {told}", flush=True)
     line = _line(chief)
     line.call("GetSpace", SERVICE.GetSpaceRequest())
     line.hang_up()
@@ -132,7 +157,7 @@ def work(chief: Address, key: str, task: Task, board: Path | None = None) -> Non
     runner.oracle = Client(runner.oracle, _line(chief, key))
     with contextlib.suppress(SearchOverError), _heartbeat(_line(chief, key)):
         runner.search(verbose=0)
-    print("the search is over", flush=True)
+    print("there are no trials left", flush=True)
 
 
 def _line(chief: Address, key: str | None = None) -> Line:
@@ -160,7 +185,10 @@ def _heartbeat(line: Line) -> Iterator[None]:
                 if not stopped.is_set():
                     ending.append(error)
                     # To the thread that trains: nothing else gets it out of what it does.
-                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                    if hasattr(signal, "pthread_kill"):
+                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+                    else:  # On Windows, where it waits for the end of a call.
+                        _thread.interrupt_main(signal.SIGTERM)
 
     try:
         try:

@@ -46,7 +46,7 @@ def killed(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random)
     faults = []
     for kill in range(most):
         process, number = start(job, folder), dice.choice(_SIGNALS)
-        process.join(dice.uniform(0.02, 1) * quiet.seconds)
+        process.join(dice.uniform(0.02, 0.6) * quiet.seconds)
         if not process.is_alive():
             end(process, signal.SIGKILL)
             return Disturbed(kill, [*faults, *_ended(job, folder, process.exitcode, quiet)])
