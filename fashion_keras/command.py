@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import functools
 import importlib.metadata
 import itertools
 import os
@@ -13,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TextIO, TypeVar
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.disk import told_of_disk
+from fashion_keras.disk import hush_h5py, told_of_disk
 from fashion_keras.ending import EndedError, raise_when_told
 
 Item = TypeVar("Item")
@@ -37,8 +36,7 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         interrupted: What it says of its work when it is told to end.
     """
     raise_when_told()
-    sys.unraisablehook = functools.partial(_say_unraisable, sys.unraisablehook)
-    sys.excepthook = functools.partial(_say_uncaught, sys.excepthook)
+    hush_h5py()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -53,18 +51,6 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     except KeyboardInterrupt as ended:
         print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(ended.code if isinstance(ended, EndedError) else 130)
-
-
-def _say_unraisable(say: Callable[[Any], Any], told: Any) -> None:
-    # On a full disk h5py cannot close its files, which it tells at length besides its error.
-    if "h5py" not in f"{told.object} {told.err_msg}":
-        say(told)
-
-
-def _say_uncaught(say: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
-    # h5py calls this, too, when it cannot close a file; a command's own errors are caught above.
-    if error is None or not told_of_disk(error):
-        say(kind, error, trace)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:

@@ -1,12 +1,15 @@
 """Recognises a full or read-only disk in whatever words a library tells of it."""
 
 import errno
+import functools
 import os
 import re
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 _FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 # h5py, TensorFlow, OpenVINO and others raise errors of their own, with the system's words inside.
@@ -63,3 +66,20 @@ def _place_in(error: BaseException) -> str:
     folders = (Path(tempfile.gettempdir()), Path.cwd())
     without = [str(folder) for folder in folders if shutil.disk_usage(folder).free < _ENOUGH]
     return " or ".join(without) or "one of the folders that were named"
+
+
+def hush_h5py() -> None:
+    """Leave out what h5py tells at length, besides its error, when a full disk closes its files."""
+    sys.unraisablehook = functools.partial(_say_unraisable, sys.unraisablehook)
+    sys.excepthook = functools.partial(_say_uncaught, sys.excepthook)
+
+
+def _say_unraisable(say: Callable[[Any], Any], told: Any) -> None:
+    if "h5py" not in f"{told.object} {told.err_msg}":
+        say(told)
+
+
+def _say_uncaught(say: Callable[..., Any], kind: Any, error: Any, trace: Any) -> None:
+    # A command's own errors of this kind are caught by `command.run`.
+    if error is None or not told_of_disk(error):
+        say(kind, error, trace)
