@@ -35,22 +35,26 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         main: The command.
         interrupted: What it says of its work when it is told to end.
     """
-    raise_when_told()
+    raised = raise_when_told()
     hush_h5py()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
-        told = told_of_disk(error) or (error if isinstance(error, (InputError, OSError)) else None)
-        if told is None:
-            raise
-        print(f"error: {told}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as ended:
+    except (Exception, KeyboardInterrupt) as error:
+        _end(raised[0] if raised else error, interrupted)
+
+
+def _end(error: BaseException, interrupted: str) -> None:
+    if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(ended.code if isinstance(ended, EndedError) else 130)
+        sys.exit(error.code if isinstance(error, EndedError) else 130)
+    told = told_of_disk(error) or (error if isinstance(error, (InputError, OSError)) else None)
+    if told is None:
+        raise error
+    print(f"error: {told}", file=sys.stderr)
+    sys.exit(2)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:

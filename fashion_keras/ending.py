@@ -39,14 +39,21 @@ def end_at_once() -> None:
     _handle(end)
 
 
-def raise_when_told() -> None:
-    """Let the first signal raise `EndedError`, and the next one end the process at once."""
+def raise_when_told() -> list[EndedError]:
+    """Let the first signal raise `EndedError`, and the next one end the process at once.
+
+    Returns:
+        What was raised. Inside of a library's C code it may come out as another error.
+    """
+    raised: list[EndedError] = []
 
     def end(number: int, _: object) -> None:
         _handle(lambda again, _: os._exit(_code(again)))
-        raise EndedError(number)
+        raised.append(EndedError(number))
+        raise raised[0]
 
     _handle(end)
+    return raised
 
 
 def _is_starting() -> bool:

@@ -256,3 +256,18 @@ def test_peak_memory_is_in_gb_whatever_the_system_counts_in(platform, held, monk
 def test_peak_memory_is_unknown_on_windows(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert command.peak_memory() is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to be caught")
+def test_a_signal_that_comes_out_as_another_error_is_a_signal_all_the_same(capsys):
+    def main() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise SystemError("bad argument to internal function") from None
+
+    with pytest.raises(SystemExit) as ended:
+        command.run(main)
+    assert ended.value.code == 143
+    assert capsys.readouterr().err.startswith("interrupted; ")
