@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 
 from fashion_keras import fine_tuning
 from fashion_keras.config import Config, InputError
-from fashion_keras.ensemble import Ensemble
+from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.features import FeatureStore
+from fashion_keras.files import only_one
 from fashion_keras.fine_tuner import (
     build_fine_tuner,
     check_cut,
@@ -187,6 +189,34 @@ def test_divergence_is_said(material: Material, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="diverged in pass 1.*smaller `--fine-tuning-rate`"):
         fine_tune(config, material, begin, tmp_path)
     assert not list(tmp_path.rglob("*.weights.h5"))
+
+
+class Second(keras.callbacks.Callback):
+    """Stands for a second process at the same training; notes which states it could not have."""
+
+    def __init__(self, cache: Path) -> None:
+        super().__init__()
+        self.cache = cache
+        self.refused: list[str] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Try all states."""
+        for lock in self.cache.glob("*/*.lock"):
+            try:
+                with only_one(lock, "training"):
+                    pass
+            except InputError:
+                self.refused.append(lock.parent.name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_each_training_keeps_its_state_to_itself(material: Material, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, heads=1, epochs=1, fine_tuning_epochs=1)
+    cache = tmp_path / "states"
+    second = Second(cache)
+    heads = train_ensemble(config, material, lambda stage: [second], cache)
+    fine_tune(config, material, heads, cache, lambda stage: [second])
+    assert second.refused == ["heads-1", "fine-tuning-2"]
 
 
 def test_cut_follows_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
