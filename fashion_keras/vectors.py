@@ -79,7 +79,7 @@ def _options() -> argparse.ArgumentParser:
         "themselves when they need them: ahead, and on as many machines as there are.\n\n"
         "`--shard 2/8` makes the second eighth of each view: it reads, decodes and computes those\n"
         "photos alone. Shards are independent: in any order, at the same time, on machines that\n"
-        "share the photos and the folder `--cache` (NFS will do) under the same names. Search and\n"
+        "share the photos and the folder `--cache` under the same names. Search and\n"
         "training read all shards as one array, to the last bit what one machine makes (if the\n"
         "machines are alike), and make themselves what is missing then.\n\n"
         "Vectors depend on all these options: give the same to search and training.",

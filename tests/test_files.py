@@ -157,3 +157,24 @@ def test_a_folder_is_made_by_one_while_the_others_wait(tmp_path):
         thread.join()
     assert len(makers) == 1
     assert folder.is_dir()
+
+
+def test_while_files_take_their_places_the_sign_that_all_are_there_is_missing(
+    tmp_path, monkeypatch
+):
+    names = ("model", "scores", "sign")
+    for text in ("old", "new"):
+        with all_together(tmp_path / "run", names) as work:
+            for name in names:
+                (work / name).write_text(text)
+            if text == "new":
+                replace = os.replace
+                seen = []
+
+                def note(source, target, seen=seen, replace=replace):
+                    seen.append((tmp_path / "run" / "sign").exists())
+                    replace(source, target)
+
+                monkeypatch.setattr(os, "replace", note)
+    assert seen == [False, False, False]
+    assert {(tmp_path / "run" / name).read_text() for name in names} == {"new"}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -95,3 +96,19 @@ def test_a_second_process_waits_and_finds_it_ready(tmp_path: Path) -> None:
     array.close()
     assert told.get(timeout=60) is True
     other.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
+def test_who_waited_for_one_that_gave_up_has_a_file_with_a_name(tmp_path: Path) -> None:
+    file = tmp_path / "a.npy"
+    first, found = GrowingArray(file, len(ROWS)), []
+    thread = threading.Thread(target=lambda: found.append(GrowingArray(file, len(ROWS))))
+    thread.start()
+    thread.join(0.3)
+    assert not found
+    first.close()  # Without a batch: its files are removed.
+    thread.join()
+    found[0].append(ROWS[:4])
+    found[0].close()
+    assert complete(file) == [4]
+    np.testing.assert_array_equal(np.load(file), ROWS)
