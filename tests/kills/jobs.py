@@ -93,7 +93,6 @@ def jobs(place: Path) -> list[Job]:
     final = [*common, "--learning-rate", "0.001", "--heads", "2", "--epochs", "12"]
     final += ["--fine-tuning-epochs", "3", "--cut", "block13"]
     vectors = [*common, "--views", "2", "--maps", "--fine-tuning-views", "1", "--cut", "block13"]
-    predict = [model, str(photos), "--format", "csv", "--batch-size", "4", "--resume"]
     names = ["metrics.json", "predictions.csv", "history.csv"]
     scores = functools.partial(_all_told, [f"final/{name}" for name in names])
     return [
@@ -114,6 +113,13 @@ def jobs(place: Path) -> list[Job]:
             lambda folder: run_module("fashion_keras.final", [*final, *_places(folder)]),
             scores,
         ),
+        *_jobs_of_a_saved_file(model, photos),
+    ]
+
+
+def _jobs_of_a_saved_file(model: str, photos: Path) -> list[Job]:
+    predict = [model, str(photos), "--format", "csv", "--batch-size", "4", "--resume"]
+    return [
         Job(
             "predict",
             lambda folder: run_module(
