@@ -163,18 +163,21 @@ def test_while_files_take_their_places_the_sign_that_all_are_there_is_missing(
     tmp_path, monkeypatch
 ):
     names = ("model", "scores", "sign")
-    for text in ("old", "new"):
-        with all_together(tmp_path / "run", names) as work:
-            for name in names:
-                (work / name).write_text(text)
-            if text == "new":
-                replace = os.replace
-                seen = []
+    _write_all(tmp_path / "run", names, "old")
+    replace = os.replace
+    seen = []
 
-                def note(source, target, seen=seen, replace=replace):
-                    seen.append((tmp_path / "run" / "sign").exists())
-                    replace(source, target)
+    def note(source, target):
+        seen.append((tmp_path / "run" / "sign").exists())
+        replace(source, target)
 
-                monkeypatch.setattr(os, "replace", note)
+    monkeypatch.setattr(os, "replace", note)
+    _write_all(tmp_path / "run", names, "new")
     assert seen == [False, False, False]
     assert {(tmp_path / "run" / name).read_text() for name in names} == {"new"}
+
+
+def _write_all(folder, names, text):
+    with all_together(folder, names) as work:
+        for name in names:
+            (work / name).write_text(text)
