@@ -2,6 +2,8 @@
 
 import collections
 import dataclasses
+import functools
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +16,10 @@ import numpy as np
 from PIL import Image
 
 from fashion_keras.artifact import load_model
+from fashion_keras.backbone import BACKBONE
 from fashion_keras.config import InputError
+from fashion_keras.headroom import for_forward
+from fashion_keras.memory import Fitting
 from fashion_keras.photo import PhotoError, read_photo
 from fashion_keras.stopwatch import spent, stage, waited
 
@@ -93,6 +98,11 @@ class Classifier:
         """Side in pixels to which the model resizes photos."""
         return self.card["image_size"]
 
+    @functools.cached_property
+    def _fitting(self) -> Fitting:
+        backbone: Any = self.model.get_layer(BACKBONE)
+        return Fitting("prediction", lambda: for_forward(backbone, self.image_size))
+
     def predict(
         self,
         photos: ONE_PHOTO | Iterable[Any],
@@ -105,14 +115,15 @@ class Classifier:
             photos: One photo or any number of them, also without end: paths, bytes, images of
                 Pillow or arrays (see `photo.read_photo`), mixed as you like. They are taken as
                 predictions are asked for, a few batches ahead.
-            batch_size: Photos that go through the model together.
+            batch_size: Photos that go through the model together; fewer, and a line says so, where
+                memory does not suffice for them.
             read: Turns one of `photos` into pixels; raises `PhotoError` if that cannot be done.
 
         Yields:
             Predictions. A photo that cannot be read has its reason in place of a category.
 
         Raises:
-            InputError: If `batch_size` is less than 1.
+            InputError: If `batch_size` is less than 1, or memory does not suffice for one photo.
             TypeError: If something is no photo at all.
         """
         if batch_size < 1:
@@ -155,10 +166,17 @@ class Classifier:
     def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         with spent("forward"):
-            rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
+            rows = self._rows(np.stack(readable)) if readable else iter(())
         for photo, pixels in batch:
             unreadable = isinstance(pixels, str)
             yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))
+
+    def _rows(self, pixels: np.ndarray) -> Iterator[np.ndarray]:
+        """Return the probabilities of each of some resized photos."""
+        parts = self._fitting(
+            len(pixels), lambda part: np.asarray(self.model.predict_on_batch(pixels[part]))
+        )
+        return itertools.chain.from_iterable(parts)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return the pixels of one photo in the model's own size; may run in any thread."""

@@ -1,7 +1,6 @@
 """Trains several heads over one backbone and makes one of them."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +8,6 @@ from typing import Any, NamedTuple
 import keras
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.memory import in_parts
 from fashion_keras.model import average_heads, build_head
 from fashion_keras.optimizer import compile_model
 from fashion_keras.stopwatch import stage
@@ -65,12 +63,7 @@ def train_ensemble(
     for number in range(count):
         seeded = dataclasses.replace(config, seed=config.seed + number)
         file = cache and _state_file(seeded, material, cache)
-        watchers = watch(f"head {number + 1}")
-        train_one = functools.partial(train, seeded, material, watchers, file=file)
-        if material.backbone is None:
-            member, _ = in_parts(train_one, config.batch_size, "training")
-        else:  # Vectors are small.
-            member = train_one()
+        member = train(seeded, material, watch(f"head {number + 1}"), file)
         _check_converged(member, config)
         members.append(member)
     head = _joined(members, config, len(material.prepared.labels))

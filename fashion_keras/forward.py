@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from fashion_keras import devices
-from fashion_keras.headroom import for_forward, parts_that_fit
-from fashion_keras.memory import in_parts
+from fashion_keras.headroom import for_forward
+from fashion_keras.memory import Fitting
 from fashion_keras.model import build_feature_model
 
 Batch = tuple[Any, Any]  # Pixels `(batch, height, width, 3)` in [0, 255], class numbers `(batch,)`.
@@ -67,33 +67,31 @@ def forward(
 
 
 class _Compute:
-    """The way through the backbone; remembers in how many parts a batch fits into memory."""
+    """The way through the backbone, in parts where memory does not suffice for a whole batch."""
 
     def __init__(self, backbone: keras.Model, cut: str | None, precision: str) -> None:
         with devices.strategy().scope():
             if precision != "float32" or devices.count() > 1:
                 backbone = devices.copied(backbone, precision)
             self._step = devices.on_each(build_feature_model(backbone, cut))
-        self._needed = functools.partial(for_forward, backbone)
-        self._parts = 0  # Not known before the first batch.
+        self._backbone = backbone
+        self._fitting: Fitting | None = None  # The size of photos is told by the first batch.
 
     def __call__(self, batches: list[Batch]) -> list[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Return what the backbone gives for batches of one size, and their class numbers."""
-        photos = len(batches[0][1])
-
-        def work(parts: int) -> list[list[dict[str, np.ndarray]]]:
-            size = -(-photos // parts)
-            starts = range(0, photos, size)
-            return [self._step([one[at : at + size] for one, _ in batches]) for at in starts]
-
-        if not self._parts:
-            needed = devices.count() * self._needed(len(batches[0][0][0]))
-            self._parts = parts_that_fit(needed, photos, "the backbone")
-        found, self._parts = in_parts(work, photos, "the backbone", min(self._parts, photos))
+        if not self._fitting:
+            needed = functools.partial(self._needed, len(batches[0][0][0]))
+            self._fitting = Fitting("the backbone", needed)
+        found = self._fitting(
+            len(batches[0][1]), lambda part: self._step([one[part] for one, _ in batches])
+        )
         return [
             (_joined([part[number] for part in found]), np.asarray(numbers))
             for number, (_, numbers) in enumerate(batches)
         ]
+
+    def _needed(self, size: int) -> float:
+        return devices.count() * for_forward(self._backbone, size)
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

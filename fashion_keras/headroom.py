@@ -5,6 +5,7 @@ that what cannot fit must not be tried. Graphics cards say so; see `memory`.
 """
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ try:
 except ImportError:  # Windows has no such limits.
     resource = None
 
-# Peak memory over that of the largest layer's output, or of all outputs together (measured).
-_FORWARD, _TRAINING = 5.0, 1.25
+# Peak memory over that of the largest layer's output, or of all outputs together (measured). Batch
+# normalisation that learns, too, keeps more for it.
+_FORWARD, _TRAINING, _NEW = 5.0, 1.25, 1.9
 _SHARE = 0.8  # Of what is left is used.
 _GROUP = Path("/sys/fs/cgroup")
 
@@ -42,6 +44,7 @@ def parts_that_fit(needed: float, photos: int, what: str) -> int:
     print(
         f"{what}: {photos} photos at once take about {needed * photos / 1e9:.1f} GB of memory, "
         f"{left / 1e9:.1f} GB are free: going on with {photos // parts}",
+        file=sys.stderr,  # On standard output rows may stand.
         flush=True,
     )
     return parts
@@ -56,6 +59,11 @@ def for_training(backbone: keras.Model, size: int, cut: str | None) -> float:
     """Return the bytes that one photo needs to train what lies above a cut, or everything."""
     names = [layer.name.partition("_")[0] for layer in backbone.layers]
     return _TRAINING * sum(_outputs(backbone, size)[names.index(cut) if cut else 0 :])
+
+
+def for_new_backbone(backbone: keras.Model, size: int) -> float:
+    """Return the bytes that one photo needs to train everything from random weights."""
+    return _NEW * sum(_outputs(backbone, size))
 
 
 def _outputs(backbone: keras.Model, size: int) -> list[int]:

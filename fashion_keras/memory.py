@@ -1,10 +1,13 @@
 """Goes on in smaller parts where memory does not suffice for a whole batch."""
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from fashion_keras.config import InputError
+from fashion_keras.backbone import build_backbone
+from fashion_keras.config import Config, InputError
 from fashion_keras.devices import MISTAKEN_OUT_OF_MEMORY, OUT_OF_MEMORY
+from fashion_keras.headroom import for_new_backbone, parts_that_fit
 
 Result = TypeVar("Result")
 # How graphics cards say it when they call it another error.
@@ -37,7 +40,8 @@ def in_parts(
         # Not inside `except`: the error holds on to all that was computed so far.
         parts = _more(parts, photos, what)
         size = -(-photos // parts)
-        print(f"out of memory: {what} goes on with {size} instead of {photos} photos", flush=True)
+        told = f"out of memory: {what} goes on with {size} instead of {photos} photos"
+        print(told, file=sys.stderr, flush=True)  # On standard output rows may stand.
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -52,3 +56,53 @@ def _more(parts: int, photos: int, what: str) -> int:
             "programs, or give a smaller `--image-size`."
         )
     return next(more for more in range(2 * parts, 2 * photos) if photos % more == 0)
+
+
+def new_backbone_in_parts(work: Callable[[int], Result], config: Config) -> Result:
+    """Train a backbone from nothing, with batches that are cut if memory does not suffice.
+
+    Args:
+        work: See `in_parts`.
+        config: `image_size` and `batch_size` are used.
+
+    Returns:
+        What `work` returned.
+
+    Raises:
+        InputError: If not even one photo at a time fits.
+    """
+    needed = for_new_backbone(build_backbone("none"), config.image_size)
+    parts = parts_that_fit(needed, config.batch_size, "training")
+    return in_parts(work, config.batch_size, "training", parts)[0]
+
+
+class Fitting:
+    """Does work on one batch after the other; remembers into how many parts they have to be cut.
+
+    Args:
+        what: See `in_parts`.
+        needed: Returns the bytes that one photo takes (see `headroom.for_forward`).
+    """
+
+    def __init__(self, what: str, needed: Callable[[], float]) -> None:
+        self._what = what
+        self._needed = needed
+        self._parts = 0  # Not known before the first batch.
+
+    def __call__(self, photos: int, work: Callable[[slice], Result]) -> list[Result]:
+        """Return what `work` gives for each part of a batch of so many photos, in their order.
+
+        Raises:
+            InputError: If not even one photo at a time fits.
+        """
+
+        def whole(parts: int) -> list[Result]:
+            size = -(-photos // parts)
+            return [work(slice(start, start + size)) for start in range(0, photos, size)]
+
+        if not self._parts and photos > 1:
+            self._parts = parts_that_fit(self._needed(), photos, self._what)
+        found, parts = in_parts(whole, photos, self._what, min(self._parts or 1, photos))
+        if photos > 1:
+            self._parts = max(parts, self._parts)
+        return found

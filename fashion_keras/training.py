@@ -17,6 +17,7 @@ from fashion_keras.data import class_numbers, feature_batches, load_split, one_h
 from fashion_keras.devices import shared
 from fashion_keras.features import FeatureStore
 from fashion_keras.files import one_at_a_time
+from fashion_keras.memory import new_backbone_in_parts
 from fashion_keras.model import build_head, build_trainer
 from fashion_keras.optimizer import average_momentum, compile_model
 from fashion_keras.prepare import Prepared
@@ -92,7 +93,7 @@ def open_material(config: Config, prepared: Prepared, cache: Path) -> Material:
 
 
 def build_parts(config: Config, material: Material, pieces: int = 1) -> Parts:
-    """Return a compiled model, freshly initialised from `config.seed`; see `train`."""
+    """Return a compiled model, freshly initialised from `config.seed`, for batches in pieces."""
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, len(material.prepared.labels))
     if material.backbone is not None:
@@ -131,7 +132,6 @@ def train(
     config: Config,
     material: Material,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-    pieces: int = 1,
     file: Path | None = None,
 ) -> Trained:
     """Train one model until its validation loss stops falling; keep its best epoch.
@@ -143,13 +143,16 @@ def train(
         config: All knobs.
         material: See `open_material`.
         callbacks: Look on; they are called after each epoch, first for those of an earlier run.
-        pieces: So many of each batch go through a new backbone one after the other.
         file: Where the state is kept, every few seconds and at the end (see `training_state`): a
             training on vectors that was stopped goes on from there to the same weights, to the
             last bit; on pixels in another order of photos.
     """
     with one_at_a_time(file.with_suffix(".lock"), "this training") if file else nullcontext():
-        return _trained(config, material, callbacks, pieces, State(file))
+        if material.backbone is not None:  # Vectors are small.
+            return _trained(config, material, callbacks, 1, State(file))
+        return new_backbone_in_parts(
+            lambda pieces: _trained(config, material, callbacks, pieces, State(file)), config
+        )
 
 
 def _trained(

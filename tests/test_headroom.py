@@ -7,7 +7,13 @@ import keras
 import pytest
 
 from fashion_keras import headroom
-from fashion_keras.headroom import for_forward, for_training, memory_left, parts_that_fit
+from fashion_keras.headroom import (
+    for_forward,
+    for_new_backbone,
+    for_training,
+    memory_left,
+    parts_that_fit,
+)
 from tests.conftest import small_backbone
 
 
@@ -22,7 +28,7 @@ def test_batch_is_cut_until_it_fits(
 ) -> None:
     monkeypatch.setattr(headroom, "memory_left", lambda: left)
     assert parts_that_fit(50, 12, "work") == parts  # 600 bytes; of what is left 0.8 are used.
-    told = capsys.readouterr().out
+    told = capsys.readouterr().err
     assert (f"going on with {12 // parts}" in told) == (parts > 1)
 
 
@@ -38,6 +44,7 @@ def test_need_is_counted_from_the_outputs_of_layers() -> None:
     outputs = [4 * count for count in (71 * 71 * 3, 9 * 9 * 32, 49 * 64, 49 * 64, 49 * 2048)]
     assert for_forward(backbone, 71) == headroom._FORWARD * outputs[-1]
     assert for_training(backbone, 71, None) == headroom._TRAINING * sum(outputs)
+    assert for_new_backbone(backbone, 71) == headroom._NEW * sum(outputs)
     assert for_training(backbone, 71, "block13") == headroom._TRAINING * sum(outputs[2:])
 
 

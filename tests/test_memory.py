@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fashion_keras import devices, fine_tuning
+from fashion_keras import devices, fine_tuning, headroom
 from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
+from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import fine_tune
-from fashion_keras.memory import in_parts
-from fashion_keras.model import build_head
+from fashion_keras.memory import Fitting, in_parts
+from fashion_keras.model import build_classifier, build_head
 from fashion_keras.optimizer import PartwiseAdam
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material, open_material
+from tuning.hyperband import open_hyperband
+from tuning.hypermodel import FashionHyperModel
 
 CONFIG = Config(
     image_size=71,
@@ -84,7 +87,7 @@ def test_batches_get_smaller_until_they_fit(
     error: Exception, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert in_parts(failing_below(4, error), 32, "work") == ("done", 4)
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().err.splitlines()
     assert lines == [
         f"out of memory: work goes on with {size} instead of 32 photos" for size in (16, 8)
     ]
@@ -155,7 +158,7 @@ def test_vectors_and_maps_are_made_in_parts(
         found[most] = store.maps("train", 1, "block13"), store.vectors("train", 1)
     for one, other in zip(found[16], found[4], strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
-    assert capsys.readouterr().out.count("out of memory: the backbone goes on with") == 2
+    assert capsys.readouterr().err.count("out of memory: the backbone goes on with") == 2
 
 
 def tuned(most: int, prepared: Prepared, cache: Path, config: Config = CONFIG) -> Ensemble:
@@ -172,7 +175,7 @@ def test_fine_tuning_in_parts_ends_as_in_whole_batches(
 ) -> None:
     config = dataclasses.replace(CONFIG, cut="pixels")
     whole, parts = (tuned(most, prepared, tmp_path / str(most), config) for most in (16, 8))
-    assert "fine-tuning goes on with 8 instead of 16 photos" in capsys.readouterr().out
+    assert "fine-tuning goes on with 8 instead of 16 photos" in capsys.readouterr().err
     for one, other in zip(whole.history, parts.history, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
@@ -205,19 +208,76 @@ def test_run_goes_on_with_more_or_less_memory_than_before(
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=1e-4)
 
 
+def predicted(most: int) -> list[np.ndarray]:
+    """Predict 21 photos, 8 at a time, with memory for so many."""
+    keras.utils.set_random_seed(2)
+    model = build_classifier(narrow_backbone(most), build_head(CONFIG, 10), 71)
+    generator = np.random.default_rng(1)
+    photos = generator.integers(0, 256, (21, 80, 80, 3), "uint8")
+    classifier = Classifier(model, {"labels": [str(one) for one in range(10)], "image_size": 71})
+    return [found.probabilities for found in classifier.predict(photos, batch_size=8)]
+
+
+def test_photos_are_predicted_in_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = predicted(8)
+    assert capsys.readouterr() == ("", "")
+    parts = predicted(3)
+    told = capsys.readouterr()
+    assert told.out == ""  # There rows may stand.
+    assert told.err.splitlines() == [
+        f"out of memory: prediction goes on with {size} instead of 8 photos" for size in (4, 2)
+    ]
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+
+
+def test_single_photos_do_not_decide_how_later_batches_are_cut(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(headroom, "memory_left", lambda: 500)
+    fitting = Fitting("work", lambda: 100.0)
+    lengths = [
+        [len(range(photos)[part]) for part in fitting(photos, lambda part: part)]
+        for photos in (1, 8, 1, 7)
+    ]
+    assert lengths == [[1], [4, 4], [1], [4, 3]]
+
+
+def random_backbones(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each new backbone have memory for so many photos."""
+
+    def build(weights: str) -> keras.Model:
+        backbone = narrow_backbone(most)
+        backbone.trainable = True
+        return backbone
+
+    for room in ("training", "memory"):
+        monkeypatch.setattr(f"fashion_keras.{room}.build_backbone", build)
+
+
 def test_random_backbone_is_trained_in_parts(
     prepared: Prepared,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def build(weights: str) -> keras.Model:
-        backbone = narrow_backbone(8)
-        backbone.trainable = True
-        return backbone
-
-    monkeypatch.setattr("fashion_keras.training.build_backbone", build)
+    random_backbones(8, monkeypatch)
     config = dataclasses.replace(CONFIG, weights="none", epochs=1, views=0)
     trained = train_ensemble(config, open_material(config, prepared, tmp_path))
     assert [row["epoch"] for row in trained.history] == [1]
-    assert "training goes on with 8 instead of 16 photos" in capsys.readouterr().out
+    assert "training goes on with 8 instead of 16 photos" in capsys.readouterr().err
+
+
+def test_trials_train_random_backbones_in_parts(
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random_backbones(8, monkeypatch)
+    config = dataclasses.replace(CONFIG, weights="none", views=0)
+    hypermodel = FashionHyperModel(config, open_material(config, prepared, tmp_path))
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 1, 2, 1)
+    trial = tuner.oracle.create_trial("tuner0")
+    (history,) = tuner.run_trial(trial)
+    assert len(history.history["val_accuracy"]) == 1
+    assert "training goes on with 8 instead of 16 photos" in capsys.readouterr().err

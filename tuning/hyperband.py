@@ -1,6 +1,7 @@
 """Keras Tuner's Hyperband with a plan before it starts and one line for each trial."""
 
 import contextlib
+import functools
 import gc
 import io
 import time
@@ -62,18 +63,20 @@ class TrialRunner(keras_tuner.Hyperband):
             # Not Hyperband's own start, which makes Keras Tuner's oracle.
             super(keras_tuner.Hyperband, self).__init__(oracle, hypermodel, **places)
         self.oracle: Any  # Keras Tuner's, or its stand-in that asks the chief.
+        self._adapter = hypermodel
         self.base = hypermodel.base
         self.folder = folder
         self.board: Path | None = None  # Where to write for TensorBoard.
 
     def run_trial(self, trial: Trial, *args: Any, **kwargs: Any) -> Any:
-        """Run a trial; a full disk ends the search, as it is not the trial's fault.
+        """Run a trial; a full disk ends the search, for it is not the trial's fault.
 
         Raises:
             FatalError: If the disk is full or read-only; Keras Tuner lets no other error through.
         """
+        run = functools.partial(super().run_trial, trial, *args, **kwargs)
         try:
-            return super().run_trial(trial, *args, **kwargs)
+            return self._adapter.in_pieces(run)
         except Exception as error:
             if told := told_of_disk(error):
                 raise keras_tuner.errors.FatalError(told) from error

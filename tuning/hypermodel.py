@@ -1,15 +1,20 @@
 """The adapter between Keras Tuner and the training of `fashion_keras`."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import keras
 import keras_tuner
 
 from fashion_keras.config import Config
+from fashion_keras.devices import shared
+from fashion_keras.memory import new_backbone_in_parts
 from fashion_keras.stopwatch import spent
 from fashion_keras.training import Material, build_parts, training_batches
 from tuning.space import sample_config
+
+Result = TypeVar("Result")
 
 
 class FashionHyperModel(keras_tuner.HyperModel):
@@ -24,10 +29,22 @@ class FashionHyperModel(keras_tuner.HyperModel):
         super().__init__()
         self.base = base
         self.material = material
+        self._pieces = 1  # In which each batch goes through a backbone of the trial's own.
+
+    def in_pieces(self, run: Callable[[], Result]) -> Result:
+        """Run a trial; if memory does not suffice, once more with batches in smaller pieces."""
+        if self.material.backbone is not None:  # Vectors are small.
+            return run()
+
+        def work(pieces: int) -> Result:
+            self._pieces = pieces
+            return run()
+
+        return new_backbone_in_parts(work, self.base)
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`: always the same for the same values."""
-        return build_parts(sample_config(hp, self.base), self.material).model
+        return build_parts(sample_config(hp, self.base), self.material, self._pieces).model
 
     @spent("head")
     def fit(
@@ -38,7 +55,8 @@ class FashionHyperModel(keras_tuner.HyperModel):
         Raises:
             FailedTrialError: If the validation loss is not a number in any epoch.
         """
-        train, validation = training_batches(sample_config(hp, self.base), self.material)
+        batches = training_batches(sample_config(hp, self.base), self.material)
+        train, validation = (shared(one, self._pieces) for one in batches)
         fitted = model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
         if not all(map(math.isfinite, fitted.history["val_loss"])):
             raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
