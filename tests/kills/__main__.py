@@ -3,12 +3,12 @@
     python -m tests.kills --kills 200 --seed 1
 
 Each command runs on drawn photos (with a cheap backbone in Xception's place), is killed (SIGKILL,
-now and then SIGTERM or SIGINT) and given again, until it ends by itself; then what it made must
-equal, to the last bit, what an undisturbed run made. After every third kill a file that is not yet
-safe on disk is cut off or filled with zeros, as a power cut does. Between rounds of kills each
-command is run two times at once, and, for root on Linux, on a disk that is full and on one that
-turns read-only. It goes round until there were as many kills as asked, and every disturbance once.
-Prints what differs, and exits with 1.
+now and then SIGTERM or SIGINT), the workers of a search as well, and given again, until it ends by
+itself; then what it made must equal, to the last bit, what an undisturbed run made. After every
+third kill a file that is not yet safe on disk is cut off or filled with zeros, as a power cut does.
+Between rounds of kills each command is run two times at once, and, for root on Linux, on a disk
+that is full and on one that turns read-only. It goes round until there were as many kills as asked,
+and every disturbance once. Prints what differs, and exits with 1.
 """
 
 import contextlib

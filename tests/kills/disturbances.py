@@ -1,6 +1,7 @@
 """What can happen to a command: kills, torn files, a full or read-only disk, a second copy."""
 
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -41,21 +42,40 @@ class Disturbed(NamedTuple):
 
 
 def killed(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random) -> Disturbed:
-    """Run a command, kill it and give it again, up to `most` times; tear a file now and then."""
+    """Run a command, kill it and give it again, up to `most` times; tear a file now and then.
+
+    Where it has workers, one of them is killed before.
+    """
     folder.mkdir()
-    faults = []
+    faults, lost = [], 0
     for kill in range(most):
         process, number = start(job, folder), dice.choice(_SIGNALS)
-        process.join(dice.uniform(0.02, 0.6) * quiet.seconds)
+        moment = dice.uniform(0.02, 0.6) * quiet.seconds
+        process.join(moment / 2)
+        lost += _kill_worker(process.pid, dice)
+        process.join(moment / 2)
         if not process.is_alive():
             end(process, signal.SIGKILL)
-            return Disturbed(kill, [*faults, *_ended(job, folder, process.exitcode, quiet)])
+            found = [*faults, *_ended(job, folder, process.exitcode, quiet)]
+            return Disturbed(kill + lost, found)
         code = end(process, number)
         if code not in _CODES[number] | {0}:
             faults.append(f"after {number.name} it ended with {code}: {_last(folder)}")
         if kill % 3 == 2:
             tear(folder, dice)
-    return Disturbed(most, [*faults, *_finish(job, folder, quiet)])
+    return Disturbed(most + lost, [*faults, *_finish(job, folder, quiet)])
+
+
+def _kill_worker(process: int, dice: random.Random) -> int:
+    """Kill one of the processes that a command has started (Linux tells them); return how many."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    try:
+        workers = [int(child) for task in tasks for child in task.read_text().split()]
+        if workers:
+            os.kill(dice.choice(workers), signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):  # Something has just ended by itself.
+        return 0
+    return min(len(workers), 1)
 
 
 def full(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random) -> Disturbed:

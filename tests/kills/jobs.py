@@ -23,6 +23,7 @@ from fashion_keras.sample import draw_sample
 from tests.benchmarks import cheap_backbone
 from tests.kills.commands import Job, in_a_process, run_module
 from tuning import compare
+from tuning.fleet import Fleet
 
 # Never the same twice.
 _TIMES = {"seconds", "sha256", "model_sha256", "run", "created"}
@@ -109,6 +110,11 @@ def jobs(place: Path) -> list[Job]:
             _trials,
         ),
         Job(
+            "workers",
+            lambda folder: _search([*search, *_places(folder), "--workers", "2"]),
+            _trials,
+        ),
+        Job(
             "final",
             lambda folder: run_module("fashion_keras.final", [*final, *_places(folder)]),
             scores,
@@ -142,7 +148,14 @@ def _search(words: list[str]) -> None:
     """Run a search that trains less again at its end than usual."""
     compare.SEEDS, tuning.search.FINALISTS = 2, 2
     compare.CURVES = tuning.search.CURVES = {"droprate": (0.0, 0.5)}
+    tuning.search.Fleet = _fleet
     run_module("tuning.search", words)
+
+
+def _fleet(count: int, command: list[str]) -> Fleet:
+    """Return workers with the cheap backbone, too."""
+    python, option, *words = command
+    return Fleet(count, [python, option, "tests.benchmarks.cheap_backbone", *words])
 
 
 def prepare_job(place: Path) -> Job:
