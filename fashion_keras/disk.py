@@ -26,6 +26,22 @@ _NAMED = re.compile(r"(?:name = |: )'([^']+)'|(/[^\s:;,']+)[:;] (?:No space|Read
 _ENOUGH = 1_000_000  # Bytes; a disk with less is called full.
 
 
+def check_room(folder: Path, needed: int) -> None:
+    """Raise the system's error for a full disk before HDF5 meets one.
+
+    HDF5 (1.14.6) would end the process with a segmentation fault, at the latest when Python ends.
+
+    Args:
+        folder: Where a file is to be written.
+        needed: Bytes that it takes.
+
+    Raises:
+        OSError: If there is not so much room.
+    """
+    if shutil.disk_usage(folder).free < needed + _ENOUGH:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
 def told_of_disk(error: BaseException) -> str | None:
     """Return one line for the user if a disk is to blame for an error, or for what caused it."""
     for one in _chain(error):

@@ -1,6 +1,8 @@
 """The state of a training as one whole file, from which it goes on where it was stopped."""
 
+import io
 import json
+import math
 import os
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +13,7 @@ import h5py
 import keras
 import numpy as np
 
+from fashion_keras.disk import check_room
 from fashion_keras.files import whole_file
 from fashion_keras.stopwatch import spent
 
@@ -52,6 +55,7 @@ def save(model: Any, rows: Rows, file: Path, parts: int, best: Path | None = Non
         best: Weights of the best epoch, if they are kept, too.
     """
     with whole_file(file) as unfinished:
+        check_room(file.parent, size_of(model) + (best.stat().st_size if best else 0))
         model.save_weights(unfinished)
         with h5py.File(unfinished, "a") as kept:
             kept["history"] = np.frombuffer(json.dumps(rows).encode(), "uint8")
@@ -60,6 +64,12 @@ def save(model: Any, rows: Rows, file: Path, parts: int, best: Path | None = Non
                 kept[f"seeds/{number}"] = keras.ops.convert_to_numpy(seed)
             if best:
                 kept["best"] = np.frombuffer(best.read_bytes(), "uint8")
+
+
+def size_of(model: Any) -> int:
+    """Return the bytes of a compiled model's weights and of its optimizer's state."""
+    variables = [*model.variables, *model.optimizer.variables]
+    return sum(4 * math.prod(one.shape) for one in variables)
 
 
 def load(model: Any, file: Path, parts: int) -> None:
@@ -125,10 +135,13 @@ class State:
     def finish(self, weights: Sequence[np.ndarray], rows: Rows) -> None:
         """Keep what a training gave instead of what it needs to go on."""
         if self.file:
-            with whole_file(self.file) as unfinished, h5py.File(unfinished, "w") as kept:
+            content = io.BytesIO()  # On a full disk HDF5 ends the process.
+            with h5py.File(content, "w") as kept:
                 kept["history"] = np.frombuffer(json.dumps(rows).encode(), "uint8")
                 for number, weight in enumerate(weights):
                     kept[f"weights/{number}"] = weight
+            with whole_file(self.file) as unfinished:
+                unfinished.write_bytes(content.getbuffer())
 
     def _known(self) -> Path:
         if self.file is None:
@@ -169,6 +182,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Keep the state, if it is time: now, as weights are not those averaged for validation."""
+        check_room(Path(self._checkpoint.filepath).parent, size_of(self.model))
         self._start = time.monotonic()
         if self._state.file and self.rows and self._start - self._kept >= _PAUSE:
             self._keep(self._state.file)

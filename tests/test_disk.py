@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fashion_keras import command
-from fashion_keras.disk import told_of_disk
+from fashion_keras.disk import check_room, told_of_disk
 
 FULL = Path("/dev/full")  # Of Linux: whoever writes there is told that the disk is full.
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
@@ -25,6 +25,15 @@ def test_a_full_disk_is_told_with_the_file():
     assert "is full: free some room" in str(told_of_disk(raised.value))
     named = OSError(errno.ENOSPC, "No space left on device", "/cache/one.npy")
     assert str(told_of_disk(named)).startswith("The disk of /cache/one.npy is full: ")
+
+
+def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
+    usage = types.SimpleNamespace(free=3_000_000)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+    check_room(tmp_path, 2_000_000)
+    with pytest.raises(OSError, match="No space left") as raised:
+        check_room(tmp_path, 2_000_001)
+    assert str(told_of_disk(raised.value)).startswith(f"The disk of {tmp_path} is full: ")
 
 
 @needs_full

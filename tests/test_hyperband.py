@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import types
 
 import pytest
 from keras_tuner import errors
@@ -107,6 +108,14 @@ def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeyp
     assert "failed: MemoryError: no room for the batch" in output
     assert "1 trials failed: MemoryError: no room for the batch" in output
     assert all(trial.status == "COMPLETED" for trial in trials)
+
+
+def test_room_for_weights_is_asked_for_before_they_are_saved(hypermodel, tmp_path, monkeypatch):
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 1, 2, 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=2000))
+    with pytest.raises(errors.FatalError, match=f"The disk of {tmp_path / 'search'} is full"):
+        tuner.search(verbose=0)
+    assert not list(tuner.folder.glob("trial_*/*.h5"))
 
 
 def test_a_full_disk_is_no_fault_of_a_trial(hypermodel, tmp_path, monkeypatch):

@@ -1,7 +1,9 @@
 """Tests of the state of a training: however often it is stopped, it ends as if it had not been."""
 
 import dataclasses
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -12,7 +14,7 @@ from fashion_keras import training_state
 from fashion_keras.config import Config
 from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material, Trained, open_material, train
-from fashion_keras.training_state import State, history_row, read_rows
+from fashion_keras.training_state import State, history_row, read_rows, size_of
 
 CONFIG = Config(
     image_size=71, batch_size=8, inner_size=8, droprate=0.5, epochs=5, learning_rate=0.03
@@ -122,6 +124,26 @@ def test_states_are_not_kept_more_often_than_every_few_seconds(
     stopped(CONFIG, material, file, 4)
     assert not file.exists()
     assert read_rows(file) == []
+
+
+@pytest.mark.parametrize("full", ["cache", "temporary"])
+def test_hdf5_never_meets_a_full_disk(
+    full: str, material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "cache" / "one.weights.h5"
+    stopped(CONFIG, material, file, 2)
+    before, usage = file.read_bytes(), shutil.disk_usage
+    needed = size_of(train(CONFIG, material).parts.model)
+
+    def almost_full(place: Path) -> Any:
+        is_meant = (Path(place) == file.parent) == (full == "cache")
+        return SimpleNamespace(free=1_000_000 + needed - 1) if is_meant else usage(place)
+
+    monkeypatch.setattr("shutil.disk_usage", almost_full)
+    with pytest.raises(OSError, match="No space left"):
+        train(CONFIG, material, file=file)
+    assert file.read_bytes() == before
+    assert [one for one in file.parent.iterdir() if one.suffix != ".lock"] == [file]
 
 
 def test_without_a_file_nothing_is_kept(material: Material, tmp_path: Path) -> None:

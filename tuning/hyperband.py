@@ -15,8 +15,9 @@ from keras_tuner.engine.trial import Trial
 from fashion_keras import stopwatch
 from fashion_keras.command import duration
 from fashion_keras.config import InputError
-from fashion_keras.disk import told_of_disk
+from fashion_keras.disk import check_room, told_of_disk
 from fashion_keras.tensor_board import Curves
+from fashion_keras.training_state import size_of
 from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import Oracle, rank
 from tuning.plan import Plan, plan_of
@@ -83,8 +84,9 @@ class TrialRunner(keras_tuner.Hyperband):
             raise
 
     def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
-        """Show the epoch in TensorBoard."""
+        """Show the epoch in TensorBoard; the next thing Keras Tuner does is to save weights."""
         super().on_epoch_end(trial, model, epoch, logs)
+        check_room(self.folder, size_of(model))
         if self.board:
             Curves(self.board / folder_name(number(trial))).on_epoch_end(epoch, logs)
 
