@@ -126,6 +126,25 @@ def test_a_worker_cut_off_loses_its_trial_and_goes_on_with_another(tuner, monkey
     assert [row["status"] for row in rows_of(tuner)] == ["COMPLETED"] * 8
 
 
+def test_a_worker_that_ends_gives_its_trial_back_at_once(tuner, capsys):
+    with running(tuner) as chief:
+        first, second = client(chief, "a"), client(chief, "b")
+        trial = first.create_trial("")
+        first.give_back(trial.trial_id)
+        assert "worker a was told to end; trial 1 will be run again" in capsys.readouterr().out
+        assert second.create_trial("").trial_id == trial.trial_id
+        first.give_back(trial.trial_id)  # It is another's by now.
+        end(tuner, second, "b", trial)
+        finish(tuner, second, "b")
+    assert [row["status"] for row in rows_of(tuner)] == ["COMPLETED"] * 8
+
+
+def test_giving_back_to_a_chief_that_is_gone_takes_no_time():
+    start = time.monotonic()
+    Client(None, Line(Address(LOOPBACK, 1), "a", 300)).give_back("0000")
+    assert time.monotonic() - start < 5
+
+
 def test_a_trial_reported_twice_counts_once(tuner):
     with running(tuner) as chief:
         own = client(chief, "a")

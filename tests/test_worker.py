@@ -1,6 +1,7 @@
 """A worker of a search: ends with its chief, and finds what a search alone finds."""
 
 import argparse
+import contextlib
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from tuning import chief as chief_module
 from tuning import line, worker
 from tuning.chief import serving
 from tuning.hyperband import open_hyperband
+from tuning.hypermodel import FashionHyperModel
 from tuning.line import LOOPBACK, Address, SearchOverError, address
 from tuning.task import Task
 from tuning.worker import work
@@ -37,7 +39,9 @@ def _ended_by_sigterm():
         signal.signal(number, handler)
 
 
-def test_a_worker_runs_all_trials_and_leaves_their_weights_to_the_chief(task, monkeypatch):
+@contextlib.contextmanager
+def chief_of(task, monkeypatch):
+    """Yield the address of a chief, and the search that it runs in a thread until it is over."""
     monkeypatch.setattr(chief_module, "BEAT", 0.2)
     tuner = open_hyperband(*task.arguments())
     tuner.start_clock()
@@ -45,12 +49,38 @@ def test_a_worker_runs_all_trials_and_leaves_their_weights_to_the_chief(task, mo
         thread = threading.Thread(target=chief.run_trials, args=[tuner], daemon=True)
         thread.start()
         # TensorFlow runs in this thread alone.
-        work(Address(LOOPBACK, chief.port), task.folder.name, task)
+        yield Address(LOOPBACK, chief.port), tuner
         thread.join(10)
-    # One of them goes on from the weights of another: without these it would fail.
     assert [trial.status for trial in tuner.finished()] == ["COMPLETED"] * tuner.plan.trials
+
+
+def test_a_worker_runs_all_trials_and_leaves_their_weights_to_the_chief(task, monkeypatch):
+    # One of them goes on from the weights of another: without these it would fail.
+    with chief_of(task, monkeypatch) as (address, tuner):
+        work(address, task.folder.name, task)
     assert len(list(task.folder.glob("trial_*/checkpoint.weights.h5"))) == tuner.plan.trials
     assert not list(task.folder.glob("trial_*/*/"))
+
+
+def test_a_worker_that_is_ended_gives_its_trial_back(task, monkeypatch):
+    def end(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with chief_of(task, monkeypatch) as (address, tuner):
+        with monkeypatch.context() as patch:
+            patch.setattr(FashionHyperModel, "fit", end)
+            with pytest.raises(KeyboardInterrupt):
+                work(address, task.folder.name, task)
+        assert not tuner.oracle.ongoing_trials
+        work(address, task.folder.name, task)
+
+
+def test_a_worker_does_not_read_what_the_chief_may_be_writing(task):
+    task.folder.mkdir()
+    for name in ("oracle.json", "tuner0.json"):
+        (task.folder / name).write_text('{"trials":')
+    runner = worker.RemoteRunner(*task.arguments())
+    assert runner.oracle.trials == {}
 
 
 def test_a_worker_with_other_settings_is_refused(task):

@@ -159,8 +159,12 @@ class Chief(OracleServicer):
         return SERVICE.CreateTrialResponse(trial=trial.to_proto())
 
     def EndTrial(self, request: Any, context: Any) -> Any:  # noqa: N802 (Keras Tuner's name)
-        """Take in how a trial ended, and the weights that it left in its worker's folder."""
+        """Take in how a trial ended, and the weights that it left; or take it back unfinished."""
         worker, trial = _worker(context), Trial.from_proto(request.trial)
+        if trial.status == "STOPPED":
+            self._silent.pop(worker, None)
+            self._give_back(worker, "was told to end")
+            return SERVICE.EndTrialResponse()
         own = self._folder(trial) / worker
         left = list(own.iterdir()) if own.exists() else []
         if trial.status == "COMPLETED" and not left:

@@ -1,6 +1,7 @@
 """The line between a worker and its chief: addresses, patience, calls that are made again."""
 
 import argparse
+import contextlib
 import functools
 import time
 from typing import Any, NamedTuple
@@ -103,6 +104,11 @@ class Line:
                     "Start it, or look whether this is its address and can be reached."
                 )
             time.sleep(_PAUSE)
+
+    def call_once(self, method: str, request: Any) -> None:
+        """Tell the chief something; if that does not get through, it does without it."""
+        with contextlib.suppress(grpc.RpcError):
+            self._try(method, request)
 
     def _try(self, method: str, request: Any, *beside: tuple[str, Any]) -> Any:
         if self._channel is None:

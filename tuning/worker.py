@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from keras_tuner import HyperParameters
 from keras_tuner.engine.trial import Trial
 from keras_tuner.src.distribute.oracle_client import OracleClient
 
@@ -74,6 +75,11 @@ class Client(OracleClient):
             told = trial.status.lower()
         print(f"trial {number(trial)} {told}", flush=True)
 
+    def give_back(self, trial_id: str) -> None:
+        """Let another worker run a trial at once: this one ends."""
+        trial = Trial(HyperParameters(), trial_id, "STOPPED")
+        self.stub.call_once("EndTrial", SERVICE.EndTrialRequest(trial=trial.to_proto()))
+
 
 @contextlib.contextmanager
 def _unless_late() -> Iterator[None]:
@@ -103,6 +109,12 @@ class RemoteRunner(TrialRunner):
     def on_trial_end(self, trial: Trial) -> None:
         """Report the trial; the chief keeps the state."""
         self.oracle.end_trial(trial)
+        self._under_way = ""
+
+    def give_back(self) -> None:
+        """Give the trial under way, if there is one, to another worker."""
+        if self._under_way:
+            self.oracle.give_back(self._under_way)
 
     def reload(self) -> None:
         """Read nothing: the state is the chief's, who may be writing it just now."""
@@ -155,8 +167,12 @@ def work(chief: Address, key: str, task: Task, board: Path | None = None) -> Non
     runner.tuner_id = _NAME
     runner.board = task.run_of(board)
     runner.oracle = Client(runner.oracle, _line(chief, key))
-    with contextlib.suppress(SearchOverError), _heartbeat(_line(chief, key)):
-        runner.search(verbose=0)
+    try:
+        with contextlib.suppress(SearchOverError), _heartbeat(_line(chief, key)):
+            runner.search(verbose=0)
+    except KeyboardInterrupt:
+        runner.give_back()
+        raise
     print("there are no trials left", flush=True)
 
 
