@@ -54,6 +54,15 @@ def test_the_best_mean_comes_first(material, monkeypatch, tmp_path):
     assert len(trained) == 6  # None was trained again.
 
 
+def test_a_damaged_outcome_is_said_and_made_anew(material, tmp_path, capsys):
+    first = compare._history(CONFIG, material, tmp_path)
+    (kept,) = tmp_path.glob("*.json")
+    kept.write_bytes(kept.read_bytes()[:-9])
+    again = compare._history(CONFIG, material, tmp_path)
+    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in first]
+    assert f"{kept} is damaged" in capsys.readouterr().out
+
+
 def test_curves_have_each_value_and_epoch(material, monkeypatch, tmp_path):
     monkeypatch.setattr(compare, "CURVES", {"droprate": (0.0, 0.5)})
     rows = list(compare.knob_curves(CONFIG, material, tmp_path))

@@ -219,6 +219,24 @@ def test_run_says_what_it_found(
     assert lines[-1] == f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)"
 
 
+@pytest.mark.parametrize("loss", [0.0, 99.0])
+def test_fine_tuning_that_made_it_worse_is_said(
+    loss: float,
+    sample_folder: Path,
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fine_tune(config: Config, material: Any, start: Any, *others: Any) -> Any:
+        return start._replace(validation={"loss": loss, "accuracy": 0.5})
+
+    monkeypatch.setattr("fashion_keras.final.fine_tune", fine_tune)
+    final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
+    told = "fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the heads"
+    assert (told in capsys.readouterr().out) == (loss > 1)
+
+
 def test_a_budget_is_planned_and_said(
     sample_folder: Path,
     tmp_path: Path,

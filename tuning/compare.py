@@ -117,7 +117,10 @@ def _kept(file: Path) -> list[dict[str, float]] | None:
     """Return what was kept of a finished training; None if there is none, or it is damaged."""
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        print(f"{file} is damaged ({error}): what it held is trained anew", flush=True)
         return None
 
 
