@@ -81,7 +81,7 @@ def plan(
     file = cache / "plans-1" / f"{_key(config, material, budget)}.json"
     if file.exists():
         kept = json.loads(file.read_text(encoding="utf-8"))
-        print("the plan made for this budget before is followed", flush=True)
+        print(f"the plan made for this budget before is followed ({file})", flush=True)
         return dataclasses.replace(config, **kept["knobs"]), Plan(**kept["plan"])
     speed = measure(config, material)
     spent = time.monotonic() - start
@@ -102,7 +102,8 @@ def plan(
 
 def _key(config: Config, material: Material, budget: float) -> str:
     _, store = material.frozen()
-    facts = [dataclasses.asdict(config), budget, store.key("train"), store.key("validation")]
+    asked = dataclasses.asdict(config) | {"cut": chosen_cut(config)}
+    facts = [asked, budget, store.key("train"), store.key("validation")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
 

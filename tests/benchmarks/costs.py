@@ -166,10 +166,7 @@ def read_units(results: Path) -> Units:
         read(name)
         for name in ("benchmarks/predictions.json", "benchmarks/search.json", "search/search.json")
     )
-    stages = _seconds_by_stage(results / "final" / "history.csv")
-    counts = read_card(results / "final" / "fashion.keras")["data"]["photos"]
-    photos, held_out = counts["train"], counts["validation"]
-    head = photos / stages["head 1"]
+    photos, held_out, tune, head = _training(results / "final")
     card = SHARE_OF_PUBLISHED * PUBLISHED_FORWARD
     small = vectors["photos"] / statistics.median(one["view 1"] for one in vectors["seconds"])
     start = search["ours"]["seconds_more_a_trial"]
@@ -182,7 +179,7 @@ def read_units(results: Path) -> Units:
         large=predictions["photos"]
         / statistics.median(one["ours"] for one in predictions["seconds_of_rounds"]),
         maps=units["maps"]["undisturbed"],
-        tune=(photos + held_out / 3) / stages["fine-tuning"],
+        tune=tune,
         head=head,
         start=start,
         card_small=card * MULTIPLICATIONS[299] / MULTIPLICATIONS[150],
@@ -192,16 +189,29 @@ def read_units(results: Path) -> Units:
         map_bytes=units["bytes"]["map"],
         photo_bytes=units["bytes"]["photo"],
         link=units["bytes"]["prepared"],
-        memory={
-            name: (one["4000"]["gb"], one["100000"]["gb"])
-            for name, one in memory["commands"].items()
-            if {"4000", "100000"} <= one.keys()
-        },
+        memory=_measured_twice(memory["commands"]),
         unmeasured=[name for name, one in memory["commands"].items() if "100000" not in one],
         xception=memory["constant_gb"]["xception"] - memory["constant_gb"]["cheap"],
         search=(ran["run"]["seconds"], reckoned),
-        run=memory["run"],
+        run=memory["runs"][-1],
     )
+
+
+def _training(results: Path) -> tuple[int, int, float, float]:
+    """Return photos for training and validation, and how many a second fine-tuning and heads do."""
+    stages = _seconds_by_stage(results / "history.csv")
+    counts = read_card(results / "fashion.keras")["data"]["photos"]
+    photos, held_out = counts["train"], counts["validation"]
+    tune = (photos + held_out / 3) / stages["fine-tuning"]
+    return photos, held_out, tune, photos / stages["head 1"]
+
+
+def _measured_twice(commands: dict[str, dict]) -> dict[str, tuple[float, float]]:
+    return {
+        name: (one["4000"]["gb"], one["100000"]["gb"])
+        for name, one in commands.items()
+        if {"4000", "100000"} <= one.keys()
+    }
 
 
 def _seconds_by_stage(file: Path) -> dict[str, float]:

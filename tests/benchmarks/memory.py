@@ -195,7 +195,9 @@ def main() -> None:
 
 def _write(found: dict, start: float, file: Path) -> None:
     found["growth_gb"] = {name: _growth(counts) for name, counts in found["commands"].items()}
-    found["run"] = command.provenance(start)
+    run = command.provenance(start)
+    others = [one for one in found.get("runs", []) if one["command"] != run["command"]]
+    found["runs"] = [*others, run]
     file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
