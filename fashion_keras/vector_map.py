@@ -60,7 +60,8 @@ def find_nearest(points: np.ndarray, count: int = _NEIGHBOURS) -> tuple[np.ndarr
         far += squares[start : start + rows, None]
         far += squares
         far[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
-        nearest = np.argpartition(far, count - 1, axis=1)[:, :count]
+        # Copied: a slice would hold on to the places of all photos.
+        nearest = np.argpartition(far, count - 1, axis=1)[:, :count].copy()
         places.append(nearest)
         distances.append(np.sqrt(np.maximum(np.take_along_axis(far, nearest, axis=1), 0)))
     return np.concatenate(places), np.concatenate(distances)

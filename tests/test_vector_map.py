@@ -1,5 +1,7 @@
 """Tests of neighbours, outliers and the map."""
 
+import tracemalloc
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -26,6 +28,16 @@ def test_neighbours_are_the_same_however_many_pairs_are_compared_at_once(monkeyp
     monkeypatch.setattr(vector_map, "_COMPARED", 1000)
     np.testing.assert_array_equal(np.sort(find_nearest(points)[0]), np.sort(places))
     np.testing.assert_allclose(np.sort(find_nearest(points)[1]), np.sort(distances), atol=1e-3)
+
+
+def test_neighbours_take_no_more_memory_than_their_own(monkeypatch):
+    monkeypatch.setattr(vector_map, "_COMPARED", 30_000)
+    points = np.random.default_rng(1).normal(size=(3000, 5)).astype("float32")
+    tracemalloc.start()
+    find_nearest(points)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6  # All pairs are 36 MB.
 
 
 def test_reduced_vectors_do_not_depend_on_where_the_arrays_end():
