@@ -3,11 +3,10 @@
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ import numpy as np
 from fashion_keras import __version__, command
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.files import bring_to_disk, only_one
+from fashion_keras.files import only_one
 from fashion_keras.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_packages, quiet, trace
 from fashion_keras.inspection import read_card
+from fashion_keras.replacing import NEW, put_back, replace_all
 from fashion_keras.runtimes import Opened, largest_difference, open_export, read_photos
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
@@ -84,10 +84,11 @@ def export_classifier(
     with contextlib.ExitStack() as held:
         lock = target.with_name(f".{target.name}.lock")
         held.enter_context(only_one(lock, f"export to {target}"))
+        put_back(target)
         classifier = load_classifier(model)
         folder = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
         scratch = held.enter_context(folder)
-        work, new = Path(scratch), Path(scratch) / "new"
+        work, new = Path(scratch), Path(scratch) / NEW
         new.mkdir()
         with _step(f"converted to {name}"), quiet():
             trace(classifier.model, work / "traced")
@@ -101,7 +102,7 @@ def export_classifier(
         text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
         (new / f"{target.name}.json").write_text(text, encoding="utf-8")
         del opened  # Windows moves no file that is open.
-        _place(new, target.parent, work / "earlier")
+        replace_all(work, target.parent)
     return facts
 
 
@@ -151,38 +152,6 @@ def _describe(classifier: Classifier, name: str, half: bool, new: Path, found: d
         "made_by": f"fashion_keras {__version__}",
         "card": classifier.card,
     }
-
-
-def _place(new: Path, folder: Path, earlier: Path) -> None:
-    """Give what is written its final names, at no moment half of it."""
-    for path in new.rglob("*"):
-        if path.is_file():
-            bring_to_disk(path)
-    names = sorted(path.name for path in new.iterdir())  # The JSON comes last.
-    moves = [(new / name, folder / name) for name in names]
-    if len(names) == 2 and (new / names[0]).is_file():
-        for source, target in moves:
-            os.replace(source, target)
-        bring_to_disk(folder)
-        return
-    # Several files, or a folder, cannot be replaced at once: the whole earlier export goes aside
-    # first, so that nothing can ever load a mixture of both.
-    earlier.mkdir()
-    aside = [(folder / name, earlier / name) for name in names if (folder / name).exists()]
-    _move_all([*aside, *moves])
-    bring_to_disk(folder)
-
-
-def _move_all(moves: Iterable[tuple[Path, Path]]) -> None:
-    done: list[tuple[Path, Path]] = []
-    try:
-        for source, target in moves:
-            os.replace(source, target)
-            done.append((source, target))
-    except BaseException:
-        for source, target in reversed(done):
-            os.replace(target, source)
-        raise
 
 
 def _options() -> argparse.ArgumentParser:

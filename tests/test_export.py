@@ -1,6 +1,5 @@
 """Tests of exports: equal probabilities, labels inside, nothing half or wrong under their names."""
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -19,7 +18,7 @@ from fashion_keras import command
 from fashion_keras.artifact import save_classifier
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
-from fashion_keras.export import MismatchError, _place, export_classifier, main
+from fashion_keras.export import MismatchError, export_classifier, main
 from fashion_keras.formats import FORMATS, quiet
 from fashion_keras.model import build_head
 from fashion_keras.photo import read_photo
@@ -264,35 +263,6 @@ def test_two_exports_to_the_same_place_never_cross(
     with pytest.raises(PermissionError, match="it is left"):
         export(model, "saved_model")
     assert names_in(model.parent) == ["our.keras"]
-
-
-@pytest.mark.parametrize("fails_at", range(7))
-def test_files_that_belong_together_never_mix(
-    fails_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    new, folder, earlier = (tmp_path / name for name in ("new", "folder", "earlier"))
-    for place in (new, folder):
-        place.mkdir()
-        for file in FILES["openvino"]:
-            (place / file).write_text(place.name)
-    whole, moves = os.replace, []
-
-    def found() -> list[str]:
-        return [path.read_text() for path in sorted(folder.iterdir()) if path.suffix != ".json"]
-
-    def replace(source: Path, target: Path) -> None:
-        moves.append(target)
-        if len(moves) == fails_at + 1:
-            raise OSError("Permission denied")
-        whole(source, target)
-        assert len(set(found())) < 2 or not (folder / "our.xml").exists()
-
-    monkeypatch.setattr("os.replace", replace)
-    fails = pytest.raises(OSError, match="Permission denied")
-    with fails if fails_at < 6 else contextlib.nullcontext():
-        _place(new, folder, earlier)
-    assert names_in(folder) == FILES["openvino"]
-    assert found() == (["folder"] * 2 if fails_at < 6 else ["new"] * 2)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].packages])

@@ -10,6 +10,7 @@ ROOMS = [
     "fashion_keras.ending",
     "fashion_keras.config",
     "fashion_keras.files",
+    "fashion_keras.replacing",
     "fashion_keras.disk",
     "fashion_keras.command",
     "fashion_keras.stopwatch",
