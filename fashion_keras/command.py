@@ -35,8 +35,8 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         main: The command.
         interrupted: What it says of its work when it is told to end.
     """
-    raised = raise_when_told()
     hush_h5py()
+    raised = raise_when_told()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -50,8 +50,12 @@ def _end(error: BaseException, interrupted: str) -> None:
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {interrupted}", file=sys.stderr)
         sys.exit(error.code if isinstance(error, EndedError) else 130)
-    told = told_of_disk(error) or (error if isinstance(error, (InputError, OSError)) else None)
-    if told is None:
+    told = told_of_disk(error)
+    if told:
+        told = f"{told}; {interrupted}"
+    elif isinstance(error, (InputError, OSError)):
+        told = str(error)
+    else:
         raise error
     print(f"error: {told}", file=sys.stderr)
     sys.exit(2)

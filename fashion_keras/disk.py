@@ -26,6 +26,19 @@ _NAMED = re.compile(r"(?:name = |: )'([^']+)'|(/[^\s:;,']+)[:;] (?:No space|Read
 _ENOUGH = 1_000_000  # Bytes; a disk with less is called full.
 
 
+class NoRoomError(OSError):
+    """The system's error for a full disk; `needed` says in words how much would be needed."""
+
+    def __init__(self, folder: Path, size: int, free: int) -> None:
+        super().__init__(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+        self.needed = f"{in_words(size)} are needed, {in_words(free)} are free"
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes as it is said."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def check_room(folder: Path, needed: int) -> None:
     """Raise the system's error for a full disk before HDF5 meets one.
 
@@ -36,10 +49,11 @@ def check_room(folder: Path, needed: int) -> None:
         needed: Bytes that it takes.
 
     Raises:
-        OSError: If there is not so much room.
+        NoRoomError: If there is not so much room.
     """
-    if shutil.disk_usage(folder).free < needed + _ENOUGH:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+    free = shutil.disk_usage(folder).free
+    if free < needed + _ENOUGH:
+        raise NoRoomError(folder, needed + _ENOUGH, free)
 
 
 def told_of_disk(error: BaseException) -> str | None:
@@ -47,10 +61,8 @@ def told_of_disk(error: BaseException) -> str | None:
     for one in _chain(error):
         state = _state_in(one)
         if state:
-            return (
-                f"The disk of {_place_in(one)} is {state}: {_ADVICE[state]}. What was finished is "
-                "kept, and the same command goes on from it."
-            )
+            needed = f" ({one.needed})" if isinstance(one, NoRoomError) else ""
+            return f"The disk of {_place_in(one)} is {state}{needed}: {_ADVICE[state]}"
     return None
 
 
@@ -79,7 +91,8 @@ def _place_in(error: BaseException) -> str:
         named = found[1] or found[2]
     if named:
         return os.fsdecode(named)
-    folders = (Path(tempfile.gettempdir()), Path.cwd())
+    given = [Path(word.rpartition("=")[2]) for word in sys.argv[1:] if word]
+    folders = [Path(tempfile.gettempdir()), Path.cwd(), *filter(os.path.exists, given)]
     without = [str(folder) for folder in folders if shutil.disk_usage(folder).free < _ENOUGH]
     return " or ".join(without) or "one of the folders that were named"
 

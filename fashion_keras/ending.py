@@ -1,12 +1,16 @@
 """How a command ends that is told to, by Ctrl-C or SIGTERM, from its first moment on."""
 
+import _thread
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
+from typing import Any
 
 _OURS = ("fashion_keras", "tuning")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_PAUSE = 0.05  # Seconds until a signal that got lost comes again.
 
 
 class EndedError(KeyboardInterrupt):
@@ -14,6 +18,7 @@ class EndedError(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
+        self.number = number
         self.code = _code(number)
 
 
@@ -42,6 +47,9 @@ def end_at_once() -> None:
 def raise_when_told() -> list[EndedError]:
     """Let the first signal raise `EndedError`, and the next one end the process at once.
 
+    An error that is raised while the garbage collector calls something back is dropped by Python;
+    then the signal comes once more.
+
     Returns:
         What was raised. Inside of a library's C code it may come out as another error.
     """
@@ -50,10 +58,26 @@ def raise_when_told() -> list[EndedError]:
     def end(number: int, _: object) -> None:
         _handle(lambda again, _: os._exit(_code(again)))
         raised.append(EndedError(number))
-        raise raised[0]
+        raise raised[-1]
 
+    def unraisable(told: Any) -> None:
+        if not isinstance(told.exc_value, EndedError):
+            show(told)
+            return
+        _handle(end)
+        threading.Timer(_PAUSE, signal_main_thread, [told.exc_value.number]).start()
+
+    show, sys.unraisablehook = sys.unraisablehook, unraisable
     _handle(end)
     return raised
+
+
+def signal_main_thread(number: int) -> None:
+    """Send a signal to the main thread, from any other."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:  # On Windows, where it waits for the end of a call.
+        _thread.interrupt_main(signal.Signals(number))
 
 
 def _is_starting() -> bool:

@@ -17,6 +17,7 @@ from fashion_keras.command import progress
 from fashion_keras.config import Config, InputError
 from fashion_keras.data import load_split
 from fashion_keras.devices import precision_in_force
+from fashion_keras.disk import in_words
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray, begun_size
 from fashion_keras.model import build_augmentation, draw_on
@@ -115,12 +116,11 @@ class FeatureStore:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"Fine-tuning keeps {needed / 1e9:.1f} GB of maps in {self.folder}, where "
-                f"{free / 1e9:.1f} GB are free. Give another `--cache`, or fewer "
-                "`--fine-tuning-views`."
+                f"Fine-tuning keeps {in_words(needed)} of maps in {self.folder}, where "
+                f"{in_words(free)} are free. Give another `--cache` or fewer `--fine-tuning-views`."
             )
         if missing:
-            print(f"maps for fine-tuning take {needed / 1e9:.1f} GB in {self.folder}", flush=True)
+            print(f"maps for fine-tuning take {in_words(needed)} in {self.folder}", flush=True)
         for split, view in wanted:
             self.make(split, view, cut, shard)
 

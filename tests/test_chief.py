@@ -244,6 +244,12 @@ def test_a_taken_port_is_refused():
                 pass
 
 
+def test_a_worker_that_comes_late_has_nothing_to_do(tuner, tmp_path):
+    with serving(Address(LOOPBACK, 0)) as chief:
+        chief._over = True
+        assert join(Address(LOOPBACK, chief.port), tmp_path) == ""
+
+
 def test_a_finished_search_waits_for_no_worker(tuner):
     with running(tuner) as chief:
         finish(tuner, client(chief, "a"), "a")

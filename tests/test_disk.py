@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fashion_keras import command
-from fashion_keras.disk import check_room, told_of_disk
+from fashion_keras.disk import check_room, in_words, told_of_disk
 
 FULL = Path("/dev/full")  # Of Linux: whoever writes there is told that the disk is full.
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
@@ -32,8 +32,10 @@ def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
     check_room(tmp_path, 2_000_000)
     with pytest.raises(OSError, match="No space left") as raised:
-        check_room(tmp_path, 2_000_001)
-    assert str(told_of_disk(raised.value)).startswith(f"The disk of {tmp_path} is full: ")
+        check_room(tmp_path, 2_100_000)
+    told = f"The disk of {tmp_path} is full (3.1 MB are needed, 3.0 MB are free): free some room"
+    assert str(told_of_disk(raised.value)).startswith(told)
+    assert in_words(1_250_000_000) == "1.2 GB"
 
 
 @needs_full
@@ -75,11 +77,22 @@ def test_a_command_ends_with_one_line_and_code_2(capsys):
         raise RuntimeError("/c/variables.tmp: No space left on device [Op:SaveV2]")
 
     with pytest.raises(SystemExit) as ended:
-        command.run(main)
+        command.run(main, "the same command begins anew")
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith("error: The disk of /c/variables.tmp is full: free some room, or ")
+    assert told.endswith("; the same command begins anew\n")
     assert told.count("\n") == 1
+
+
+def test_a_folder_that_was_given_is_named_if_it_has_no_room(tmp_path, monkeypatch):
+    usage = types.SimpleNamespace
+    full = tmp_path / "small"
+    full.mkdir()
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(free=9e9 * (place != full)))
+    monkeypatch.setattr(sys, "argv", ["x", "--data", "sample", f"--cache={full}"])
+    told = told_of_disk(RuntimeError("No space left on device"))
+    assert str(told).startswith(f"The disk of {full} is full: ")
 
 
 def test_other_faults_of_a_command_keep_their_traceback():
@@ -96,7 +109,7 @@ def test_what_h5py_adds_when_it_cannot_close_a_file_is_left_out(monkeypatch):
     command.run(lambda: None)
     hook: Any = sys.unraisablehook
     for where in ("h5py._objects.ObjectID.__dealloc__", "ours.__del__"):
-        hook(types.SimpleNamespace(object=where, err_msg=None))
+        hook(types.SimpleNamespace(object=where, err_msg=None, exc_value=None))
     assert [told.object for told in said] == ["ours.__del__"]
 
 

@@ -82,6 +82,38 @@ def test_the_first_signal_raises_and_the_second_ends(monkeypatch: pytest.MonkeyP
 
 
 @posix
+def test_a_signal_that_the_garbage_collector_drops_comes_again(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        """
+import os, signal, time, weakref
+from fashion_keras import command
+
+class Thing:
+    pass
+
+def main():
+    thing = Thing()
+    known = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing  # What the callback raises, Python drops.
+    print("goes on", flush=True)
+    time.sleep(30)
+
+command.run(main)
+"""
+    )
+    ended = subprocess.run(
+        [sys.executable, str(program)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (ended.returncode, ended.stdout) == (143, "goes on\n")
+    assert ended.stderr.startswith("interrupted; what was finished is kept")
+
+
+@posix
 def test_signals_that_are_ignored_stay_ignored() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:

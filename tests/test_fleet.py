@@ -46,6 +46,16 @@ def test_a_worker_that_dies_again_and_again_ends_the_search_with_what_it_said(me
     assert chief.given_back[0][1] == "ended with 7; another starts in 0 s"
 
 
+def test_a_worker_that_says_twice_what_has_to_be_mended_is_not_started_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet, "_PAUSES", (0, 0, 0, 0))
+    refusing = [sys.executable, "-c", "import sys; print('error: no room'); sys.exit(2)"]
+    member = fleet._Member(3, refusing, {}, tmp_path / "worker-3.log")
+    chief = Chief()
+    with pytest.raises(InputError, match=r"^Workers end: no room \(all of"):
+        look_until_it_gives_up(member, chief)
+    assert [name for name, _ in chief.given_back] == ["3.1"]
+
+
 def test_deaths_count_from_the_last_finished_trial(member):
     chief = Chief()
     chief.ended["3.4"] = 1

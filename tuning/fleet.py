@@ -62,6 +62,8 @@ class _Member:
     def _check(self, code: int) -> None:
         lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         told = f"{lines[-1] if lines else 'it said nothing'} (all of it is in {self._log})"
+        if code == 2 and self._deaths > 1:  # It said why, and nothing has changed.
+            raise InputError(f"Workers end: {told.removeprefix('error: ')}")
         if self._deaths > len(_PAUSES):
             raise InputError(
                 f"A worker died {self._deaths} times without finishing a trial, the last time "

@@ -194,8 +194,10 @@ def main(arguments: list[str] | None = None) -> None:
     plan = (given.max_epochs, given.factor)
     if given.worker:
         key = worker.join(given.worker, given.cache)
-        task = open_task(base, *plan, given.cache)
-        worker.work(given.worker, key, task, given.tensorboard)
+        if key:
+            task = open_task(base, *plan, given.cache)
+            worker.work(given.worker, key, task, given.tensorboard)
+        print("there are no trials left", flush=True)
         return
     words = sys.argv[1:] if arguments is None else arguments
     folder = given.results / "search"

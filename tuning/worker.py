@@ -1,6 +1,5 @@
 """A worker of a search: asks the chief for trials, runs them, and reports them."""
 
-import _thread
 import contextlib
 import os
 import secrets
@@ -18,6 +17,7 @@ from keras_tuner.engine.trial import Trial
 from keras_tuner.src.distribute.oracle_client import OracleClient
 
 from fashion_keras.config import InputError
+from fashion_keras.ending import signal_main_thread
 from tuning import line as limits
 from tuning.chief import OTHER_CACHE, REASON, SESSION
 from tuning.hyperband import TrialRunner
@@ -130,7 +130,7 @@ class RemoteRunner(TrialRunner):
 
 
 def join(chief: Address, cache: Path) -> str:
-    """Wait until the chief of a search is ready; return the search's key.
+    """Wait until the chief of a search is ready; return the search's key, or "" if it is over.
 
     Raises:
         InputError: If there is no chief, or its state is not in `cache`.
@@ -138,8 +138,12 @@ def join(chief: Address, cache: Path) -> str:
     told = f"it gives up after {limits.PATIENCE:.0f} s without an answer"
     print(f"worker {_NAME}, waiting for the chief at {chief}; {told}", flush=True)
     line = _line(chief)
-    line.call("GetSpace", SERVICE.GetSpaceRequest())
-    line.hang_up()
+    try:
+        line.call("GetSpace", SERVICE.GetSpaceRequest())
+    except SearchOverError:
+        return ""
+    finally:
+        line.hang_up()
     file = cache / "search" / line.told["search"] / SESSION
     if not file.exists() or file.read_text(encoding="utf-8") != line.told["session"]:
         raise InputError(OTHER_CACHE)
@@ -173,7 +177,6 @@ def work(chief: Address, key: str, task: Task, board: Path | None = None) -> Non
     except KeyboardInterrupt:
         runner.give_back()
         raise
-    print("there are no trials left", flush=True)
 
 
 def _line(chief: Address, key: str | None = None) -> Line:
@@ -201,10 +204,7 @@ def _heartbeat(line: Line) -> Iterator[None]:
                 if not stopped.is_set():
                     ending.append(error)
                     # To the thread that trains: nothing else gets it out of what it does.
-                    if hasattr(signal, "pthread_kill"):
-                        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
-                    else:  # On Windows, where it waits for the end of a call.
-                        _thread.interrupt_main(signal.SIGTERM)
+                    signal_main_thread(signal.SIGTERM)
 
     try:
         try:
