@@ -361,5 +361,5 @@ def test_full_disk_is_said_before_any_photo_is_read(
     usage = shutil.disk_usage(Path())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
     # Two views of 40 photos and one of 20: 100 maps of 5 x 5 x 2048 numbers of 2 bytes.
-    with pytest.raises(InputError, match=r"keeps 0\.0 GB of maps .* where 0\.0 GB are free"):
+    with pytest.raises(InputError, match=r"keeps 10\.2 MB of maps .* where 5\.0 MB are free"):
         store.make_maps(1, "block13")
