@@ -39,21 +39,21 @@ def in_words(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
-def check_room(folder: Path, needed: int) -> None:
+def check_room(file: Path, needed: int) -> None:
     """Raise the system's error for a full disk before HDF5 meets one.
 
     HDF5 (1.14.6) would end the process with a segmentation fault, at the latest when Python ends.
 
     Args:
-        folder: Where a file is to be written.
+        file: What is to be written, or written anew.
         needed: Bytes that it takes.
 
     Raises:
         NoRoomError: If there is not so much room.
     """
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(file.parent).free + (file.stat().st_size if file.exists() else 0)
     if free < needed + _ENOUGH:
-        raise NoRoomError(folder, needed + _ENOUGH, free)
+        raise NoRoomError(file.parent, needed + _ENOUGH, free)
 
 
 def told_of_disk(error: BaseException) -> str | None:

@@ -34,20 +34,43 @@ def parts_that_fit(needed: float, photos: int, what: str) -> int:
     Returns:
         1 where it fits whole, or graphics cards compute, or what is left is not known.
     """
-    left = memory_left()
-    if left is None or keras.distribution.list_devices("gpu") or needed * photos <= _SHARE * left:
-        return 1
-    most = max(1, int(_SHARE * left / needed))
+    most, left = _most(needed, photos)
     parts = next(
         parts for parts in range(1, photos + 1) if not photos % parts and photos <= most * parts
     )
-    print(
-        f"{what}: {photos} photos at once take about {needed * photos / 1e9:.1f} GB of memory, "
-        f"{left / 1e9:.1f} GB are free: going on with {photos // parts}",
-        file=sys.stderr,  # On standard output rows may stand.
-        flush=True,
-    )
+    _say(needed, photos, left, photos // parts, what)
     return parts
+
+
+def photos_that_fit(needed: float, photos: int, what: str) -> int:
+    """Return how many of a batch's photos fit at a time; say so if not all.
+
+    Args:
+        needed: See `parts_that_fit`.
+        photos: See `parts_that_fit`.
+        what: See `parts_that_fit`.
+    """
+    most, left = _most(needed, photos)
+    _say(needed, photos, left, most, what)
+    return most
+
+
+def _most(needed: float, photos: int) -> tuple[int, float]:
+    """Return how many photos fit at a time, at least one, and the bytes that are left."""
+    left = memory_left()
+    if left is None or keras.distribution.list_devices("gpu") or needed * photos <= _SHARE * left:
+        return photos, 0.0
+    return max(1, int(_SHARE * left / needed)), left
+
+
+def _say(needed: float, photos: int, left: float, going_on: int, what: str) -> None:
+    if going_on < photos:
+        print(
+            f"{what}: {photos} photos at once take about {needed * photos / 1e9:.1f} GB of "
+            f"memory, {left / 1e9:.1f} GB are free: going on with {going_on}",
+            file=sys.stderr,  # On standard output rows may stand.
+            flush=True,
+        )
 
 
 def for_forward(backbone: keras.Model, size: int) -> float:

@@ -1,5 +1,6 @@
 """Goes on in smaller parts where memory does not suffice for a whole batch."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,7 +8,7 @@ from typing import TypeVar
 from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config, InputError
 from fashion_keras.devices import MISTAKEN_OUT_OF_MEMORY, OUT_OF_MEMORY
-from fashion_keras.headroom import for_new_backbone, parts_that_fit
+from fashion_keras.headroom import for_new_backbone, parts_that_fit, photos_that_fit
 
 Result = TypeVar("Result")
 # How graphics cards say it when they call it another error.
@@ -39,9 +40,7 @@ def in_parts(
                 raise
         # Not inside `except`: the error holds on to all that was computed so far.
         parts = _more(parts, photos, what)
-        size = -(-photos // parts)
-        told = f"out of memory: {what} goes on with {size} instead of {photos} photos"
-        print(told, file=sys.stderr, flush=True)  # On standard output rows may stand.
+        _say_smaller(what, -(-photos // parts), photos)
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -51,11 +50,20 @@ def _is_out_of_memory(error: Exception) -> bool:
 def _more(parts: int, photos: int, what: str) -> int:
     """Return the next number of equal parts, twice as many or little more."""
     if parts >= photos:
-        raise InputError(
-            f"Out of memory: {what} does not even go with one photo at a time. Close other "
-            "programs, or give a smaller `--image-size`."
-        )
+        raise _too_little(what)
     return next(more for more in range(2 * parts, 2 * photos) if photos % more == 0)
+
+
+def _too_little(what: str) -> InputError:
+    return InputError(
+        f"Out of memory: {what} does not even go with one photo at a time. Close other "
+        "programs, or give a smaller `--image-size`."
+    )
+
+
+def _say_smaller(what: str, size: int, photos: int) -> None:
+    told = f"out of memory: {what} goes on with {size} instead of {photos} photos"
+    print(told, file=sys.stderr, flush=True)  # On standard output rows may stand.
 
 
 def new_backbone_in_parts(work: Callable[[int], Result], config: Config) -> Result:
@@ -77,7 +85,7 @@ def new_backbone_in_parts(work: Callable[[int], Result], config: Config) -> Resu
 
 
 class Fitting:
-    """Does work on one batch after the other; remembers into how many parts they have to be cut.
+    """Does work on one batch after the other; remembers how many photos fit at a time.
 
     Args:
         what: See `in_parts`.
@@ -87,7 +95,9 @@ class Fitting:
     def __init__(self, what: str, needed: Callable[[], float]) -> None:
         self._what = what
         self._needed = needed
-        self._parts = 0  # Not known before the first batch.
+        self._asked = 1  # Photos of the largest batch that was compared with what is left.
+        self._fit = 1  # So many of them fit.
+        self._most = math.inf  # No more, since memory did not suffice.
 
     def __call__(self, photos: int, work: Callable[[slice], Result]) -> list[Result]:
         """Return what `work` gives for each part of a batch of so many photos, in their order.
@@ -95,14 +105,18 @@ class Fitting:
         Raises:
             InputError: If not even one photo at a time fits.
         """
-
-        def whole(parts: int) -> list[Result]:
-            size = -(-photos // parts)
-            return [work(slice(start, start + size)) for start in range(0, photos, size)]
-
-        if not self._parts and photos > 1:
-            self._parts = parts_that_fit(self._needed(), photos, self._what)
-        found, parts = in_parts(whole, photos, self._what, min(self._parts or 1, photos))
-        if photos > 1:
-            self._parts = max(parts, self._parts)
-        return found
+        if photos > self._asked:
+            self._fit = photos_that_fit(self._needed(), photos, self._what)
+            self._asked = photos
+        while True:
+            size = int(min(photos, self._fit, self._most))
+            try:
+                return [work(slice(start, start + size)) for start in range(0, photos, size)]
+            except (*OUT_OF_MEMORY, *MISTAKEN_OUT_OF_MEMORY) as error:
+                if not _is_out_of_memory(error):
+                    raise
+            # Not inside `except`: the error holds on to all that was computed so far.
+            if size == 1:
+                raise _too_little(self._what)
+            self._most = size // 2
+            _say_smaller(self._what, size // 2, photos)

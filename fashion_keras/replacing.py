@@ -1,7 +1,7 @@
 """Puts the files of an export in the places of an earlier one: all of them, or none."""
 
-import glob
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +13,8 @@ NEW, EARLIER = "new", "earlier"  # Folders in the one that an export is made in.
 def replace_all(work: Path, folder: Path) -> None:
     """Give what lies in `work/new` its final names in a folder, at no moment half of it.
 
-    If anything fails, the earlier files are there again; after a kill `put_back` brings them.
+    If anything fails, the earlier files are there again; after a kill `put_back` brings them. (One
+    file and its JSON are replaced one after the other; what is loaded is whole at any time.)
 
     Args:
         work: Where the export was made, on the same disk as `folder`.
@@ -27,11 +28,12 @@ def replace_all(work: Path, folder: Path) -> None:
     done: list[tuple[Path, Path]] = []
     try:
         for source, target in moves:
-            os.replace(source, target)
             done.append((source, target))
+            os.replace(source, target)
     except BaseException:
         for source, target in reversed(done):
-            os.replace(target, source)
+            if not source.exists():  # The last one may not have been moved.
+                os.replace(target, source)
         raise
     bring_to_disk(folder)
 
@@ -53,8 +55,10 @@ def put_back(target: Path) -> None:
 
     The caller holds the lock of the target.
     """
-    for work in target.parent.glob(f".{glob.escape(target.name)}.*"):
-        if not (work / NEW).is_dir():  # The lock, or somebody else's.
+    # As `tempfile` names them; what a user or another target has there has other names.
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[a-z0-9_]{{8}}")
+    for work in target.parent.iterdir():
+        if not ours.fullmatch(work.name) or not (work / NEW).is_dir():
             continue
         unfinished = any((work / NEW).iterdir())
         for path in (work / EARLIER).glob("*") if unfinished else ():

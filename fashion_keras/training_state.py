@@ -55,7 +55,7 @@ def save(model: Any, rows: Rows, file: Path, parts: int, best: Path | None = Non
         best: Weights of the best epoch, if they are kept, too.
     """
     with whole_file(file) as unfinished:
-        check_room(file.parent, size_of(model) + (best.stat().st_size if best else 0))
+        check_room(unfinished, size_of(model) + (best.stat().st_size if best else 0))
         model.save_weights(unfinished)
         with h5py.File(unfinished, "a") as kept:
             kept["history"] = np.frombuffer(json.dumps(rows).encode(), "uint8")
@@ -182,7 +182,7 @@ class Keeper(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Keep the state, if it is time: now, as weights are not those averaged for validation."""
-        check_room(Path(self._checkpoint.filepath).parent, size_of(self.model))
+        check_room(Path(self._checkpoint.filepath), size_of(self.model))
         self._start = time.monotonic()
         if self._state.file and self.rows and self._start - self._kept >= _PAUSE:
             self._keep(self._state.file)

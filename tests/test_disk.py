@@ -30,9 +30,9 @@ def test_a_full_disk_is_told_with_the_file():
 def test_room_is_asked_for_before_anything_is_written(tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=3_000_000)
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
-    check_room(tmp_path, 2_000_000)
+    check_room(tmp_path / "one.h5", 2_000_000)
     with pytest.raises(OSError, match="No space left") as raised:
-        check_room(tmp_path, 2_100_000)
+        check_room(tmp_path / "one.h5", 2_100_000)
     told = f"The disk of {tmp_path} is full (3.1 MB are needed, 3.0 MB are free): free some room"
     assert str(told_of_disk(raised.value)).startswith(told)
     assert in_words(1_250_000_000) == "1.2 GB"

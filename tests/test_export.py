@@ -250,6 +250,21 @@ def test_converter_that_fails_leaves_the_earlier_export_and_says_why(
     assert capfd.readouterr().err == "no such operation"
 
 
+def test_what_a_killed_export_left_is_cleared_first(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = model.with_name(".our_saved_model.abcd1234")
+    (left / "new").mkdir(parents=True)
+
+    def ended(given: Path) -> Any:
+        raise PermissionError("it is left")
+
+    monkeypatch.setattr("fashion_keras.export.load_classifier", ended)
+    with pytest.raises(PermissionError, match="it is left"):
+        export(model, "saved_model")
+    assert not left.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
 def test_two_exports_to_the_same_place_never_cross(
     model: Path, monkeypatch: pytest.MonkeyPatch

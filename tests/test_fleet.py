@@ -28,7 +28,7 @@ class Chief:
 @pytest.fixture
 def member(tmp_path, monkeypatch):
     monkeypatch.setattr(fleet, "_PAUSES", (0, 0, 0, 0))
-    return fleet._Member(3, DYING, {}, tmp_path / "worker-3.log")
+    return fleet._Member("3", DYING, {}, tmp_path / "worker-3.log")
 
 
 def look_until_it_gives_up(member, chief):
@@ -49,7 +49,7 @@ def test_a_worker_that_dies_again_and_again_ends_the_search_with_what_it_said(me
 def test_a_worker_that_says_twice_what_has_to_be_mended_is_not_started_again(tmp_path, monkeypatch):
     monkeypatch.setattr(fleet, "_PAUSES", (0, 0, 0, 0))
     refusing = [sys.executable, "-c", "import sys; print('error: no room'); sys.exit(2)"]
-    member = fleet._Member(3, refusing, {}, tmp_path / "worker-3.log")
+    member = fleet._Member("3", refusing, {}, tmp_path / "worker-3.log")
     chief = Chief()
     with pytest.raises(InputError, match=r"^Workers end: no room \(all of"):
         look_until_it_gives_up(member, chief)

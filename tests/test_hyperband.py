@@ -5,11 +5,12 @@ import errno
 import types
 
 import pytest
-from keras_tuner import errors
+from keras_tuner import HyperParameters, errors
 
 from fashion_keras.config import Config, InputError
 from fashion_keras.features import FeatureStore
 from fashion_keras.training import Material
+from fashion_keras.training_state import size_of
 from tuning import hypermodel as hypermodel_module
 from tuning.hyperband import open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
@@ -112,8 +113,11 @@ def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeyp
 
 def test_room_for_weights_is_asked_for_before_they_are_saved(hypermodel, tmp_path, monkeypatch):
     tuner = open_hyperband(hypermodel, tmp_path / "search", 1, 2, 1)
-    monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=2000))
-    with pytest.raises(errors.FatalError, match=f"The disk of {tmp_path / 'search'} is full"):
+    smallest = HyperParameters()
+    smallest.Fixed("inner_size", 0)
+    free = 1_000_000 + size_of(hypermodel.build(smallest)) - 1
+    monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=free))
+    with pytest.raises(errors.FatalError, match=r"trial_0000 is full \(\d\.\d MB are needed"):
         tuner.search(verbose=0)
     assert not list(tuner.folder.glob("trial_*/*.h5"))
 

@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -68,6 +69,19 @@ def test_a_full_disk_has_to_be_told_in_one_line(
     let_end(code, text, monkeypatch)
     found = full(job_that("right"), tmp_path / "a", QUIET, 3, random.Random(1))  # noqa: S311
     assert found == Disturbed(0, [f"on a full disk it ended with {code}: {text}"])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the children of a process")
+def test_workers_are_found_and_killed() -> None:
+    sleep = "import time; time.sleep(60)"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
+    with subprocess.Popen([sys.executable, "-c", program]) as process:
+        dice, until = random.Random(1), time.monotonic() + 20  # noqa: S311
+        while not disturbances._kill_worker(process.pid, dice):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert process.wait(20) == 0  # Its child has ended.
+    assert disturbances._kill_worker(process.pid, dice) == 0
 
 
 def test_files_are_torn_that_a_power_cut_may_tear(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Tests of going on in smaller parts: what counts as out of memory, and that nothing changes."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,6 +243,34 @@ def test_single_photos_do_not_decide_how_later_batches_are_cut(
     assert lengths == [[1], [4, 4], [1], [4, 3]]
 
 
+def test_what_fits_is_asked_again_for_larger_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(headroom, "memory_left", lambda: 500)
+    fitting = Fitting("work", lambda: 100.0)
+    assert [len(fitting(photos, lambda part: part)) for photos in (2, 3, 31, 32)] == [1, 1, 8, 8]
+
+
+@pytest.mark.parametrize("what", ["prediction", "the backbone", "training"])
+def test_batches_are_cut_before_memory_is_short(
+    what: str,
+    prepared: Prepared,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    random_backbones(16, monkeypatch)
+    monkeypatch.setattr(headroom, "memory_left", lambda: 2_000_000)
+    if what == "prediction":
+        predicted(8)
+    elif what == "the backbone":
+        FeatureStore(prepared, CONFIG, narrow_backbone(16), tmp_path).vectors("train")
+    else:
+        config = dataclasses.replace(CONFIG, weights="none", epochs=1, views=0)
+        train_ensemble(config, open_material(config, prepared, tmp_path))
+    told = capsys.readouterr().err
+    assert re.search(rf"^{what}: \d+ photos at once take about .* going on with \d", told)
+    assert "out of memory" not in told
+
+
 def random_backbones(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each new backbone have memory for so many photos."""
 
@@ -280,4 +309,5 @@ def test_trials_train_random_backbones_in_parts(
     trial = tuner.oracle.create_trial("tuner0")
     (history,) = tuner.run_trial(trial)
     assert len(history.history["val_accuracy"]) == 1
+    assert int(history.model.optimizer.iterations) == 3  # 40 photos in batches of 16.
     assert "training goes on with 8 instead of 16 photos" in capsys.readouterr().err

@@ -18,7 +18,7 @@ class KilledError(BaseException):
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Write an earlier export and a new one; return the folder in which the new one was made."""
-    work = tmp_path / ".our.xml.abc123"
+    work = tmp_path / ".our.xml.abcd1234"
     (work / "new").mkdir(parents=True)
     for folder, text in ((tmp_path, "earlier"), (work / "new", "new")):
         for name in NAMES:
@@ -46,6 +46,22 @@ def fail_at(number: int, error: BaseException, folder: Path, monkeypatch) -> Non
     monkeypatch.setattr("os.replace", replace)
 
 
+@pytest.mark.parametrize("number", range(6))
+def test_a_signal_just_after_a_move_loses_nothing(number, work, tmp_path, monkeypatch):
+    whole, moves = os.replace, []
+
+    def replace(source: Path, target: Path) -> None:
+        whole(source, target)
+        moves.append(target)
+        if len(moves) == number + 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        replace_all(work, tmp_path)
+    assert [(tmp_path / name).read_text() for name in NAMES] == ["earlier"] * 3
+
+
 @pytest.mark.parametrize("number", range(7))
 def test_files_that_belong_together_never_mix(number, work, tmp_path, monkeypatch):
     fail_at(number, OSError("Permission denied"), tmp_path, monkeypatch)
@@ -68,7 +84,7 @@ def test_an_earlier_export_comes_back_after_a_kill(number, work, tmp_path, monke
 
 
 def test_an_earlier_folder_comes_back_in_the_place_of_half_a_new_one(tmp_path):
-    target, work = tmp_path / "our_saved_model", tmp_path / ".our_saved_model.abc123"
+    target, work = tmp_path / "our_saved_model", tmp_path / ".our_saved_model.abcd1234"
     for folder, text in ((work / "earlier" / target.name, "earlier"), (target, "new")):
         folder.mkdir(parents=True)
         (folder / "saved_model.pb").write_text(text)
@@ -80,7 +96,10 @@ def test_an_earlier_folder_comes_back_in_the_place_of_half_a_new_one(tmp_path):
 
 
 def test_what_others_keep_beside_an_export_stays(tmp_path):
-    (tmp_path / ".our.xml.backup").mkdir()
+    for name in (".our.xml.old", ".our.xml.xml.abcd1234", ".our.xml.original"):
+        (tmp_path / name).mkdir()
+    for name in (".our.xml.old", ".our.xml.xml.abcd1234"):
+        (tmp_path / name / "new").mkdir()
     (tmp_path / ".our.xml.lock").touch()
     put_back(tmp_path / "our.xml")
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 4

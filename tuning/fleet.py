@@ -1,6 +1,7 @@
 """Workers on this computer: started, watched, started again and ended by the search's command."""
 
 import os
+import secrets
 import subprocess
 import time
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ class _Member:
     """One worker's process; when it dies, another in its place."""
 
     def __init__(
-        self, number: int, command: Sequence[str], variables: dict[str, str], log: Path
+        self, number: str, command: Sequence[str], variables: dict[str, str], log: Path
     ) -> None:
         self._number, self._command, self._log = number, command, log
         self._variables = variables
@@ -97,8 +98,15 @@ class Fleet:
         try:
             with serving(Address(LOOPBACK, 0)) as chief:
                 command = [*self._command, "--worker", f"{LOOPBACK}:{chief.port}"]
+                # Workers of a chief that was killed live on for seconds, under other names.
+                token = secrets.token_hex(2)
                 members += [
-                    _Member(number, command, variables, tuner.folder / f"worker-{number}.log")
+                    _Member(
+                        f"{number}-{token}",
+                        command,
+                        variables,
+                        tuner.folder / f"worker-{number}.log",
+                    )
                     for number, variables in enumerate(shares(self._count), 1)
                 ]
                 print(f"{self._count} workers; what they say is in {tuner.folder}", flush=True)

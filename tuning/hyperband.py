@@ -36,6 +36,10 @@ OBJECTIVE = "val_accuracy"
 _START_COST = 3  # Starting a trial on vectors takes about as long as so many epochs.
 
 
+class HopelessError(InputError, keras_tuner.errors.FatalError):
+    """What the user has to mend before any trial can go well."""
+
+
 class TrialRunner(keras_tuner.Hyperband):
     """Runs trials of Hyperband: what a search on its own and a worker of one have in common.
 
@@ -73,11 +77,14 @@ class TrialRunner(keras_tuner.Hyperband):
         """Run a trial; a full disk ends the search, for it is not the trial's fault.
 
         Raises:
-            FatalError: If the disk is full or read-only; Keras Tuner lets no other error through.
+            FatalError: If the disk is full or read-only, or memory does not suffice for one photo;
+                Keras Tuner lets no other error through.
         """
         run = functools.partial(super().run_trial, trial, *args, **kwargs)
         try:
             return self._adapter.in_pieces(run)
+        except InputError as error:
+            raise HopelessError(str(error)) from error
         except Exception as error:
             if told := told_of_disk(error):
                 raise keras_tuner.errors.FatalError(told) from error
@@ -86,7 +93,7 @@ class TrialRunner(keras_tuner.Hyperband):
     def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
         """Show the epoch in TensorBoard; the next thing Keras Tuner does is to save weights."""
         super().on_epoch_end(trial, model, epoch, logs)
-        check_room(self.folder, size_of(model))
+        check_room(Path(self._get_checkpoint_fname(trial.trial_id)), size_of(model))
         if self.board:
             Curves(self.board / folder_name(number(trial))).on_epoch_end(epoch, logs)
 

@@ -20,6 +20,7 @@ SILENCE = 60.0  # After so many seconds without one its trial is given to anothe
 PATIENCE = 300.0  # So many seconds a worker waits for a chief that does not answer,
 CHILD_PATIENCE = 4.0  # and so many for the command that started it.
 ANSWER = 30.0  # So many seconds it waits for one answer, then it asks again.
+_HASTE = 3.0  # So many when it ends.
 _PAUSE = 1.0  # Seconds between two attempts.
 PREPARING = "the chief is not ready yet"
 _OPTIONS = (
@@ -108,14 +109,16 @@ class Line:
     def call_once(self, method: str, request: Any) -> None:
         """Tell the chief something; if that does not get through, it does without it."""
         with contextlib.suppress(grpc.RpcError):
-            self._try(method, request)
+            self._try(method, request, timeout=_HASTE)
 
-    def _try(self, method: str, request: Any, *beside: tuple[str, Any]) -> Any:
+    def _try(
+        self, method: str, request: Any, *beside: tuple[str, Any], timeout: float = ANSWER
+    ) -> Any:
         if self._channel is None:
             self._channel = grpc.insecure_channel(str(self._chief), options=_OPTIONS)
         stub = STUBS.OracleStub(self._channel)
         known = (*self._known, *beside)
-        answer, call = getattr(stub, method).with_call(request, timeout=ANSWER, metadata=known)
+        answer, call = getattr(stub, method).with_call(request, timeout=timeout, metadata=known)
         self.told = dict(call.trailing_metadata())
         return answer
 

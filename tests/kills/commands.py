@@ -74,6 +74,15 @@ def _begin(job: Job, folder: Path, begun: Any) -> None:
     command.run(run)
 
 
+def children(process: int) -> list[int]:
+    """Return the processes that a process has started; none where Linux does not tell them."""
+    try:
+        tasks = list(Path(f"/proc/{process}/task").glob("*/children"))
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):  # It has just ended by itself.
+        return []
+
+
 def log_of(folder: Path) -> Path:
     """Return the file to which the runs in a folder print; it is not on the folder's disk."""
     return folder.with_name(f"{folder.name}.log")
@@ -81,9 +90,13 @@ def log_of(folder: Path) -> Path:
 
 def end(process: Any, number: int) -> int:
     """Send a signal to a process and all that it started; return its exit code."""
+    started = children(process.pid)  # Workers are in sessions of their own.
     with contextlib.suppress(ProcessLookupError):  # It has just ended by itself.
         os.killpg(process.pid, number)
     process.join()
+    for child in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):  # What it left behind must not disturb the next.
         os.killpg(process.pid, signal.SIGKILL)
     return process.exitcode

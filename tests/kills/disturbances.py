@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.kills.commands import Job, end, log_of, start
+from tests.kills.commands import Job, children, end, log_of, start
 
 # What is written without being brought to the disk at once: a power cut may tear it.
 UNSAFE = (
@@ -67,15 +67,13 @@ def killed(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random)
 
 
 def _kill_worker(process: int, dice: random.Random) -> int:
-    """Kill one of the processes that a command has started (Linux tells them); return how many."""
-    tasks = Path(f"/proc/{process}/task").glob("*/children")
-    try:
-        workers = [int(child) for task in tasks for child in task.read_text().split()]
+    """Kill one of the processes that a command has started; return how many it were."""
+    workers = children(process)
+    with contextlib.suppress(ProcessLookupError):  # It has just ended by itself.
         if workers:
             os.kill(dice.choice(workers), signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):  # Something has just ended by itself.
-        return 0
-    return min(len(workers), 1)
+            return 1
+    return 0
 
 
 def full(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random) -> Disturbed:
