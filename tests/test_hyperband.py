@@ -122,6 +122,17 @@ def test_room_for_weights_is_asked_for_before_they_are_saved(hypermodel, tmp_pat
     assert not list(tuner.folder.glob("trial_*/*.h5"))
 
 
+def test_too_little_memory_for_one_photo_ends_the_search(hypermodel, tmp_path, monkeypatch):
+    def in_pieces(*args):
+        raise InputError("Out of memory")
+
+    monkeypatch.setattr(FashionHyperModel, "in_pieces", in_pieces)
+    tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
+    with pytest.raises(InputError, match="Out of memory"):
+        run(tuner)
+    assert not tuner.finished()
+
+
 def test_a_full_disk_is_no_fault_of_a_trial(hypermodel, tmp_path, monkeypatch):
     def training_batches(*args):
         raise OSError(errno.ENOSPC, "No space left on device", "/c/one.h5")
