@@ -5,7 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from fashion_keras.config import Config
-from fashion_keras.range_test import CHOSEN, draw_curve, head_curve, rising_rates, suggestions
+from fashion_keras.learning_rate import CHOSEN, draw_curve, head_curve, rising_rates, suggestions
 from fashion_keras.stopwatch import stage
 from fashion_keras.training import Material
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import load_split, one_hot
+from fashion_keras.data.batches import load_split, one_hot
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.files import whole_file
-from fashion_keras.fine_tuner import PIXELS, build_fine_tuner, chosen_cut, compile_at
+from fashion_keras.fine_tuner import PIXELS, build_fine_tuner, chosen_fine_tune_from, compile_at
 from fashion_keras.model import build_augmentation, build_feature_model, build_head
 from fashion_keras.optimizer import compile_model
 from fashion_keras.stopwatch import stage
@@ -21,7 +21,7 @@ from fashion_keras.training import Material
 
 _SHARE = 0.9  # Of the budget is planned for: speeds vary.
 _FIXED = 30.0  # Seconds for compiling, saving and pictures.
-_KNOBS = ("fine_tuning_views", "fine_tuning_epochs", "views")  # What a plan may reduce.
+_KNOBS = ("fine_tuning_copies", "fine_tuning_epochs", "augmented_copies")  # What a plan may reduce.
 _STEPS = 3  # Timed steps of each kind, after one that compiles.
 
 
@@ -59,9 +59,9 @@ class Plan(NamedTuple):
 def plan(
     config: Config, material: Material, budget: float, start: float, cache: Path
 ) -> tuple[Config, Plan]:
-    """Reduce views and passes of fine-tuning evenly until the run fits into the budget.
+    """Reduce copies and passes of fine-tuning evenly until the run fits into the budget.
 
-    What lies in the cache already costs nothing. If no fine-tuning fits, the augmented views of
+    What lies in the cache already costs nothing. If no fine-tuning fits, the augmented copies of
     the heads go, too. The plan is kept: the same command, given again after an interruption,
     follows it, because another one could not use what was finished.
 
@@ -102,7 +102,7 @@ def plan(
 
 def _key(config: Config, material: Material, budget: float) -> str:
     _, store = material.frozen()
-    asked = dataclasses.asdict(config) | {"cut": chosen_cut(config)}
+    asked = dataclasses.asdict(config) | {"fine_tune_from": chosen_fine_tune_from(config)}
     facts = [asked, budget, store.key("train"), store.key("validation")]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
 
@@ -116,19 +116,19 @@ def _keep(file: Path, planned: Config, found: Plan) -> None:
 
 def _candidates(config: Config) -> list[Config]:
     """Return ever cheaper configurations."""
-    views, passes = config.fine_tuning_views, config.fine_tuning_epochs
-    pixels = chosen_cut(config) == PIXELS  # There, views cost nothing.
+    augmented_copies, passes = config.fine_tuning_copies, config.fine_tuning_epochs
+    pixels = chosen_fine_tune_from(config) == PIXELS  # There, copies cost nothing.
     tuned = [
         dataclasses.replace(
             config,
-            fine_tuning_views=views if pixels else round(views * share / 10),
+            fine_tuning_copies=augmented_copies if pixels else round(augmented_copies * share / 10),
             fine_tuning_epochs=round(passes * share / 10),
         )
         for share in range(10, 0, -1)
         if round(passes * share / 10)
     ]
     frozen = dataclasses.replace(config, fine_tuning_epochs=0)
-    return [*tuned, frozen, dataclasses.replace(frozen, views=0)]
+    return [*tuned, frozen, dataclasses.replace(frozen, augmented_copies=0)]
 
 
 def _left_out(wanted: Config, planned: Config) -> list[str]:
@@ -142,12 +142,16 @@ def _left_out(wanted: Config, planned: Config) -> list[str]:
 def expected_seconds(config: Config, material: Material, speed: Speed) -> float:
     """Return how long a run should take on a machine of this speed."""
     photos = {split: len(material.prepared.split(split)) for split in ("train", "validation")}
-    cut = chosen_cut(config) if config.fine_tuning_epochs else None
-    cut = None if cut == PIXELS else cut
-    views = max(config.views, config.fine_tuning_views if cut else 0)
-    passes = [("train", view) for view in range(views + 1)] + [("validation", 0)]
+    fine_tune_from = chosen_fine_tune_from(config) if config.fine_tuning_epochs else None
+    fine_tune_from = None if fine_tune_from == PIXELS else fine_tune_from
+    augmented_copies = max(
+        config.augmented_copies, config.fine_tuning_copies if fine_tune_from else 0
+    )
+    passes = [("train", view) for view in range(augmented_copies + 1)] + [("validation", 0)]
     missing = sum(
-        photos[split] for split, view in passes if _is_missing(config, material, split, view, cut)
+        photos[split]
+        for split, view in passes
+        if _is_missing(config, material, split, view, fine_tune_from)
     )
     # Once more through the whole classifier, to calibrate it and to test it.
     predicted = photos["validation"] + len(material.prepared.split("test"))
@@ -158,10 +162,12 @@ def expected_seconds(config: Config, material: Material, speed: Speed) -> float:
     return _FIXED + (missing + predicted) / speed.forward + heads + tuned
 
 
-def _is_missing(config: Config, material: Material, split: str, view: int, cut: str | None) -> bool:
+def _is_missing(
+    config: Config, material: Material, split: str, view: int, fine_tune_from: str | None
+) -> bool:
     """Tell whether a view has to be computed, as vectors, or as maps if fine-tuning uses it."""
     _, store = material.frozen()
-    mapped = cut if cut and view <= config.fine_tuning_views else None
+    mapped = fine_tune_from if fine_tune_from and view <= config.fine_tuning_copies else None
     return store.missing(split, view, mapped)
 
 
@@ -172,9 +178,9 @@ def measure(config: Config, material: Material) -> Speed:
     batches = load_split(prepared, "train", config.image_size, config.batch_size)
     pixels, labels = next(iter(one_hot(batches, classes)))
     augmentation = build_augmentation(config, config.seed)
-    cut = chosen_cut(config)
+    fine_tune_from = chosen_fine_tune_from(config)
     precise = copied(backbone, precision_in_force(config.precision))
-    features = build_feature_model(precise, None if cut == PIXELS else cut)
+    features = build_feature_model(precise, None if fine_tune_from == PIXELS else fine_tune_from)
     found = features.predict_on_batch(pixels)
     head = build_head(config, classes)
     compile_model(head, config)
@@ -186,7 +192,7 @@ def measure(config: Config, material: Material) -> Speed:
         return Speed(forward, None, rate)
     tuner = build_fine_tuner(config, material, build_head(config, classes)).model
     compile_at(0.0, tuner, config)
-    inputs = pixels if cut == PIXELS else found["maps"]
+    inputs = pixels if fine_tune_from == PIXELS else found["maps"]
     tuned = _rate(lambda: tuner.train_on_batch(inputs, labels), len(pixels))
     return Speed(forward, tuned, rate)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from fashion_keras.backbone import BACKBONE
 from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared
+from fashion_keras.data.scan import SPLITS
 from fashion_keras.describe import NOT_STATED
 from fashion_keras.inspection import read_card
-from fashion_keras.prepare import Prepared
-from fashion_keras.source import SPLITS
 
 _DATA = {
     "clothing": ("clothing-dataset-small", "CC0-1.0"),

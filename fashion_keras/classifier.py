@@ -15,12 +15,12 @@ import keras
 import numpy as np
 from PIL import Image
 
-from fashion_keras.artifact import load_model
 from fashion_keras.backbone import BACKBONE
 from fashion_keras.config import InputError
+from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.headroom import for_forward
 from fashion_keras.memory import Fitting
-from fashion_keras.photo import PhotoError, read_photo
+from fashion_keras.saving import load_model
 from fashion_keras.stopwatch import spent, stage, waited
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray

@@ -48,7 +48,9 @@ class Config:
         "the backbone is trained too)",
     )
     image_size: int = _knob(299, "side in pixels to which photos are resized", 71, 2000)
-    views: int = _knob(1, "augmented views of each training photo beside the photo itself", 0, 64)
+    augmented_copies: int = _knob(
+        1, "augmented copies of each training photo beside the photo itself", 0, 64
+    )
     rotation: float = _knob(0.03, "largest random rotation of a view, in turns", 0.0, 0.5)
     zoom: float = _knob(0.1, "largest random zoom of a view, as a share of the side", 0.0, 0.9)
     inner_size: int = _knob(100, "units of the head's inner layer; 0 for none", 0, 65536)
@@ -57,7 +59,7 @@ class Config:
     label_smoothing: float = _knob(
         0.1, "share of each label that is spread over all classes while training", 0.0, 0.9
     )
-    averaged_epochs: float = _knob(
+    ema_epochs: float = _knob(
         5.0, "the head's weights are averaged over about so many last epochs; 0 for none", 0.0, 1e4
     )
     heads: int = _knob(
@@ -69,23 +71,23 @@ class Config:
     )
     epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
     patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
-    cut: str = _knob(
+    fine_tune_from: str = _knob(
         "auto",
         "where fine-tuning cuts the backbone: `block2` to `block14` of Xception are trained from "
         "this one on, on maps that are made once; `pixels`: all of it is trained, on freshly "
         "augmented photos; `auto`: `pixels` with a graphics card, else `block11`",
     )
-    fine_tuning_views: int = _knob(
+    fine_tuning_copies: int = _knob(
         4,
-        "augmented views of each training photo to fine-tune on, beside the photo itself; with "
-        "`--cut pixels` views are made anew in each pass, and 0 means none",
+        "augmented copies of each training photo to fine-tune on, beside the photo itself; with "
+        "`--fine-tune-from pixels` copies are made anew in each pass, and 0 means none",
         0,
         64,
     )
     fine_tuning_epochs: int = _knob(
         8, "passes over the training photos to fine-tune the backbone; 0: it stays frozen", 0, 1000
     )
-    fine_tuning_rate: float = _knob(
+    fine_tuning_learning_rate: float = _knob(
         0.0003, "highest learning rate while fine-tuning; it rises to it and falls", 1e-8, 10.0
     )
     precision: str = _knob(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import read_card
 
@@ -55,7 +55,7 @@ def _pairs(facts: dict | None) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, print the card."""
-    options = command.parser(
+    options = cli.parser(
         "Show what a saved file tells of itself: categories, size, backbone, the data it was\n"
         "trained on, its scores, versions and licences. The model is not loaded.",
         "fashion_keras.describe",
@@ -81,4 +81,4 @@ def _lines(card: dict, file: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main, command.BEGINS_ANEW)
+    cli.run(main, cli.BEGINS_ANEW)

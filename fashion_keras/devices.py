@@ -141,7 +141,7 @@ def shared(batches: Any, parts: int, devices: int = 1) -> Any:
     if parts * devices == 1:
         return batches
 
-    def cut(inputs: Any, true: Any) -> Any:
+    def fine_tune_from(inputs: Any, true: Any) -> Any:
         photos = tf.shape(true)[0]
         size = -(-photos // (parts * devices)) * devices
         rows = tf.range(size * parts)
@@ -150,7 +150,7 @@ def shared(batches: Any, parts: int, devices: int = 1) -> Any:
         return tf.data.Dataset.from_tensor_slices(tuple(_divided(one, parts) for one in whole))
 
     steps = batches.cardinality() * parts
-    return batches.flat_map(cut).apply(tf.data.experimental.assert_cardinality(steps))
+    return batches.flat_map(fine_tune_from).apply(tf.data.experimental.assert_cardinality(steps))
 
 
 def smaller(batches: Any, size: int, photos: int) -> Any:

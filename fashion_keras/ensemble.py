@@ -79,7 +79,7 @@ def train_ensemble(
 
 
 # What does not decide how one head is trained: the keys of its vectors tell where they came from.
-_NO_MATTER = {"data", "weights", "heads", "cut", "precision"}
+_NO_MATTER = {"data", "weights", "heads", "fine_tune_from", "precision"}
 
 
 def _state_file(config: Config, material: Material, cache: Path) -> Path:
@@ -92,8 +92,8 @@ def _state_file(config: Config, material: Material, cache: Path) -> Path:
     }
     features = [material.prepared.folder.name]  # Of a backbone that is trained from nothing.
     if material.store:
-        views = [("train", view) for view in range(config.views + 1)]
-        features = [material.store.key(*which) for which in [*views, ("validation", 0)]]
+        augmented_copies = [("train", view) for view in range(config.augmented_copies + 1)]
+        features = [material.store.key(*which) for which in [*augmented_copies, ("validation", 0)]]
     key = training_key(counting, features, material.prepared)
     return cache / "heads-1" / f"{key}.weights.h5"
 

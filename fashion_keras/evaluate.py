@@ -10,15 +10,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashion_keras import command, drawings, stopwatch
-from fashion_keras.census import shown
+from fashion_keras import cli, stopwatch
+from fashion_keras import figures as drawings
+from fashion_keras.check.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.data.scan import subfolders
 from fashion_keras.files import all_together, sha256_of
-from fashion_keras.inputs import find_files
 from fashion_keras.inspection import read_card
-from fashion_keras.scores import confusion, photo_rows, scores
-from fashion_keras.source import subfolders
+from fashion_keras.metrics import confusion, photo_rows, scores
+from fashion_keras.predict.inputs import find_files
 
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
@@ -110,7 +111,7 @@ def predict_all(
         InputError: If no photo can be read.
     """
     predictions = classifier.predict(photo.file for photo in photos)
-    counted = command.progress(predictions, len(photos), doing)
+    counted = cli.progress(predictions, len(photos), doing)
     both = list(zip(photos, counted, strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
     if len(unreadable) == len(photos):
@@ -131,7 +132,7 @@ def headline(metrics: dict) -> str:
 
 def write_metrics(metrics: dict, start: float, file: Path) -> None:
     """Write the numbers with where they come from as JSON."""
-    whole = metrics | {"run": command.provenance(start)}
+    whole = metrics | {"run": cli.provenance(start)}
     file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
@@ -145,7 +146,7 @@ def _write_predictions(file: Path, labels: Sequence[str], rows: list[list]) -> N
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, score, print and write the numbers."""
     start = time.monotonic()
-    options = command.parser(
+    options = cli.parser(
         "Score a saved file on photos in class folders: accuracy with its 95 % interval, macro\n"
         "F1, and each category by itself. Writes metrics.json, predictions.csv and confusion.png.\n"
         "Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage.",
@@ -185,4 +186,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, command.BEGINS_ANEW)
+    cli.run(main, cli.BEGINS_ANEW)

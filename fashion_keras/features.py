@@ -13,17 +13,17 @@ import keras
 import numpy as np
 
 from fashion_keras.backbone import blocks, weights_digest
-from fashion_keras.command import progress
+from fashion_keras.cli import progress
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import load_split
+from fashion_keras.data.batches import load_split
+from fashion_keras.data.prepare import Prepared
+from fashion_keras.data.scan import SPLITS
 from fashion_keras.devices import precision_in_force
 from fashion_keras.disk import in_words
 from fashion_keras.forward import augmented, forward, narrowed
 from fashion_keras.growing import GrowingArray, begun_size
 from fashion_keras.model import build_augmentation, draw_on
 from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
-from fashion_keras.prepare import Prepared
-from fashion_keras.source import SPLITS
 from fashion_keras.stopwatch import spent, stage, waited
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
@@ -64,7 +64,7 @@ class FeatureStore:
 
         Args:
             split: `train`, `validation` or `test`.
-            view: 0 for the photos themselves; 1, 2, ... for augmented views.
+            view: 0 for the photos themselves; 1, 2, ... for augmented copies.
 
         Returns:
             `(photos, 2048)` float32, mapped from disk, in the order of `Prepared.split`.
@@ -72,43 +72,47 @@ class FeatureStore:
         self.make(split, view)
         return opened(self._pieces(split, view))
 
-    def maps(self, split: str, view: int, cut: str) -> Features:
+    def maps(self, split: str, view: int, fine_tune_from: str) -> Features:
         """Return one view of all photos of a split as maps; its vectors are kept on the way.
 
         Args:
             split: See `vectors`.
             view: See `vectors`.
-            cut: Name of the block of the backbone whose input is kept.
+            fine_tune_from: Name of the block of the backbone whose input is kept.
 
         Returns:
             `(photos, rows, columns, channels)` float16, mapped from disk.
         """
-        self.make(split, view, cut)
-        return opened(self._pieces(split, view, cut))
+        self.make(split, view, fine_tune_from)
+        return opened(self._pieces(split, view, fine_tune_from))
 
-    def make(self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE) -> None:
+    def make(
+        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
+    ) -> None:
         """Compute what is missing of a view, or of a shard of it, as vectors or as maps.
 
         Args:
             split: See `vectors`.
             view: See `vectors`.
-            cut: See `maps`; vectors alone without it.
+            fine_tune_from: See `maps`; vectors alone without it.
             shard: The share of the photos; only they are read.
         """
-        while missing := self._missing(split, view, cut, shard):
+        while missing := self._missing(split, view, fine_tune_from, shard):
             # Meanwhile others may make some of the rest.
-            self._compute(split, view, cut, missing[0])
+            self._compute(split, view, fine_tune_from, missing[0])
 
-    def make_maps(self, views: int, cut: str, shard: Shard = _WHOLE) -> None:
-        """Make the maps of validation and of views 0 to `views` of training, and their vectors.
+    def make_maps(self, augmented_copies: int, fine_tune_from: str, shard: Shard = _WHOLE) -> None:
+        """Make the maps of validation and of copies 0 to `augmented_copies` of training, and their vectors.
 
         Raises:
             InputError: If the disk has no room for them.
         """
-        wanted = [("train", view) for view in range(views + 1)] + [("validation", 0)]
-        lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[cut])
+        wanted = [("train", view) for view in range(augmented_copies + 1)] + [("validation", 0)]
+        lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[fine_tune_from])
         shape = lower.compute_output_shape((1, *2 * [self._config.image_size], 3))
-        missing = [piece for which in wanted for piece in self._missing(*which, cut, shard)]
+        missing = [
+            piece for which in wanted for piece in self._missing(*which, fine_tune_from, shard)
+        ]
         photos = sum(piece.stop - piece.start for piece in missing)
         size_of_one = math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
         needed = photos * size_of_one - sum(begun_size(piece.file) for piece in missing)
@@ -117,35 +121,35 @@ class FeatureStore:
         if needed > free:
             raise InputError(
                 f"Fine-tuning keeps {in_words(needed)} of maps in {self.folder}, where "
-                f"{in_words(free)} are free. Give another `--cache` or fewer `--fine-tuning-views`."
+                f"{in_words(free)} are free. Give another `--cache` or fewer `--fine-tuning-copies`."
             )
         if missing:
             print(f"maps for fine-tuning take {in_words(needed)} in {self.folder}", flush=True)
         for split, view in wanted:
-            self.make(split, view, cut, shard)
+            self.make(split, view, fine_tune_from, shard)
 
-    def missing(self, split: str, view: int, cut: str | None = None) -> bool:
+    def missing(self, split: str, view: int, fine_tune_from: str | None = None) -> bool:
         """Tell whether something of this view still has to be computed."""
-        return bool(self._missing(split, view, cut))
+        return bool(self._missing(split, view, fine_tune_from))
 
     def _missing(
-        self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE
+        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
     ) -> list[Piece]:
-        pieces = self._pieces(split, view, cut, shard)
+        pieces = self._pieces(split, view, fine_tune_from, shard)
         return [piece for piece in pieces if not piece.file.exists()]
 
     def _pieces(
-        self, split: str, view: int, cut: str | None = None, shard: Shard = _WHOLE
+        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
     ) -> list[Piece]:
         """Return the pieces that hold a view, or a shard of it, those that are missing, too."""
         count = len(self._prepared.split(split))
         rows = shard.rows(count, self._config.batch_size)
-        return lay_out(self._file(split, view, cut), count, *rows)
+        return lay_out(self._file(split, view, fine_tune_from), count, *rows)
 
-    def _file(self, split: str, view: int, cut: str | None = None) -> Path:
-        return self.folder / f"{self.key(split, view, cut)}.npy"
+    def _file(self, split: str, view: int, fine_tune_from: str | None = None) -> Path:
+        return self.folder / f"{self.key(split, view, fine_tune_from)}.npy"
 
-    def key(self, split: str, view: int = 0, cut: str | None = None) -> str:
+    def key(self, split: str, view: int = 0, fine_tune_from: str | None = None) -> str:
         """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
         config = self._config
         facts = {
@@ -161,18 +165,18 @@ class FeatureStore:
             facts["precision"] = config.precision
         if view:
             facts["augmentation"] = [config.rotation, config.zoom, config.seed]
-        if cut:
-            facts["maps"] = [cut, _TYPES["maps"]]
+        if fine_tune_from:
+            facts["maps"] = [fine_tune_from, _TYPES["maps"]]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
     @stage("vectors")
-    def _compute(self, split: str, view: int, cut: str | None, piece: Piece) -> None:
+    def _compute(self, split: str, view: int, fine_tune_from: str | None, piece: Piece) -> None:
         """Write vectors or maps, or both, of some photos to files; go on where it stopped."""
         if weights_digest(self._backbone) != self._weights_digest:
             raise RuntimeError("The backbone was trained on; its features would be kept as others.")
         count = piece.stop - piece.start
-        label = self._label(split, view, cut, piece)
-        files = self._files(split, view, cut, piece)
+        label = self._label(split, view, fine_tune_from, piece)
+        files = self._files(split, view, fine_tune_from, piece)
         with contextlib.ExitStack() as stack:
             targets = {name: GrowingArray(file, count) for name, file in files.items()}
             for target in targets.values():
@@ -183,7 +187,7 @@ class FeatureStore:
             if done:
                 print(f"{label}: going on after {done} photos", flush=True)
             left = (piece.start + done, piece.stop)
-            batches = self._batches(split, view, cut, *left) if done < count else []
+            batches = self._batches(split, view, fine_tune_from, *left) if done < count else []
             for features, _ in progress(batches, count - done, label, _batch_length):
                 with spent("I/O"):
                     for name, target in targets.items():
@@ -192,16 +196,18 @@ class FeatureStore:
                 for target in targets.values():
                     target.finish()
 
-    def _label(self, split: str, view: int, cut: str | None, piece: Piece) -> str:
-        kind = "maps" if cut else "vectors"
+    def _label(self, split: str, view: int, fine_tune_from: str | None, piece: Piece) -> str:
+        kind = "maps" if fine_tune_from else "vectors"
         label = f"{split} {kind} at {self._config.image_size} px, view {view}"
         if piece.stop - piece.start == len(self._prepared.split(split)):
             return label
         return f"{label}, photos {piece.start + 1} to {piece.stop}"
 
-    def _files(self, split: str, view: int, cut: str | None, piece: Piece) -> dict[str, Path]:
+    def _files(
+        self, split: str, view: int, fine_tune_from: str | None, piece: Piece
+    ) -> dict[str, Path]:
         """Return the files to be written, by name: of maps also their vectors that are missing."""
-        if not cut:
+        if not fine_tune_from:
             return {"vectors": piece.file}
         count = len(self._prepared.split(split))
         vectors, rows = self._file(split, view), (piece.start, piece.stop)
@@ -210,7 +216,7 @@ class FeatureStore:
         return {"maps": piece.file, "vectors": piece_of(vectors, *rows, count).file}
 
     def _batches(
-        self, split: str, view: int, cut: str | None, start: int, stop: int
+        self, split: str, view: int, fine_tune_from: str | None, start: int, stop: int
     ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
@@ -222,7 +228,7 @@ class FeatureStore:
             draw_on(augmentation, start // batch_size)
             batches = waited("augment", augmented(batches, augmentation))
         precision = precision_in_force(config.precision)
-        return waited("forward", forward(batches, self._backbone, cut, precision))
+        return waited("forward", forward(batches, self._backbone, fine_tune_from, precision))
 
 
 def _common_end(targets: list[GrowingArray]) -> int:

@@ -6,21 +6,23 @@ import json
 import time
 from pathlib import Path
 
-from fashion_keras import command, drawings, stopwatch, tensor_board
+from fashion_keras import cli, stopwatch
+from fashion_keras import figures as drawings
 from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
 from fashion_keras.backbone import check_weights
 from fashion_keras.budget import Plan, plan
 from fashion_keras.config import Config, InputError, names, read_config, to_json
+from fashion_keras.data.prepare import prepare, summary
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.files import all_together, check_free
-from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
+from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once
 from fashion_keras.inspection import read_card
-from fashion_keras.page import Sources
-from fashion_keras.prepare import prepare, summary
-from fashion_keras.report import PAGE, write_report
+from fashion_keras.report import tensor_board
+from fashion_keras.report.__main__ import PAGE, write_report
+from fashion_keras.report.page import Sources
 from fashion_keras.training import Material, Watch, open_material, write_history
 
 MODEL_FILE = "fashion.keras"
@@ -70,7 +72,7 @@ def final(
     """
     start = time.monotonic()
     check_weights(config.weights)
-    check_cut(config)
+    check_fine_tune_from(config)
     check_free(results)
     if budget is not None and config.weights == "none":
         raise InputError("`--budget` plans fine-tuning; with `--weights none` use `--epochs`.")
@@ -113,10 +115,13 @@ def _make_maps(config: Config, material: Material) -> None:
     if material.store is None or not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone " + ("stays frozen" if material.store else "is new"))
         return
-    cut = chosen_cut(config)
-    print(f"fine-tuning will go from {cut} (`--cut {config.cut}`)", flush=True)
-    if cut != PIXELS:
-        material.store.make_maps(config.fine_tuning_views, cut)
+    fine_tune_from = chosen_fine_tune_from(config)
+    print(
+        f"fine-tuning will go from {fine_tune_from} (`--fine-tune-from {config.fine_tune_from}`)",
+        flush=True,
+    )
+    if fine_tune_from != PIXELS:
+        material.store.make_maps(config.fine_tuning_copies, fine_tune_from)
 
 
 def _train(config: Config, material: Material, cache: Path, watch: Watch) -> Ensemble:
@@ -151,10 +156,10 @@ def _write_outcome(
 ) -> None:
     outcome = {
         "validation": trained.validation,
-        "cut": chosen_cut(config),
+        "fine_tune_from": chosen_fine_tune_from(config),
         "budget": planned._asdict() if planned else None,
-        "peak_memory_gb": command.peak_memory(),
-        "run": command.provenance(start),
+        "peak_memory_gb": cli.peak_memory(),
+        "run": cli.provenance(start),
     }
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
     (results / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
@@ -173,7 +178,7 @@ def _minutes(text: str) -> float:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = command.parser(
+    options = cli.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
         "Without options the winner of `python -m tuning.search` is trained at 299 px, or, where\n"
         "no search was run, the best values of the course that this project grew out of.",
@@ -188,16 +193,16 @@ def _options() -> argparse.ArgumentParser:
         "(default: search/best_config.json in the results folder)",
     )
     others = [name for name in names() if name != "learning_rate"]
-    command.add_config_options(options, others, Config())
+    cli.add_config_options(options, others, Config())
     add_rate_option(options)
-    command.add_folder_options(options)
+    cli.add_folder_options(options)
     tensor_board.add_option(options)
     stopwatch.add_option(options)
     options.add_argument(
         "--budget",
         type=_minutes,
         metavar="MINUTES",
-        help="leave out views and passes of fine-tuning, so that all is done in about this time; "
+        help="leave out copies and passes of fine-tuning, so that all is done in about this time; "
         "the speed of this machine is measured first (default: as long as it takes)",
     )
     options.add_argument(
@@ -214,7 +219,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, train, and say where everything is."""
     given = _options().parse_args(arguments)
     find_rate = take_auto(given)
-    config = command.chosen(given, _base(given.config, given.results))
+    config = cli.chosen(given, _base(given.config, given.results))
     with stopwatch.profiled(given.profile):
         final(
             config,
@@ -238,4 +243,4 @@ def _base(file: Path | None, results: Path) -> Config:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -7,7 +7,7 @@ import keras
 
 from fashion_keras.backbone import BLOCKS, unfreeze
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.model import build_top, build_trainer
 from fashion_keras.optimizer import adam
@@ -18,24 +18,24 @@ _CPU_CUT = "block11"
 _WARM_UP = 0.1  # Share of all steps in which the learning rate rises.
 
 
-def check_cut(config: Config) -> None:
+def check_fine_tune_from(config: Config) -> None:
     """Raise the error for a cut that does not exist, before anything slow is done.
 
     Raises:
         InputError: If `config.cut` is neither a block nor one of the words.
     """
     known = ("auto", PIXELS, *BLOCKS)
-    if config.cut not in known:
+    if config.fine_tune_from not in known:
         raise InputError(
-            f"`cut` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
-            f"Received: cut={config.cut!r}"
+            f"`fine_tune_from` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
+            f"Received: fine_tune_from={config.fine_tune_from!r}"
         )
 
 
-def chosen_cut(config: Config) -> str:
+def chosen_fine_tune_from(config: Config) -> str:
     """Return `config.cut` with `auto` replaced by what suits this machine."""
-    if config.cut != "auto":
-        return config.cut
+    if config.fine_tune_from != "auto":
+        return config.fine_tune_from
     return PIXELS if keras.distribution.list_devices("gpu") else _CPU_CUT
 
 
@@ -47,21 +47,21 @@ def build_fine_tuner(
     It is made of copies of backbone and head, for the devices in whose scope it is made.
 
     Args:
-        config: `cut`, `seed`, `precision`, and for `pixels` the augmentation, are used.
+        config: `fine_tune_from`, `seed`, `precision`, and for `pixels` the augmentation, are used.
         material: Supplies the backbone.
         head: See `model.build_head`.
         first_pass: Number of passes that were made before; other random draws follow them.
     """
     keras.utils.set_random_seed(config.seed + first_pass)
-    cut = chosen_cut(config)
+    fine_tune_from = chosen_fine_tune_from(config)
     frozen, _ = material.frozen()
     # The head stays float32: it is a thousandth of the work.
     backbone, head = copied(frozen, precision_in_force(config.precision)), copied(head)
     unfreeze(backbone)
-    if cut != PIXELS:
-        return Parts(build_top(backbone, head, cut), head, backbone)
-    views, seed = config.fine_tuning_views, config.seed + 1000 * first_pass
-    augmented = dataclasses.replace(config, views=views, seed=seed)
+    if fine_tune_from != PIXELS:
+        return Parts(build_top(backbone, head, fine_tune_from), head, backbone)
+    augmented_copies, seed = config.fine_tuning_copies, config.seed + 1000 * first_pass
+    augmented = dataclasses.replace(config, augmented_copies=augmented_copies, seed=seed)
     trainer = build_trainer(augmented, backbone, head, training=False)
     return Parts(trainer, head, backbone)
 
@@ -80,7 +80,7 @@ def compile_fine_tuner(trainer: keras.Model, config: Config, steps: int, parts: 
     rate = keras.optimizers.schedules.CosineDecay(
         0.0,
         decay_steps=max(1, total - warm_up),
-        warmup_target=config.fine_tuning_rate,
+        warmup_target=config.fine_tuning_learning_rate,
         warmup_steps=warm_up,
     )
     compile_at(rate, trainer, config, parts)
@@ -104,18 +104,21 @@ def compile_at(rate: Any, trainer: keras.Model, config: Config, parts: int = 1) 
 
 def tuning_batches(config: Config, material: Material, first_pass: int = 0) -> tuple[Any, Any]:
     """Return the datasets for training and validation: maps, or pixels; missing maps are made."""
-    prepared, cut = material.prepared, chosen_cut(config)
+    prepared, fine_tune_from = material.prepared, chosen_fine_tune_from(config)
     classes, size = len(prepared.labels), config.batch_size
-    if cut == PIXELS:
+    if fine_tune_from == PIXELS:
         pixels = (config.image_size, size)
         keras.utils.set_random_seed(config.seed + first_pass)  # Decides the order, too.
         train = load_split(prepared, "train", *pixels, seed=config.seed + first_pass)
         validation = load_split(prepared, "validation", *pixels)
     else:
         _, store = material.frozen()
-        views = [store.maps("train", view, cut) for view in range(config.fine_tuning_views + 1)]
+        augmented_copies = [
+            store.maps("train", view, fine_tune_from)
+            for view in range(config.fine_tuning_copies + 1)
+        ]
         numbers = class_numbers(prepared, "train")
-        train = feature_batches(views, numbers, size, config.seed, first_pass)
-        held_out = [store.maps("validation", 0, cut)]
+        train = feature_batches(augmented_copies, numbers, size, config.seed, first_pass)
+        held_out = [store.maps("validation", 0, fine_tune_from)]
         validation = feature_batches(held_out, class_numbers(prepared, "validation"), size)
     return one_hot(train, classes), one_hot(validation, classes)

@@ -14,14 +14,14 @@ import keras
 import numpy as np
 
 from fashion_keras import devices
-from fashion_keras.command import duration
+from fashion_keras.cli import duration
 from fashion_keras.config import Config, InputError
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.files import one_at_a_time
 from fashion_keras.fine_tuner import (
     PIXELS,
     build_fine_tuner,
-    chosen_cut,
+    chosen_fine_tune_from,
     compile_fine_tuner,
     tuning_batches,
 )
@@ -79,8 +79,10 @@ def _fine_tuned(
         return _tuned(config, material, start.head, state, parts, watchers)
 
     backbone, _ = material.frozen()
-    cut = None if chosen_cut(config) == PIXELS else chosen_cut(config)
-    needed = for_training(backbone, config.image_size, cut)
+    fine_tune_from = (
+        None if chosen_fine_tune_from(config) == PIXELS else chosen_fine_tune_from(config)
+    )
+    needed = for_training(backbone, config.image_size, fine_tune_from)
     parts = parts_that_fit(needed, config.batch_size, STAGE)
     (tuned, rows), _ = in_parts(work, config.batch_size, STAGE, parts)
     backbone.set_weights(tuned.backbone.get_weights())
@@ -125,14 +127,20 @@ def _tuned(
 
 def _state_file(config: Config, material: Material, cache: Path) -> Path:
     """Return where the state of exactly this training is kept."""
-    cut = chosen_cut(config)
+    fine_tune_from = chosen_fine_tune_from(config)
     _, store = material.frozen()
-    views = [("train", view) for view in range(config.fine_tuning_views + 1)]
+    augmented_copies = [("train", view) for view in range(config.fine_tuning_copies + 1)]
     # Decides the head, too. Where photos and weights lie does not matter; what they are does.
-    knobs = dataclasses.asdict(config) | {"cut": cut, "data": "", "weights": ""}
+    knobs = dataclasses.asdict(config) | {
+        "fine_tune_from": fine_tune_from,
+        "data": "",
+        "weights": "",
+    }
     if devices.precision_in_force(knobs["precision"]) == "float32":
         del knobs["precision"]
-    features = [store.key(*which, cut) for which in [*views, ("validation", 0)]]
+    features = [
+        store.key(*which, fine_tune_from) for which in [*augmented_copies, ("validation", 0)]
+    ]
     key = training_key(knobs, features, material.prepared)
     return cache / "fine-tuning-2" / f"{key}.weights.h5"
 
@@ -159,7 +167,7 @@ class _Passes(keras.callbacks.Callback):
         if not np.isfinite([row["loss"], row["val_loss"]]).all():
             raise InputError(
                 f"Fine-tuning diverged in pass {epoch + 1}: the loss is {row['loss']}, that of "
-                f"validation {row['val_loss']}. Try a smaller `--fine-tuning-rate`."
+                f"validation {row['val_loss']}. Try a smaller `--fine-tuning-learning-rate`."
             )
         self._rows.append(row)
         self._save()

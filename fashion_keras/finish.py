@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.artifact import add_facts, save_classifier
 from fashion_keras.calibration import fit_temperature
 from fashion_keras.card import facts_of
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.evaluate import (
     Labelled,
@@ -20,7 +20,7 @@ from fashion_keras.evaluate import (
 )
 from fashion_keras.files import sha256_of
 from fashion_keras.model import build_classifier
-from fashion_keras.prepare import Prepared
+from fashion_keras.saving import add_facts, save_classifier
 from fashion_keras.stopwatch import stage
 
 _TOLD = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")

@@ -36,7 +36,7 @@ def augmented(batches: Iterable, augmentation: keras.Sequential) -> Iterator[Bat
 
 
 def forward(
-    batches: Iterable, backbone: keras.Model, cut: str | None, precision: str = "float32"
+    batches: Iterable, backbone: keras.Model, fine_tune_from: str | None, precision: str = "float32"
 ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
     """Yield what the backbone gives for each batch, and its class numbers.
 
@@ -46,13 +46,13 @@ def forward(
     Args:
         batches: Pixels `(batch, height, width, 3)` in [0, 255] and class numbers `(batch,)`.
         backbone: See `backbone.build_backbone`.
-        cut: Name of the block whose input is wanted besides the vectors (see `backbone.blocks`).
+        fine_tune_from: Name of the block whose input is wanted besides the vectors (see `backbone.blocks`).
         precision: What to compute in (see `devices.precision_in_force`).
 
     Yields:
         `vectors`, `(batch, 2048)`, and, with a cut, `maps`, by name; class numbers `(batch,)`.
     """
-    compute = _Compute(backbone, cut, precision)
+    compute = _Compute(backbone, fine_tune_from, precision)
     waiting: list[Batch] = []  # Of one size, at most one for each device.
     for pixels, numbers in batches:
         if waiting and len(waiting[0][1]) != len(numbers):
@@ -69,11 +69,11 @@ def forward(
 class _Compute:
     """The way through the backbone, in parts where memory does not suffice for a whole batch."""
 
-    def __init__(self, backbone: keras.Model, cut: str | None, precision: str) -> None:
+    def __init__(self, backbone: keras.Model, fine_tune_from: str | None, precision: str) -> None:
         with devices.strategy().scope():
             if precision != "float32" or devices.count() > 1:
                 backbone = devices.copied(backbone, precision)
-            self._step = devices.on_each(build_feature_model(backbone, cut))
+            self._step = devices.on_each(build_feature_model(backbone, fine_tune_from))
         self._backbone = backbone
         self._fitting: Fitting | None = None  # The size of photos is told by the first batch.
 

@@ -78,10 +78,12 @@ def for_forward(backbone: keras.Model, size: int) -> float:
     return _FORWARD * max(_outputs(backbone, size))
 
 
-def for_training(backbone: keras.Model, size: int, cut: str | None) -> float:
+def for_training(backbone: keras.Model, size: int, fine_tune_from: str | None) -> float:
     """Return the bytes that one photo needs to train what lies above a cut, or everything."""
     names = [layer.name.partition("_")[0] for layer in backbone.layers]
-    return _TRAINING * sum(_outputs(backbone, size)[names.index(cut) if cut else 0 :])
+    return _TRAINING * sum(
+        _outputs(backbone, size)[names.index(fine_tune_from) if fine_tune_from else 0 :]
+    )
 
 
 def for_new_backbone(backbone: keras.Model, size: int) -> float:

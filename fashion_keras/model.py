@@ -87,21 +87,21 @@ def _vectors(pixels: Any, backbone: keras.Model, **options: Any) -> Any:
     return _pooled(backbone(_scaled(pixels), **options))
 
 
-def build_feature_model(backbone: keras.Model, cut: str | None = None) -> keras.Model:
+def build_feature_model(backbone: keras.Model, fine_tune_from: str | None = None) -> keras.Model:
     """Return the model from pixels `(batch, height, width, 3)` to what is kept of the backbone.
 
     Args:
         backbone: See `build_backbone`.
-        cut: Name of a block of the backbone (see `blocks`).
+        fine_tune_from: Name of a block of the backbone (see `blocks`).
 
     Returns:
         Model to a dictionary of `vectors`, `(batch, 2048)`, and, with a cut, `maps`,
         `(batch, rows, columns, channels)`, what goes into that block.
     """
     pixels = keras.Input((None, None, 3), name="pixels")
-    if not cut:
+    if not fine_tune_from:
         return keras.Model(pixels, {"vectors": _vectors(pixels, backbone, training=False)})
-    both = keras.Model(backbone.inputs, [backbone.output, blocks(backbone)[cut]])
+    both = keras.Model(backbone.inputs, [backbone.output, blocks(backbone)[fine_tune_from]])
     top, maps = both(_scaled(pixels), training=False)
     return keras.Model(pixels, {"vectors": _pooled(top), "maps": maps})
 
@@ -148,24 +148,24 @@ def build_trainer(
     It shares the weights of both and is never saved (see `build_augmentation`).
 
     Args:
-        config: The augmentation, `views` and `image_size` are used.
+        config: The augmentation, `augmented_copies` and `image_size` are used.
         backbone: See `build_backbone`.
         head: See `build_head`.
         options: `training=False` keeps batch normalisation as the backbone was trained.
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
     x = pixels
-    if config.views:
+    if config.augmented_copies:
         x = build_augmentation(config, config.seed)(x)
     return keras.Model(pixels, head(_vectors(x, backbone, **options)), name="trainer")
 
 
-def build_top(backbone: keras.Model, head: keras.Model, cut: str) -> keras.Model:
+def build_top(backbone: keras.Model, head: keras.Model, fine_tune_from: str) -> keras.Model:
     """Return the model from maps at a cut (see `build_feature_model`) to logits.
 
     It shares the weights of backbone and head. Batch normalisation uses the statistics it was
     trained with.
     """
-    upper = keras.Model(blocks(backbone)[cut], backbone.output, name="upper")
+    upper = keras.Model(blocks(backbone)[fine_tune_from], backbone.output, name="upper")
     maps = keras.Input(upper.input_shape[1:], name="maps")
     return keras.Model(maps, head(_pooled(upper(maps, training=False))), name="top")

@@ -64,13 +64,13 @@ def average_momentum(config: Config, steps: float) -> float:
     """Return how much of the moving average of weights each step keeps.
 
     Args:
-        config: `averaged_epochs` is used.
+        config: `ema_epochs` is used.
         steps: Batches in an epoch.
 
     Returns:
         In [0, 1); 0 for no average.
     """
-    return max(1 - 1 / (config.averaged_epochs * steps), 0.0) if config.averaged_epochs else 0.0
+    return max(1 - 1 / (config.ema_epochs * steps), 0.0) if config.ema_epochs else 0.0
 
 
 def compile_model(

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.files import whole_file
 
@@ -146,7 +146,7 @@ def _write(watch: _Watch, start: float, file: Path) -> None:
     for (name, what), seconds in watch.spent.items():
         stages.setdefault(name, {})[what] = round(seconds, 3)
     beside = {what: round(seconds, 3) for what, seconds in watch.beside.items()}
-    run = command.provenance(start)
+    run = cli.provenance(start)
     with whole_file(file) as unfinished:
         text = json.dumps({"stages": stages, "beside": beside, "run": run}, indent=2)
         unfinished.write_text(text + "\n", encoding="utf-8")

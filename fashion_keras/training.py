@@ -13,14 +13,14 @@ import keras
 
 from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.devices import shared
 from fashion_keras.features import FeatureStore
 from fashion_keras.files import one_at_a_time
 from fashion_keras.memory import new_backbone_in_parts
 from fashion_keras.model import build_head, build_trainer
 from fashion_keras.optimizer import average_momentum, compile_model
-from fashion_keras.prepare import Prepared
 from fashion_keras.stopwatch import spent, stage
 from fashion_keras.training_state import Keeper, Rows, State, show_rows
 
@@ -119,9 +119,13 @@ def training_batches(config: Config, material: Material, first_pass: int = 0) ->
         train = load_split(prepared, "train", *size, seed=config.seed + first_pass)
         validation = load_split(prepared, "validation", *size)
     else:
-        views = [material.store.vectors("train", view) for view in range(config.views + 1)]
+        augmented_copies = [
+            material.store.vectors("train", view) for view in range(config.augmented_copies + 1)
+        ]
         numbers = class_numbers(prepared, "train")
-        train = feature_batches(views, numbers, config.batch_size, config.seed, first_pass)
+        train = feature_batches(
+            augmented_copies, numbers, config.batch_size, config.seed, first_pass
+        )
         held_out = material.store.vectors("validation")
         validation = feature_batches([held_out], class_numbers(prepared, "validation"), 1024)
     return one_hot(train, classes), one_hot(validation, classes)

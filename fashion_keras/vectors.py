@@ -3,26 +3,26 @@
 import argparse
 from pathlib import Path
 
-from fashion_keras import command, stopwatch
+from fashion_keras import cli, stopwatch
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
-from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
+from fashion_keras.data.prepare import prepare, summary
+from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
 from fashion_keras.pieces import Shard
-from fashion_keras.prepare import prepare, summary
 from fashion_keras.training import open_material
 
 _KNOBS = (
     "data",
     "weights",
     "image_size",
-    "views",
+    "augmented_copies",
     "rotation",
     "zoom",
     "batch_size",
     "precision",
     "seed",
 )
-_FOR_MAPS = ("cut", "fine_tuning_views")
+_FOR_MAPS = ("fine_tune_from", "fine_tuning_copies")
 
 
 def make_vectors(
@@ -41,27 +41,27 @@ def make_vectors(
     """
     if config.weights == "none":
         raise InputError("Vectors need a trained backbone. Received: `--weights none`.")
-    cut = _checked_cut(config) if maps else None
+    fine_tune_from = _checked_cut(config) if maps else None
     check_weights(config.weights)
     prepared = prepare(config.data, cache, config.seed)
     print(summary(prepared))
     _, store = open_material(config, prepared, cache).frozen()
     print(f"vectors will be in {store.folder}", flush=True)
-    if cut:  # First: they give vectors, too.
-        store.make_maps(config.fine_tuning_views, cut, shard)
-    for view in range(config.views + 1):
+    if fine_tune_from:  # First: they give vectors, too.
+        store.make_maps(config.fine_tuning_copies, fine_tune_from, shard)
+    for view in range(config.augmented_copies + 1):
         store.make("train", view, None, shard)
     store.make("validation", 0, None, shard)
 
 
 def _checked_cut(config: Config) -> str:
-    check_cut(config)
-    if chosen_cut(config) == PIXELS:
+    check_fine_tune_from(config)
+    if chosen_fine_tune_from(config) == PIXELS:
         raise InputError(
-            f"`--maps` needs a block to cut at: fine-tuning with `--cut {config.cut}` begins with "
-            "photos on this machine and keeps no maps. Give a block, such as `--cut block11`."
+            f"`--maps` needs a block to cut at: fine-tuning with `--fine-tune-from {config.fine_tune_from}` begins with "
+            "photos on this machine and keeps no maps. Give a block, such as `--fine-tune-from block11`."
         )
-    return chosen_cut(config)
+    return chosen_fine_tune_from(config)
 
 
 def _shard(text: str) -> Shard:
@@ -74,7 +74,7 @@ def _shard(text: str) -> Shard:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = command.parser(
+    options = cli.parser(
         "Put every photo through the backbone and keep the vectors, as search and training do it\n"
         "themselves when they need them: ahead, and on as many machines as there are.\n\n"
         "`--shard 2/8` makes the second eighth of each view: it reads, decodes and computes those\n"
@@ -87,7 +87,7 @@ def _options() -> argparse.ArgumentParser:
         "examples:\n  python -m fashion_keras.vectors --data photos/ --image-size 150\n"
         "  python -m fashion_keras.vectors --data photos/ --maps --cache /shared/cache --shard 2/8",
     )
-    command.add_config_options(options, _KNOBS, Config())
+    cli.add_config_options(options, _KNOBS, Config())
     options.add_argument(
         "--shard",
         type=_shard,
@@ -100,8 +100,8 @@ def _options() -> argparse.ArgumentParser:
         action="store_true",
         help="make the maps that fine-tuning needs, too (0.5 MB for each view of a photo)",
     )
-    command.add_config_options(options, _FOR_MAPS, Config(), "; counts with --maps only")
-    command.add_cache_option(options)
+    cli.add_config_options(options, _FOR_MAPS, Config(), "; counts with --maps only")
+    cli.add_cache_option(options)
     stopwatch.add_option(options)
     return options
 
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, make vectors, and say what comes next."""
     options = _options()
     given = options.parse_args(arguments)
-    config = command.chosen(given, Config())
+    config = cli.chosen(given, Config())
     with stopwatch.profiled(given.profile):
         make_vectors(config, given.cache, given.maps, given.shard)
     number, of = given.shard
@@ -125,8 +125,8 @@ def _next(
 ) -> str:
     knobs = [*_KNOBS, *_FOR_MAPS] if given.maps else _KNOBS
     size = {"image_size": str(config.image_size)}  # A search has another default.
-    return command.next_command(module, options, given, knobs, **size)
+    return cli.next_command(module, options, given, knobs, **size)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,8 +10,8 @@ import keras
 import pytest
 
 from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
-from fashion_keras.prepare import Prepared, prepare
-from fashion_keras.sample import draw_sample
+from fashion_keras.data.prepare import Prepared, prepare
+from fashion_keras.data.sample import draw_sample
 
 # The commands read some of these, too; tests start without them and ask for them by name.
 VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")

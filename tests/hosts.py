@@ -20,22 +20,22 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fashion_keras import command
-from fashion_keras.sample import draw_sample
+from fashion_keras import cli
+from fashion_keras.data.sample import draw_sample
 
 ROOT = Path(__file__).parent.parent
-MODEL = ROOT / "results" / "final" / "fashion.keras"
+MODEL = ROOT / "fashion_keras" / "released" / "fashion.keras"
 CHIEF, PORT = "10.77.0.1", 7000
-NAMES = ("chief", "steady", "cut", "killed")
+NAMES = ("chief", "steady", "fine_tune_from", "killed")
 # The command, with less patience and fewer finalists.
 START = """
-from fashion_keras import command
+from fashion_keras import cli
 from tuning import compare, line
 line.BEAT, line.SILENCE, line.ANSWER = 1.0, 10.0, 4.0
 compare.SEEDS, compare.FINALISTS = 2, 2
 compare.CURVES = {name: values[:1] for name, values in compare.CURVES.items()}
 from tuning import search
-command.run(search.main)
+cli.run(search.main)
 """
 
 
@@ -133,11 +133,15 @@ def disturbed(place: Path, common: list[str]) -> dict[str, int]:
             role = "--chief" if name == "chief" else "--worker"
             processes[name] = start(space(name), [*words, role, f"{CHIEF}:{PORT}"], logs[name])
             stack.callback(processes[name].kill)
-        wait_for(logs["cut"], in_a_trial, "is in the middle of a trial; its cable is pulled out")
-        ip("-n", space("hub"), "link", "set", "cut", "down")
+        wait_for(
+            logs["fine_tune_from"],
+            in_a_trial,
+            "is in the middle of a trial; its cable is pulled out",
+        )
+        ip("-n", space("hub"), "link", "set", "fine_tune_from", "down")
         wait_for(logs["killed"], in_a_trial, "is in the middle of a trial; it is killed")
         processes["killed"].kill()
-        for name in ("cut", "killed"):
+        for name in ("fine_tune_from", "killed"):
             told = f"-{processes[name].pid}-"
             wait_for(
                 logs["chief"],
@@ -146,10 +150,14 @@ def disturbed(place: Path, common: list[str]) -> dict[str, int]:
                 ),
                 f"{name} has not been heard of; its trial will be run again",
             )
-        ip("-n", space("hub"), "link", "set", "cut", "up")
-        wait_for(logs["cut"], lambda text: "its result is dropped" in text, "came back too late")
+        ip("-n", space("hub"), "link", "set", "fine_tune_from", "up")
         wait_for(
-            logs["cut"],
+            logs["fine_tune_from"],
+            lambda text: "its result is dropped" in text,
+            "came back too late",
+        )
+        wait_for(
+            logs["fine_tune_from"],
             lambda text: "begins" in text.partition("its result is dropped")[2],
             "goes on with another trial",
         )
@@ -158,7 +166,7 @@ def disturbed(place: Path, common: list[str]) -> dict[str, int]:
 
 def main() -> None:
     """Search in peace and in trouble, compare, and tell."""
-    command.parser(__doc__ or "", "tests.hosts").parse_args()
+    cli.parser(__doc__ or "", "tests.hosts").parse_args()
     if reason := reason_not_to():
         print(f"skipped: no network namespaces can be made here: {reason}")
         return
@@ -174,7 +182,7 @@ def main() -> None:
         codes = disturbed(place, common)
         same = found(place / "many") == found(place / "one")
         print(f"exit codes: {codes}; {'the same' if same else 'OTHER'} trials and winner")
-        wanted = {"chief": 0, "steady": 0, "cut": 0, "killed": -9}
+        wanted = {"chief": 0, "steady": 0, "fine_tune_from": 0, "killed": -9}
         if not same or codes != wanted:
             for log in sorted(place.glob("*.log")):
                 print(f"== {log.name}\n{log.read_text()}")
@@ -182,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

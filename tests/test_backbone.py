@@ -8,7 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras.artifact import save_classifier
 from fashion_keras.backbone import (
     BACKBONE,
     VECTOR_SIZE,
@@ -19,6 +18,7 @@ from fashion_keras.backbone import (
 )
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import build_head
+from fashion_keras.saving import save_classifier
 from tests.conftest import normalised_backbone
 
 

@@ -17,11 +17,11 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras import command, inspection
-from fashion_keras.artifact import save_classifier
+from fashion_keras import cli, inspection
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import build_head
-from fashion_keras.predict import RELEASED
+from fashion_keras.predict.__main__ import RELEASED
+from fashion_keras.saving import save_classifier
 from tests.backends import __main__ as program
 from tests.backends import environments, inside, judge, labels
 from tests.backends.environments import BACKENDS, Found
@@ -322,7 +322,7 @@ def test_wrong_usage(
     words: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="^2$"):
-        command.run(lambda: program.main([word.format(model=model) for word in words]))
+        cli.run(lambda: program.main([word.format(model=model) for word in words]))
     assert message in capsys.readouterr().err
 
 

@@ -10,8 +10,8 @@ import pytest
 from fashion_keras import budget
 from fashion_keras.budget import Plan, Speed, expected_seconds, measure, plan
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.features import FeatureStore
-from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material
 
 # 40 photos for training, 20 for validation and 20 for testing.
@@ -21,10 +21,10 @@ CONFIG = Config(
     inner_size=0,
     heads=1,
     epochs=10,
-    views=1,
-    fine_tuning_views=4,
+    augmented_copies=1,
+    fine_tuning_copies=4,
     fine_tuning_epochs=8,
-    cut="block13",
+    fine_tune_from="block13",
 )
 SPEED = Speed(forward=1.0, tuned=0.5, head=10.0)
 
@@ -45,7 +45,7 @@ def slow_machine(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 
 
 def test_expected_time_is_the_sum_of_its_parts(material: Material) -> None:
-    # Five views of 40 photos, 20 of validation twice (to train, to calibrate), 20 of the test; a
+    # Five copies of 40 photos, 20 of validation twice (to train, to calibrate), 20 of the test; a
     # head; eight passes.
     expected = 30 + (5 * 40 + 20 + 20 + 20) / 1 + 10 * 40 / 10 + 8 * (40 + 20 / 3) / 0.5
     assert expected_seconds(CONFIG, material, SPEED) == pytest.approx(expected)
@@ -92,9 +92,9 @@ def test_less_time_takes_away_views_and_passes_together(material: Material, tmp_
     assert spent == sorted(spent, reverse=True)
     config, planned = planned_in(10, material, tmp_path)
     assert 0 < config.fine_tuning_epochs < 8
-    assert 0 < config.fine_tuning_views < 4
+    assert 0 < config.fine_tuning_copies < 4
     assert planned.left_out == [
-        f"fine_tuning_views: {config.fine_tuning_views} instead of 4",
+        f"fine_tuning_copies: {config.fine_tuning_copies} instead of 4",
         f"fine_tuning_epochs: {config.fine_tuning_epochs} instead of 8",
     ]
 
@@ -105,18 +105,18 @@ def test_time_that_was_spent_before_counts(material: Material, tmp_path: Path) -
 
 
 def test_views_are_kept_where_they_cost_nothing(material: Material, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, cut="pixels")
+    config = dataclasses.replace(CONFIG, fine_tune_from="pixels")
     found, planned = plan(config, material, 8, time.monotonic(), tmp_path)
-    assert (found.fine_tuning_views, found.views) == (4, 1)
+    assert (found.fine_tuning_copies, found.augmented_copies) == (4, 1)
     assert 0 < found.fine_tuning_epochs < 8
     assert len(planned.left_out) == 1
 
 
 def test_with_little_time_the_backbone_stays_frozen(material: Material, tmp_path: Path) -> None:
     config, planned = planned_in(3.5, material, tmp_path)
-    assert (config.fine_tuning_epochs, config.views) == (0, 0)
+    assert (config.fine_tuning_epochs, config.augmented_copies) == (0, 0)
     assert "fine_tuning_epochs: 0 instead of 8" in planned.left_out
-    assert "views: 0 instead of 1" in planned.left_out
+    assert "copies: 0 instead of 1" in planned.left_out
 
 
 def test_too_little_time_is_refused_with_what_it_takes(material: Material, tmp_path: Path) -> None:
@@ -133,14 +133,16 @@ def test_an_interrupted_run_follows_the_plan_it_had(
     assert planned_in(10, material, tmp_path) == first
 
 
-@pytest.mark.parametrize("cut", ["block13", "pixels"])
-def test_speed_is_measured_without_changing_a_weight(cut: str, material: Material) -> None:
+@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
+def test_speed_is_measured_without_changing_a_weight(
+    fine_tune_from: str, material: Material
+) -> None:
     backbone, _ = material.frozen()
     kernel, bias, block, shift = backbone.get_weights()
     bias[::2] = shift[::2] = -0.0  # As rounding to half precision leaves some.
     backbone.set_weights([kernel, bias, block, shift])
     before = [weight.tobytes() for weight in backbone.get_weights()]
-    speed = measure(dataclasses.replace(CONFIG, cut=cut), material)
+    speed = measure(dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from), material)
     assert speed.tuned is not None
     assert min(speed.forward, speed.tuned, speed.head) > 0
     assert backbone.trainable_weights == []

@@ -6,11 +6,11 @@ from typing import Any
 import keras
 import pytest
 
-from fashion_keras.artifact import save_classifier
 from fashion_keras.card import facts_of, fingerprint
 from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared, PreparedPhoto
 from fashion_keras.model import build_head
-from fashion_keras.prepare import Prepared, PreparedPhoto
+from fashion_keras.saving import save_classifier
 
 PHOTOS = [
     PreparedPhoto("train", "hat", "train/hat/0.jpg", "a.jpg", "1" * 64),

@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 import fashion_keras
-from fashion_keras.artifact import save_classifier
 from fashion_keras.classifier import Classifier, Prediction, load_classifier, read_pixels
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.photo import PhotoError, read_photo
+from fashion_keras.data.prepare import prepare
 from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
-from fashion_keras.photo import PhotoError, read_photo
-from fashion_keras.prepare import prepare
+from fashion_keras.saving import save_classifier
 from tests.conftest import normalised_backbone, small_backbone
 
 LABELS = ["cap", "hat", "sock", "tie"]

@@ -19,7 +19,7 @@ def test_json_names_every_knob_in_order():
 
 
 def test_knobs_that_json_does_not_name_keep_their_defaults():
-    assert from_json('{"views": 3}') == Config(views=3)
+    assert from_json('{"augmented_copies": 3}') == Config(augmented_copies=3)
 
 
 def test_unknown_key_fails_by_name_and_lists_the_valid_keys():

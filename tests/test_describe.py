@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.describe import lines_of, main
 from fashion_keras.inspection import name_of, read_card
 
-RELEASED = Path(__file__).parents[1] / "results" / "final" / "fashion.keras"
+RELEASED = Path(__file__).parents[1] / "fashion_keras" / "released" / "fashion.keras"
 NEEDED = {"format": 1, "labels": ["dress", "Schuhe für Kinder", "t-shirt"], "image_size": 299}
 CARD = NEEDED | {
     "created": "2026-11-22T22:58:55+00:00",
@@ -124,7 +124,7 @@ def test_missing_file_ends_with_one_line_and_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as caught:
-        command.run(lambda: main([str(tmp_path / "gone.keras")]))
+        cli.run(lambda: main([str(tmp_path / "gone.keras")]))
     out, error = capsys.readouterr()
     assert (caught.value.code, out, error.count("\n")) == (2, "", 1)
     assert error.startswith(f"error: No model file {tmp_path / 'gone.keras'}; ")

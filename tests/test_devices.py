@@ -13,19 +13,21 @@ import pytest
 
 from fashion_keras import devices, fine_tuning
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.devices import copied, precision_in_force
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuner import build_fine_tuner, compile_at
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.model import build_head
-from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material
 from tests.conftest import small_backbone
 from tests.two_devices import compute
 
 ROOT = Path(__file__).parent.parent
-CONFIG = Config(image_size=71, batch_size=16, droprate=0.0, cut="block13", fine_tuning_views=0)
+CONFIG = Config(
+    image_size=71, batch_size=16, droprate=0.0, fine_tune_from="block13", fine_tuning_copies=0
+)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.disk import check_room, in_words, told_of_disk
 
 FULL = Path("/dev/full")  # Of Linux: whoever writes there is told that the disk is full.
@@ -77,7 +77,7 @@ def test_a_command_ends_with_one_line_and_code_2(capsys):
         raise RuntimeError("/c/variables.tmp: No space left on device [Op:SaveV2]")
 
     with pytest.raises(SystemExit) as ended:
-        command.run(main, "the same command begins anew")
+        cli.run(main, "the same command begins anew")
     assert ended.value.code == 2
     told = capsys.readouterr().err
     assert told.startswith("error: The disk of /c/variables.tmp is full: free some room, or ")
@@ -100,13 +100,13 @@ def test_other_faults_of_a_command_keep_their_traceback():
         raise RuntimeError("a mistake of ours")
 
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        command.run(main)
+        cli.run(main)
 
 
 def test_what_h5py_adds_when_it_cannot_close_a_file_is_left_out(monkeypatch):
     said = []
     monkeypatch.setattr(sys, "unraisablehook", said.append)
-    command.run(lambda: None)
+    cli.run(lambda: None)
     hook: Any = sys.unraisablehook
     for where in ("h5py._objects.ObjectID.__dealloc__", "ours.__del__"):
         hook(types.SimpleNamespace(object=where, err_msg=None, exc_value=None))
@@ -116,7 +116,7 @@ def test_what_h5py_adds_when_it_cannot_close_a_file_is_left_out(monkeypatch):
 def test_errors_of_a_full_disk_that_nobody_catches_are_left_out(monkeypatch):
     said = []
     monkeypatch.setattr(sys, "excepthook", lambda *told: said.append(told[1]))
-    command.run(lambda: None)
+    cli.run(lambda: None)
     errors = [OSError(errno.ENOSPC, "No space left on device"), ValueError("ours")]
     for error in errors:
         sys.excepthook(type(error), error, None)

@@ -87,7 +87,7 @@ def test_a_signal_that_the_garbage_collector_drops_comes_again(tmp_path: Path) -
     program.write_text(
         """
 import os, signal, time, weakref
-from fashion_keras import command
+from fashion_keras import cli
 
 class Thing:
     pass
@@ -99,7 +99,7 @@ def main():
     print("goes on", flush=True)
     time.sleep(30)
 
-command.run(main)
+cli.run(main)
 """
     )
     ended = subprocess.run(

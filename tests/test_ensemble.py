@@ -9,11 +9,11 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras.artifact import save_classifier
 from fashion_keras.config import Config
 from fashion_keras.ensemble import train_ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import average_heads, build_head
+from fashion_keras.saving import save_classifier
 from fashion_keras.training import Material, train
 
 CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=2, learning_rate=0.01, heads=2)

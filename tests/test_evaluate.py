@@ -10,14 +10,14 @@ import keras
 import numpy as np
 import pytest
 
-from fashion_keras import command
-from fashion_keras.artifact import save_classifier
+from fashion_keras import cli
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled_photos, main
 from fashion_keras.model import build_head
-from fashion_keras.outcome import read_tested
-from fashion_keras.sample import LABELS
+from fashion_keras.report.outcome import read_tested
+from fashion_keras.saving import save_classifier
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_folder_of_another_kind_is_refused(
 ) -> None:
     (photos / "sock").mkdir()
     with pytest.raises(SystemExit, match="^2$"):
-        command.run(lambda: main([str(model), str(tmp_path / folder)]))
+        cli.run(lambda: main([str(model), str(tmp_path / folder)]))
     expected = {
         "photos": "Received: sock.",
         "photos/hat": "Received: no folder.",

@@ -13,11 +13,11 @@ import pytest
 
 from fashion_keras.backbone import VECTOR_SIZE
 from fashion_keras.config import Config, InputError
-from fashion_keras.data import load_split
+from fashion_keras.data.batches import load_split
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_feature_model
 from fashion_keras.pieces import Shard
-from fashion_keras.prepare import Prepared, prepare
 
 CONFIG = Config(image_size=71, batch_size=8)
 
@@ -109,7 +109,9 @@ def test_key_covers_augmentation_in_augmented_views_only(
 def test_key_passes_over_knobs_of_the_head(
     store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
-    config = Config(image_size=71, batch_size=8, views=3, inner_size=7, learning_rate=0.1)
+    config = Config(
+        image_size=71, batch_size=8, augmented_copies=3, inner_size=7, learning_rate=0.1
+    )
     assert FeatureStore(prepared, config, tiny_backbone, Path()).key("train", 1) == store.key(
         "train", 1
     )
@@ -349,7 +351,7 @@ def test_all_maps_for_fine_tuning_are_made_once(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.make_maps(1, "block13")
-    assert len(files_in(tmp_path)) == 6  # Maps and vectors of two views and of validation.
+    assert len(files_in(tmp_path)) == 6  # Maps and vectors of two copies and of validation.
     forbid_reading(monkeypatch)
     store.make_maps(1, "block13")
 
@@ -360,6 +362,6 @@ def test_full_disk_is_said_before_any_photo_is_read(
     forbid_reading(monkeypatch)
     usage = shutil.disk_usage(Path())
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
-    # Two views of 40 photos and one of 20: 100 maps of 5 x 5 x 2048 numbers of 2 bytes.
+    # Two copies of 40 photos and one of 20: 100 maps of 5 x 5 x 2048 numbers of 2 bytes.
     with pytest.raises(InputError, match=r"keeps 10\.2 MB of maps .* where 5\.0 MB are free"):
         store.make_maps(1, "block13")

@@ -14,19 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras import command, ensemble, features
+from fashion_keras import cli, ensemble, features
 from fashion_keras.budget import Speed
 from fashion_keras.calibration import fit_temperature
 from fashion_keras.card import fingerprint
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
+from fashion_keras.data.prepare import Prepared
+from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import predict_all, write_metrics
 from fashion_keras.final import final, main
 from fashion_keras.finish import labelled
 from fashion_keras.inspection import read_card
-from fashion_keras.prepare import Prepared
-from fashion_keras.sample import LABELS
-from fashion_keras.scores import scores
+from fashion_keras.metrics import scores
 from fashion_keras.stopwatch import profiled
 
 KNOBS: dict[str, Any] = {
@@ -35,9 +35,9 @@ KNOBS: dict[str, Any] = {
     "inner_size": 8,
     "epochs": 2,
     "heads": 2,
-    "fine_tuning_views": 1,
+    "fine_tuning_copies": 1,
     "fine_tuning_epochs": 1,
-    "cut": "block13",
+    "fine_tune_from": "block13",
 }
 # For what does not depend on how many heads there are, or on fine-tuning.
 QUICK: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 0}
@@ -115,9 +115,9 @@ def test_every_test_photo_has_the_row_that_predict_gives(run: Path, sample_folde
 
 def test_metrics_name_validation_and_the_run(run: Path) -> None:
     metrics = read_json(run / "training.json")
-    assert set(metrics) == {"validation", "cut", "budget", "peak_memory_gb", "run"}
-    assert (metrics["cut"], metrics["budget"]) == ("block13", None)
-    known = command.peak_memory() is not None
+    assert set(metrics) == {"validation", "fine_tune_from", "budget", "peak_memory_gb", "run"}
+    assert (metrics["fine_tune_from"], metrics["budget"]) == ("block13", None)
+    known = cli.peak_memory() is not None
     assert 0.1 < metrics["peak_memory_gb"] < 100 if known else metrics["peak_memory_gb"] is None
     assert metrics["validation"]["accuracy"] * 20 == pytest.approx(
         round(metrics["validation"]["accuracy"] * 20)
@@ -404,7 +404,7 @@ def test_winner_of_the_search_is_trained_as_it_was_written(
     used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "search").mkdir()
-    found = Config(learning_rate=0.01, views=3, image_size=150, epochs=7)
+    found = Config(learning_rate=0.01, augmented_copies=3, image_size=150, epochs=7)
     (tmp_path / "search" / "best_config.json").write_text(to_json(found))
     main(arguments(tmp_path))
     assert used[0][0] == found
@@ -431,7 +431,7 @@ def test_missing_photos_end_the_command_with_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="^2$"):
-        command.run(lambda: main(arguments(tmp_path, "--data", str(tmp_path / "gone"))))
+        cli.run(lambda: main(arguments(tmp_path, "--data", str(tmp_path / "gone"))))
     assert capsys.readouterr().err.startswith("error: No folder ")
 
 
@@ -450,7 +450,12 @@ def real_slice(real_data: Path, tmp_path: Path) -> Path:
 def test_few_real_photos_are_enough_for_a_good_classifier(
     real_slice: Path, real_weights: Path, tmp_path: Path
 ) -> None:
-    knobs: dict[str, Any] = {"image_size": 150, "views": 0, "inner_size": 0, "learning_rate": 0.005}
+    knobs: dict[str, Any] = {
+        "image_size": 150,
+        "augmented_copies": 0,
+        "inner_size": 0,
+        "learning_rate": 0.005,
+    }
     knobs["fine_tuning_epochs"] = 0
     config = Config(data=str(real_slice), weights=str(real_weights), epochs=15, **knobs)
     file = final(config, tmp_path / "results", tmp_path / "cache")

@@ -12,18 +12,18 @@ import pytest
 
 from fashion_keras import fine_tuning
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.files import only_one
 from fashion_keras.fine_tuner import (
     build_fine_tuner,
-    check_cut,
-    chosen_cut,
+    check_fine_tune_from,
+    chosen_fine_tune_from,
     compile_fine_tuner,
 )
 from fashion_keras.fine_tuning import STAGE, fine_tune
 from fashion_keras.model import build_head
-from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material
 from tests.conftest import normalised_backbone
 
@@ -31,10 +31,10 @@ CONFIG = Config(
     image_size=71,
     batch_size=8,
     inner_size=0,
-    fine_tuning_views=1,
+    fine_tuning_copies=1,
     fine_tuning_epochs=3,
-    fine_tuning_rate=0.01,
-    cut="block13",
+    fine_tuning_learning_rate=0.01,
+    fine_tune_from="block13",
 )
 
 
@@ -54,11 +54,11 @@ def start(material: Material, config: Config = CONFIG) -> Ensemble:
     return Ensemble(backbone, build_head(config, 10), [row], {"loss": 9.0, "accuracy": 0.0})
 
 
-@pytest.mark.parametrize("cut", ["block13", "pixels"])
+@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
 def test_fine_tuning_lowers_the_loss_and_moves_backbone_and_head(
-    cut: str, material: Material, tmp_path: Path
+    fine_tune_from: str, material: Material, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, cut=cut, fine_tuning_epochs=6)
+    config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tuning_epochs=6)
     begin = start(material)
     before = [*begin.backbone.get_weights(), *begin.head.get_weights()]
     tuned = fine_tune(config, material, begin, tmp_path)
@@ -66,7 +66,9 @@ def test_fine_tuning_lowers_the_loss_and_moves_backbone_and_head(
     assert losses[-1] < losses[0]
     after = [*tuned.backbone.get_weights(), *tuned.head.get_weights()]
     moved = [not np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
-    below = cut == "pixels"  # Kernel and bias below the only block, then those of block and head.
+    below = (
+        fine_tune_from == "pixels"
+    )  # Kernel and bias below the only block, then those of block and head.
     assert moved == [below, below, True, True, True, True]
     assert tuned.backbone.trainable_weights == []
 
@@ -162,7 +164,7 @@ def test_missing_maps_are_made_from_the_backbone_as_it_was(
 def test_order_of_photos_does_not_depend_on_what_was_drawn_before(
     material: Material, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, cut="pixels", fine_tuning_epochs=1)
+    config = dataclasses.replace(CONFIG, fine_tune_from="pixels", fine_tuning_epochs=1)
     backbone, _ = material.frozen()
     original = backbone.get_weights()
     found = []
@@ -183,10 +185,12 @@ def test_another_configuration_starts_anew(
 
 
 def test_divergence_is_said(material: Material, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, fine_tuning_rate=10.0, fine_tuning_epochs=1)
+    config = dataclasses.replace(CONFIG, fine_tuning_learning_rate=10.0, fine_tuning_epochs=1)
     begin = start(material)
     begin.head.set_weights([np.full_like(weight, np.inf) for weight in begin.head.get_weights()])
-    with pytest.raises(InputError, match="diverged in pass 1.*smaller `--fine-tuning-rate`"):
+    with pytest.raises(
+        InputError, match="diverged in pass 1.*smaller `--fine-tuning-learning-rate`"
+    ):
         fine_tune(config, material, begin, tmp_path)
     assert not list(tmp_path.rglob("*.weights.h5"))
 
@@ -222,15 +226,15 @@ def test_each_training_keeps_its_state_to_itself(material: Material, tmp_path: P
 def test_cut_follows_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for devices, expected in (([], "block11"), (["gpu:0"], "pixels")):
         monkeypatch.setattr(keras.distribution, "list_devices", lambda kind, d=devices: d)
-        assert chosen_cut(Config()) == expected
-        assert chosen_cut(Config(cut="block4")) == "block4"
+        assert chosen_fine_tune_from(Config()) == expected
+        assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
 
 
 def test_unknown_cut_names_the_known_ones() -> None:
     with pytest.raises(InputError, match="`auto`, `pixels` or one of block2, .*Received: cut='add"):
-        check_cut(Config(cut="add_10"))
-    for cut in ("auto", "pixels", "block2", "block14"):
-        check_cut(Config(cut=cut))
+        check_fine_tune_from(Config(fine_tune_from="add_10"))
+    for fine_tune_from in ("auto", "pixels", "block2", "block14"):
+        check_fine_tune_from(Config(fine_tune_from=fine_tune_from))
 
 
 def test_damaged_state_is_named_and_the_training_begins_anew(
@@ -262,14 +266,16 @@ def test_other_validation_photos_start_anew(
     assert len(files) == 2
 
 
-@pytest.mark.parametrize("cut", ["block13", "pixels"])
-def test_batch_normalisation_never_moves(cut: str, prepared: Prepared, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
+def test_batch_normalisation_never_moves(
+    fine_tune_from: str, prepared: Prepared, tmp_path: Path
+) -> None:
     backbone = normalised_backbone()
     backbone.trainable = False
     material = Material(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, tmp_path))
     before = backbone.get_layer("block13_bn").get_weights()
     kernel = backbone.get_layer("block13_conv").get_weights()[0]
-    config = dataclasses.replace(CONFIG, cut=cut, fine_tuning_epochs=1)
+    config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tuning_epochs=1)
     fine_tune(config, material, start(material), tmp_path)
     assert not np.array_equal(backbone.get_layer("block13_conv").get_weights()[0], kernel)
     for one, other in zip(backbone.get_layer("block13_bn").get_weights(), before, strict=True):

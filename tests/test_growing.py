@@ -48,7 +48,7 @@ def test_it_goes_on_where_it_stopped(count: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["part", "batches"])
-@pytest.mark.parametrize("damage", ["cut", "zeros"])
+@pytest.mark.parametrize("damage", ["fine_tune_from", "zeros"])
 def test_after_a_power_cut_at_any_byte_no_torn_batch_is_used(
     suffix: str, damage: str, tmp_path: Path
 ) -> None:
@@ -58,7 +58,7 @@ def test_after_a_power_cut_at_any_byte_no_torn_batch_is_used(
     for length in range(0, len(kept[torn]), 1 if suffix == "batches" else 7):
         for one, content in kept.items():
             one.write_bytes(content)
-        lost = b"" if damage == "cut" else bytes(len(kept[torn]) - length)
+        lost = b"" if damage == "fine_tune_from" else bytes(len(kept[torn]) - length)
         torn.write_bytes(kept[torn][:length] + lost)
         assert complete(file) in ([], [4], [4, 8])
         np.testing.assert_array_equal(np.load(file), ROWS)

@@ -21,12 +21,12 @@ import pytest
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from fashion_keras import archive, inspection
-from fashion_keras.artifact import load_model
 from fashion_keras.config import InputError
 from fashion_keras.inspection import OLDEST_KERAS, check_file, name_of, read_card
+from fashion_keras.saving import load_model
 
 CARD = {"format": 1, "labels": ["dress", "Schuhe für Kinder", 't-shirt "V"'], "image_size": 8}
-RELEASED = Path(__file__).parents[1] / "results" / "final" / "fashion.keras"
+RELEASED = Path(__file__).parents[1] / "fashion_keras" / "released" / "fashion.keras"
 
 
 def small_model(name: str) -> keras.Model:

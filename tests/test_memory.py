@@ -15,13 +15,13 @@ from fashion_keras import devices, fine_tuning, headroom
 from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.memory import Fitting, in_parts
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.optimizer import PartwiseAdam
-from fashion_keras.prepare import Prepared
 from fashion_keras.training import Material, open_material
 from tuning.hyperband import open_hyperband
 from tuning.hypermodel import FashionHyperModel
@@ -31,10 +31,10 @@ CONFIG = Config(
     batch_size=16,
     inner_size=0,
     droprate=0.0,
-    fine_tuning_views=0,
+    fine_tuning_copies=0,
     fine_tuning_epochs=2,
-    fine_tuning_rate=0.01,
-    cut="block13",
+    fine_tuning_learning_rate=0.01,
+    fine_tune_from="block13",
 )
 FULL = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
@@ -174,7 +174,7 @@ def tuned(most: int, prepared: Prepared, cache: Path, config: Config = CONFIG) -
 def test_fine_tuning_in_parts_ends_as_in_whole_batches(
     prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = dataclasses.replace(CONFIG, cut="pixels")
+    config = dataclasses.replace(CONFIG, fine_tune_from="pixels")
     whole, parts = (tuned(most, prepared, tmp_path / str(most), config) for most in (16, 8))
     assert "fine-tuning goes on with 8 instead of 16 photos" in capsys.readouterr().err
     for one, other in zip(whole.history, parts.history, strict=True):
@@ -264,7 +264,7 @@ def test_batches_are_cut_before_memory_is_short(
     elif what == "the backbone":
         FeatureStore(prepared, CONFIG, narrow_backbone(16), tmp_path).vectors("train")
     else:
-        config = dataclasses.replace(CONFIG, weights="none", epochs=1, views=0)
+        config = dataclasses.replace(CONFIG, weights="none", epochs=1, augmented_copies=0)
         train_ensemble(config, open_material(config, prepared, tmp_path))
     told = capsys.readouterr().err
     assert re.search(rf"^{what}: \d+ photos at once take about .* going on with \d", told)
@@ -290,7 +290,7 @@ def test_random_backbone_is_trained_in_parts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     random_backbones(8, monkeypatch)
-    config = dataclasses.replace(CONFIG, weights="none", epochs=1, views=0)
+    config = dataclasses.replace(CONFIG, weights="none", epochs=1, augmented_copies=0)
     trained = train_ensemble(config, open_material(config, prepared, tmp_path))
     assert [row["epoch"] for row in trained.history] == [1]
     assert "training goes on with 8 instead of 16 photos" in capsys.readouterr().err
@@ -303,7 +303,7 @@ def test_trials_train_random_backbones_in_parts(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     random_backbones(8, monkeypatch)
-    config = dataclasses.replace(CONFIG, weights="none", views=0)
+    config = dataclasses.replace(CONFIG, weights="none", augmented_copies=0)
     hypermodel = FashionHyperModel(config, open_material(config, prepared, tmp_path))
     tuner = open_hyperband(hypermodel, tmp_path / "search", 1, 2, 1)
     trial = tuner.oracle.create_trial("tuner0")

@@ -38,8 +38,10 @@ def bfloat16() -> Iterator[None]:
 
 def test_augmentation_changes_each_photo_in_its_own_way() -> None:
     photo = noise(1, 64, 64).astype("float32")
-    views = np.asarray(build_augmentation(Config(), 1)(np.repeat(photo, 4, axis=0), training=True))
-    assert len({view.tobytes() for view in [*views, photo[0]]}) == 5
+    augmented_copies = np.asarray(
+        build_augmentation(Config(), 1)(np.repeat(photo, 4, axis=0), training=True)
+    )
+    assert len({view.tobytes() for view in [*augmented_copies, photo[0]]}) == 5
 
 
 def test_augmentation_follows_its_seed() -> None:
@@ -62,18 +64,22 @@ def test_augmentation_draws_on_as_if_it_had_made_the_batches_before() -> None:
 
 def test_augmentation_without_turn_and_zoom_only_mirrors() -> None:
     photos = noise(8, 64, 64).astype("float32")
-    views = build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True)
-    mirrored = [not np.allclose(*pair, atol=0.01) for pair in zip(views, photos, strict=True)]
+    augmented_copies = build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True)
+    mirrored = [
+        not np.allclose(*pair, atol=0.01) for pair in zip(augmented_copies, photos, strict=True)
+    ]
     assert 0 < sum(mirrored) < 8
-    for view, photo, turned in zip(views, photos, mirrored, strict=True):
+    for view, photo, turned in zip(augmented_copies, photos, mirrored, strict=True):
         np.testing.assert_allclose(view, photo[:, ::-1] if turned else photo, atol=0.01)
 
 
 def test_augmentation_works_in_float32_under_a_half_precision_policy(bfloat16: None) -> None:
     photos = noise(2, 64, 64).astype("float32")
-    views = np.asarray(build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True))
-    assert views.dtype == "float32"
-    assert sorted(views.ravel().round()) == sorted(photos.ravel())
+    augmented_copies = np.asarray(
+        build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True)
+    )
+    assert augmented_copies.dtype == "float32"
+    assert sorted(augmented_copies.ravel().round()) == sorted(photos.ravel())
 
 
 def test_classifier_holds_no_random_layer_and_repeats_itself(tiny_backbone: keras.Model) -> None:
@@ -152,7 +158,9 @@ def test_batch_statistics_move_only_in_a_backbone_that_is_trained(frozen: bool) 
     backbone = normalised_backbone()
     before = np.concatenate([[np.zeros(VECTOR_SIZE)], [np.ones(VECTOR_SIZE)]])
     backbone.trainable = not frozen
-    trainer = build_trainer(Config(image_size=71, views=0), backbone, build_head(Config(), 2))
+    trainer = build_trainer(
+        Config(image_size=71, augmented_copies=0), backbone, build_head(Config(), 2)
+    )
     trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     trainer.train_on_batch(noise(4, 71, 71), np.array([0, 1, 0, 1]))
     layer: Any = backbone.layers[3]
@@ -160,15 +168,17 @@ def test_batch_statistics_move_only_in_a_backbone_that_is_trained(frozen: bool) 
     assert (after == before).all() == frozen
 
 
-@pytest.mark.parametrize("views", [0, 1])
+@pytest.mark.parametrize("augmented_copies", [0, 1])
 def test_trainer_augments_only_if_views_are_asked_for(
-    views: int, tiny_backbone: keras.Model
+    augmented_copies: int, tiny_backbone: keras.Model
 ) -> None:
     head = build_head(Config(droprate=0), 2)
-    trainer = build_trainer(Config(image_size=71, views=views), tiny_backbone, head)
+    trainer = build_trainer(
+        Config(image_size=71, augmented_copies=augmented_copies), tiny_backbone, head
+    )
     pixels = noise(2, 71, 71)
     first, second = (np.asarray(trainer(pixels, training=True)) for _ in range(2))
-    assert np.array_equal(first, second) == (views == 0)
+    assert np.array_equal(first, second) == (augmented_copies == 0)
 
 
 def test_trainer_and_classifier_share_weights_and_agree(tiny_backbone: keras.Model) -> None:

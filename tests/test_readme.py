@@ -111,7 +111,7 @@ def test_the_costs_are_those_of_the_measurements():
 
 
 def test_the_released_model_is_the_one_that_was_scored():
-    model = ROOT / "results" / "final" / "fashion.keras"
+    model = ROOT / "fashion_keras" / "released" / "fashion.keras"
     assert model.stat().st_size <= 50_000_000
     digest = hashlib.sha256(model.read_bytes()).hexdigest()
     assert digest == read("final/metrics.json")["model_sha256"]

@@ -1,4 +1,4 @@
-"""Tests of training: determinism, the best epoch, stopping, views, history and Adam's state."""
+"""Tests of training: determinism, the best epoch, stopping, copies, history and Adam's state."""
 
 import csv
 import dataclasses
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.optimizer import average_momentum
-from fashion_keras.prepare import Prepared
 from fashion_keras.training import (
     Material,
     build_parts,
@@ -29,10 +29,10 @@ WILD = Config(
     batch_size=8,
     inner_size=0,
     droprate=0,
-    views=0,
+    augmented_copies=0,
     epochs=8,
     learning_rate=0.1,
-    averaged_epochs=0,
+    ema_epochs=0,
 )
 
 
@@ -63,7 +63,7 @@ def test_same_seed_gives_the_same_weights_to_the_last_bit(material: Material) ->
     assert equal(weights_of(CONFIG, material), weights_of(CONFIG, material))
 
 
-@pytest.mark.parametrize("knobs", [{"seed": 2}, {"views": 0}, {"learning_rate": 0.02}])
+@pytest.mark.parametrize("knobs", [{"seed": 2}, {"augmented_copies": 0}, {"learning_rate": 0.02}])
 def test_knobs_change_the_outcome(knobs: dict, material: Material) -> None:
     assert not equal(
         weights_of(CONFIG, material), weights_of(dataclasses.replace(CONFIG, **knobs), material)
@@ -157,7 +157,9 @@ def test_weights_that_cannot_be_had_end_the_run_at_once(prepared: Prepared, tmp_
 
 
 def test_training_reads_each_view_and_validation_in_order(material: Material) -> None:
-    batches, validation = training_batches(dataclasses.replace(CONFIG, views=2), material)
+    batches, validation = training_batches(
+        dataclasses.replace(CONFIG, augmented_copies=2), material
+    )
     assert int(batches.cardinality()) == 5
     vectors, _ = next(validation.as_numpy_iterator())
     assert material.store is not None
@@ -168,9 +170,7 @@ def test_weights_are_averaged_over_so_many_epochs(material: Material) -> None:
     optimizer: Any = build_parts(CONFIG, material).model.optimizer
     assert optimizer.use_ema
     assert optimizer.ema_momentum == pytest.approx(1 - 1 / (5 * 5))  # 5 epochs of 5 batches.
-    optimizer = build_parts(
-        dataclasses.replace(CONFIG, averaged_epochs=0), material
-    ).model.optimizer
+    optimizer = build_parts(dataclasses.replace(CONFIG, ema_epochs=0), material).model.optimizer
     assert not optimizer.use_ema
 
 
@@ -178,12 +178,12 @@ def test_weights_are_averaged_over_so_many_epochs(material: Material) -> None:
     ("epochs", "steps", "kept"), [(5.0, 4, 0.95), (0.5, 4, 0.5), (0.1, 4, 0.0), (0.0, 4, 0.0)]
 )
 def test_average_keeps_more_the_longer_it_is(epochs: float, steps: int, kept: float) -> None:
-    assert average_momentum(Config(averaged_epochs=epochs), steps) == pytest.approx(kept)
+    assert average_momentum(Config(ema_epochs=epochs), steps) == pytest.approx(kept)
 
 
 def test_validation_sees_the_averaged_weights(material: Material) -> None:
-    averaged = train(dataclasses.replace(CONFIG, averaged_epochs=2), material).history
-    plain = train(dataclasses.replace(CONFIG, averaged_epochs=0), material).history
+    averaged = train(dataclasses.replace(CONFIG, ema_epochs=2), material).history
+    plain = train(dataclasses.replace(CONFIG, ema_epochs=0), material).history
     assert averaged[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
     assert averaged[-1]["val_loss"] != pytest.approx(plain[-1]["val_loss"], rel=1e-3)
 

@@ -12,7 +12,7 @@ import pytest
 
 from fashion_keras import training_state
 from fashion_keras.config import Config
-from fashion_keras.prepare import Prepared
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.training import Material, Trained, open_material, train
 from fashion_keras.training_state import State, history_row, read_rows, size_of
 
@@ -71,7 +71,7 @@ def stopped(config: Config, material: Material, file: Path, epoch: int) -> None:
 def test_a_training_that_was_stopped_again_and_again_ends_as_an_undisturbed_one(
     averaged: float, material: Material, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = dataclasses.replace(CONFIG, averaged_epochs=averaged)
+    config = dataclasses.replace(CONFIG, ema_epochs=averaged)
     quiet, file = train(config, material), tmp_path / "one.weights.h5"
     for epoch in (1, 2, 4):
         stopped(config, material, file, epoch)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.prepare import prepare
+from fashion_keras.data.prepare import prepare
 from fashion_keras.training import open_material, training_batches
 from fashion_keras.vectors import main
 
@@ -53,14 +53,14 @@ def test_without_a_shard_it_makes_whole_files_and_no_vectors_of_the_test(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     profile = tmp_path / "profile.json"
-    maps = ["--maps", "--cut", "block13", "--fine-tuning-views", "0"]
+    maps = ["--maps", "--fine-tune-from", "block13", "--fine-tuning-copies", "0"]
     main([*words, *maps, "--profile", str(profile)])
     told = json.loads(profile.read_text(encoding="utf-8"))
     assert told["stages"]["vectors"].keys() == {"decode", "augment", "forward", "I/O", "other"}
     parts = sum(sum(stage.values()) for stage in told["stages"].values())
     assert parts == pytest.approx(told["run"]["seconds"], abs=0.1)
     shapes = [np.load(file, mmap_mode="r").shape for file in (tmp_path / "vectors-1").iterdir()]
-    # Vectors of both views, maps of the photos themselves.
+    # Vectors of both copies, maps of the photos themselves.
     assert sorted(shapes, key=lambda shape: (len(shape), shape)) == [
         (20, 2048),
         (40, 2048),
@@ -84,8 +84,14 @@ def test_a_shard_that_does_not_exist_ends_with_2(
     ("more", "advice"),
     [
         (["--weights", "none"], "Vectors need a trained backbone. Received: `--weights none`"),
-        (["--maps", "--cut", "pixels"], "Give a block, such as `--cut block11`"),
-        (["--maps", "--cut", "block1"], "`cut` must be `auto`, `pixels` or one of"),
+        (
+            ["--maps", "--fine-tune-from", "pixels"],
+            "Give a block, such as `--fine-tune-from block11`",
+        ),
+        (
+            ["--maps", "--fine-tune-from", "block1"],
+            "`fine_tune_from` must be `auto`, `pixels` or one of",
+        ),
         (["--weights", "no.h5"], "No weights file no.h5"),
     ],
 )

@@ -17,11 +17,11 @@ import numpy as np
 import tensorflow as tf
 
 from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.ensemble import Ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.model import build_head
-from fashion_keras.prepare import Prepared, prepare
 from fashion_keras.training import Material
 from tests.conftest import small_backbone
 
@@ -30,17 +30,17 @@ CONFIG = Config(
     image_size=71,
     batch_size=16,
     droprate=0.0,
-    cut="block13",
-    fine_tuning_views=1,
+    fine_tune_from="block13",
+    fine_tuning_copies=1,
     fine_tuning_epochs=3,
-    fine_tuning_rate=0.003,
+    fine_tuning_learning_rate=0.003,
 )
 
 CURVES = {
     "even": CONFIG,
     "odd": dataclasses.replace(CONFIG, batch_size=9),  # Two devices cannot share it evenly.
-    "pixels": dataclasses.replace(CONFIG, cut="pixels", fine_tuning_views=0),
-    "augmented": dataclasses.replace(CONFIG, cut="pixels"),
+    "pixels": dataclasses.replace(CONFIG, fine_tune_from="pixels", fine_tuning_copies=0),
+    "augmented": dataclasses.replace(CONFIG, fine_tune_from="pixels"),
     "dropout": dataclasses.replace(CONFIG, droprate=0.5),
 }
 

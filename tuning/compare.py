@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from fashion_keras.command import progress
+from fashion_keras.cli import progress
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers
+from fashion_keras.data.batches import class_numbers
 from fashion_keras.files import whole_file
-from fashion_keras.outcome import Tested
+from fashion_keras.report.outcome import Tested
 from fashion_keras.stopwatch import stage
 from fashion_keras.training import MONITOR, Material, train, training_batches
 

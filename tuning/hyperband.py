@@ -13,10 +13,10 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial
 
 from fashion_keras import stopwatch
-from fashion_keras.command import duration
+from fashion_keras.cli import duration
 from fashion_keras.config import InputError
 from fashion_keras.disk import check_room, told_of_disk
-from fashion_keras.tensor_board import Curves
+from fashion_keras.report.tensor_board import Curves
 from fashion_keras.training_state import size_of
 from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import Oracle, rank

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import prepare, summary
 from fashion_keras.ensemble import train_ensemble
 from fashion_keras.files import all_together
-from fashion_keras.fine_tuner import PIXELS, check_cut, chosen_cut
-from fashion_keras.prepare import prepare, summary
-from fashion_keras.range_test import (
+from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
+from fashion_keras.learning_rate import (
     CHOSEN,
     HIGH,
     LOW,
@@ -33,7 +33,7 @@ HEAD, FINE_TUNING = "head", "fine_tuning"  # Names of the files.
 # First rate, last rate, steps. What is trained already is torn up early and gains little: many
 # steps where that happens show more than a wide range.
 _RANGES = {HEAD: (LOW, HIGH, STEPS), FINE_TUNING: (1e-5, 3e-3, 300)}
-_RATES = {HEAD: "learning_rate", FINE_TUNING: "fine_tuning_rate"}
+_RATES = {HEAD: "learning_rate", FINE_TUNING: "fine_tuning_learning_rate"}
 
 
 def find(config: Config, rates: Sequence[float], tested: str, results: Path, cache: Path) -> float:
@@ -54,7 +54,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
     """
     start = time.monotonic()
     check_weights(config.weights)
-    check_cut(config)
+    check_fine_tune_from(config)
     if tested == FINE_TUNING and config.weights == "none":
         raise InputError("With `--weights none` there is no fine-tuning; leave out `--fine-tune`.")
     prepared = prepare(config.data, cache, config.seed)
@@ -84,33 +84,33 @@ def _write(
             "taken_by_auto": CHOSEN,
             "curve": curve._asdict(),
             "config": dataclasses.asdict(config),
-            "run": command.provenance(start),
+            "run": cli.provenance(start),
         }
         (work / f"{tested}.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
 
 
 def _after_heads(config: Config, material: Material, rates: Sequence[float]) -> Curve:
     """Train the heads, then test rates on the backbone with them; say what it costs first."""
-    cut = chosen_cut(config)
+    fine_tune_from = chosen_fine_tune_from(config)
     photos = len(material.prepared.split("train"))
     passes = len(rates) * config.batch_size / photos
     print(
-        f"{len(rates)} steps of fine-tuning from {cut}, {passes:.1f} passes over {photos} photos, "
+        f"{len(rates)} steps of fine-tuning from {fine_tune_from}, {passes:.1f} passes over {photos} photos, "
         f"with {config.heads} trained heads",
         flush=True,
     )
-    if cut != PIXELS:  # Now, because maps give the vectors for the heads, too.
+    if fine_tune_from != PIXELS:  # Now, because maps give the vectors for the heads, too.
         _, store = material.frozen()
-        store.make_maps(config.fine_tuning_views, cut)
+        store.make_maps(config.fine_tuning_copies, fine_tune_from)
     return fine_tuning_curve(config, material, train_ensemble(config, material), rates)
 
 
-_BASE = Config(image_size=150, fine_tuning_views=0, heads=1)
+_BASE = Config(image_size=150, fine_tuning_copies=0, heads=1)
 _KNOBS = [
     "data",
     "weights",
     "image_size",
-    "views",
+    "augmented_copies",
     "rotation",
     "zoom",
     "inner_size",
@@ -122,17 +122,17 @@ _KNOBS = [
 ]
 _FOR_FINE_TUNING = [
     "learning_rate",
-    "averaged_epochs",
+    "ema_epochs",
     "heads",
     "epochs",
     "patience",
-    "cut",
-    "fine_tuning_views",
+    "fine_tune_from",
+    "fine_tuning_copies",
 ]
 
 
 def _options() -> argparse.ArgumentParser:
-    options = command.parser(
+    options = cli.parser(
         "Find a learning rate: it rises step by step until the loss explodes (Smith 2015). Tested\n"
         "is the head on vectors, in seconds once they are kept (with `--weights none` head and\n"
         "backbone on photos, in minutes); with --fine-tune the backbone above the cut together\n"
@@ -153,8 +153,8 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument(
         "--steps", type=int, metavar="INT", help=f"steps, 20 or more ({_defaults(2)})"
     )
-    command.add_config_options(options, [*_KNOBS, *_FOR_FINE_TUNING], _BASE)
-    command.add_folder_options(options)
+    cli.add_config_options(options, [*_KNOBS, *_FOR_FINE_TUNING], _BASE)
+    cli.add_folder_options(options)
     return options
 
 
@@ -180,14 +180,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     rates = rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
-    rate = find(command.chosen(given, _BASE), rates, tested, folder, given.cache)
+    rate = find(cli.chosen(given, _BASE), rates, tested, folder, given.cache)
     # The rate belongs to these; tests are usually made on smaller photos than the training.
     kept = [name for name in (*_KNOBS, *_FOR_FINE_TUNING) if name != "image_size"]
     found = {_RATES[tested]: f"{rate:g}"}
-    print(f"use it: {command.next_command('fashion_keras.final', options, given, kept, **found)}")
+    print(f"use it: {cli.next_command('fashion_keras.final', options, given, kept, **found)}")
     if tested == HEAD:
         print("(`--learning-rate auto` makes a test of its own, with the settings of that run)")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -6,9 +6,9 @@ from typing import Any
 import keras_tuner
 
 from fashion_keras.config import Config
-from fashion_keras.outcome import read_json, read_rows
-from fashion_keras.page import render, write_page
-from fashion_keras.search_section import search_section
+from fashion_keras.report.outcome import read_json, read_rows
+from fashion_keras.report.page import render, write_page
+from fashion_keras.report.search_section import search_section
 from fashion_keras.stopwatch import stage
 from tuning.space import sample_config
 

@@ -22,15 +22,17 @@ def draw_space(rows: Sequence[dict], file: Path) -> None:
     panels = figure.subplots(1, len(CURVES), sharey=True)
     epochs = Normalize(1, max(float(row["last_epoch"]) for row in rows))
     for axes, knob in zip(panels, CURVES, strict=True):
-        for views, marker in ((False, "x"), (True, "o")):
-            chosen = [row for row in rows if bool(float(row["views"])) == views]
+        for augmented_copies, marker in ((False, "x"), (True, "o")):
+            chosen = [
+                row for row in rows if bool(float(row["augmented_copies"])) == augmented_copies
+            ]
             axes.scatter(
                 [float(row[knob]) for row in chosen],
                 [float(row["val_accuracy"]) for row in chosen],
                 c=[float(row["last_epoch"]) for row in chosen],
                 norm=epochs,
                 marker=marker,
-                label="with augmented views" if views else "without",
+                label="with augmented copies" if augmented_copies else "without",
             )
         axes.set(xlabel=knob.replace("_", " "), xscale="linear" if knob == "droprate" else "log")
         axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Searches learning rate, inner size, droprate and augmented views: `python -m tuning.search`."""
+"""Searches learning rate, inner size, droprate and augmented copies: `python -m tuning.search`."""
 
 import contextlib
 import csv
@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fashion_keras import command, stopwatch, tensor_board
+from fashion_keras import cli, stopwatch
 from fashion_keras.card import fingerprint
 from fashion_keras.config import Config, to_json
+from fashion_keras.data.prepare import summary
 from fashion_keras.files import all_together, check_free, only_one, whole_file
 from fashion_keras.finish import labelled
-from fashion_keras.prepare import summary
+from fashion_keras.report import tensor_board
 from fashion_keras.training import Material, training_batches
 from tuning import search_options, worker
 from tuning.chief import serving
@@ -179,7 +180,7 @@ def _origin(tuner: Hyperband, start: float) -> dict:
     file = tuner.folder / "origin.json"
     if len(tuner.finished()) > tuner.found or not file.exists():
         # The trials that were found are not in the seconds of this run.
-        told = {"trials_of_an_interrupted_run": tuner.found, "run": command.provenance(start)}
+        told = {"trials_of_an_interrupted_run": tuner.found, "run": cli.provenance(start)}
         with whole_file(file) as unfinished:
             unfinished.write_text(json.dumps(told), encoding="utf-8")
     return json.loads(file.read_text(encoding="utf-8"))
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = search_options.options()
     given = options.parse_args(arguments)
     search_options.check(given)
-    base = command.chosen(given, search_options.BASE)
+    base = cli.chosen(given, search_options.BASE)
     plan = (given.max_epochs, given.factor)
     if given.worker:
         key = worker.join(given.worker, given.cache)
@@ -206,7 +207,7 @@ def main(arguments: list[str] | None = None) -> None:
         _elsewhere(given.chief, given.workers, words) as run_trials,
     ):
         search(base, *plan, folder, given.cache, given.tensorboard, run_trials)
-    then = command.next_command("fashion_keras.final", options, given)
+    then = cli.next_command("fashion_keras.final", options, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {then}")
 
 
@@ -225,4 +226,4 @@ def _elsewhere(chief: Address | None, workers: int, words: Sequence[str]) -> Ite
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

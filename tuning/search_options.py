@@ -3,8 +3,9 @@
 import argparse
 import os
 
-from fashion_keras import command, stopwatch, tensor_board
+from fashion_keras import cli, stopwatch
 from fashion_keras.config import Config, InputError
+from fashion_keras.report import tensor_board
 from tuning.line import CHILD, LOOPBACK, Address, address
 
 BASE = Config(image_size=150)
@@ -12,18 +13,18 @@ _KNOBS = [
     "data",
     "weights",
     "image_size",
-    "views",
+    "augmented_copies",
     "rotation",
     "zoom",
     "label_smoothing",
-    "averaged_epochs",
+    "ema_epochs",
     "patience",
     "precision",
     "batch_size",
     "seed",
 ]
 _DESCRIPTION = """\
-Find the best learning rate, inner size, droprate and use of augmented views with
+Find the best learning rate, inner size, droprate and use of augmented copies with
 Hyperband. Every photo goes through the backbone once; trials train only the small head.
 An interrupted search goes on when the same command is given again.
 
@@ -43,8 +44,8 @@ examples:
 
 def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = command.parser(_DESCRIPTION, "tuning.search", _EXAMPLES)
-    command.add_config_options(parser, _KNOBS, BASE)
+    parser = cli.parser(_DESCRIPTION, "tuning.search", _EXAMPLES)
+    cli.add_config_options(parser, _KNOBS, BASE)
     parser.add_argument(
         "--max-epochs", type=int, default=30, metavar="INT",
         help="epochs of the longest trials (default: 30)",
@@ -53,7 +54,7 @@ def options() -> argparse.ArgumentParser:
         "--factor", type=int, default=3, metavar="INT",
         help="one in so many trials is trained on, 2 or more (default: 3)",
     )  # fmt: skip
-    command.add_folder_options(parser)
+    cli.add_folder_options(parser)
     tensor_board.add_option(parser)
     stopwatch.add_option(parser)
     _add_worker_options(parser)
@@ -62,7 +63,7 @@ def options() -> argparse.ArgumentParser:
 
 def _add_worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--workers", type=command.count, default=1, metavar="INT",
+        "--workers", type=cli.count, default=1, metavar="INT",
         help="processes that run trials on this computer: one graphics card each, if there are "
         "any, and the cores shared out (default: 1, the command itself)",
     )  # fmt: skip

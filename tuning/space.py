@@ -10,11 +10,11 @@ from fashion_keras.config import Config
 def sample_config(hp: keras_tuner.HyperParameters, base: Config) -> Config:
     """Return `base` with the searched knobs set from `hp`.
 
-    Defaults are those of `Config`. Whether augmented views are used is searched for only if
+    Defaults are those of `Config`. Whether augmented copies are used is searched for only if
     `base` has any.
     """
     defaults = Config()
-    use_views = bool(base.views) and hp.Boolean("augmented_views", default=True)
+    use_views = bool(base.augmented_copies) and hp.Boolean("augmented_views", default=True)
     return dataclasses.replace(
         base,
         learning_rate=hp.Float(
@@ -22,12 +22,13 @@ def sample_config(hp: keras_tuner.HyperParameters, base: Config) -> Config:
         ),
         inner_size=hp.Int("inner_size", 16, 1024, sampling="log", default=defaults.inner_size),
         droprate=hp.Float("droprate", 0.0, 0.8, default=defaults.droprate),
-        views=base.views if use_views else 0,
+        augmented_copies=base.augmented_copies if use_views else 0,
     )
 
 
 def searched_values(config: Config) -> dict[str, float]:
     """Return the knobs that the search sets, by name."""
     return {
-        name: getattr(config, name) for name in ("learning_rate", "inner_size", "droprate", "views")
+        name: getattr(config, name)
+        for name in ("learning_rate", "inner_size", "droprate", "augmented_copies")
     }

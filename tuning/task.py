@@ -10,7 +10,7 @@ import keras_tuner
 
 from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config
-from fashion_keras.prepare import prepare
+from fashion_keras.data.prepare import prepare
 from fashion_keras.training import Material, open_material
 from tuning.hypermodel import FashionHyperModel
 from tuning.space import sample_config
@@ -36,7 +36,7 @@ class Task(NamedTuple):
     def arguments(self) -> tuple[FashionHyperModel, Path, int, int, int]:
         """Return the arguments of `hyperband.open_hyperband`."""
         # Trials of few epochs are too short for a moving average of weights to mean anything.
-        base = dataclasses.replace(self.base, averaged_epochs=0.0)
+        base = dataclasses.replace(self.base, ema_epochs=0.0)
         hypermodel = FashionHyperModel(base, self.material)
         return hypermodel, self.folder, self.max_epochs, self.factor, base.seed
 

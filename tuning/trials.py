@@ -8,7 +8,7 @@ from pathlib import Path
 from keras_tuner.engine.trial import Trial
 
 from fashion_keras.config import Config
-from fashion_keras.tensor_board import add_settings
+from fashion_keras.report.tensor_board import add_settings
 from tuning.space import sample_config, searched_values
 
 

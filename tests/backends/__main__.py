@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import read_card
-from fashion_keras.predict import RELEASED
+from fashion_keras.predict.__main__ import RELEASED
 from tests.backends import environments, judge, table
 from tests.backends.environments import BACKENDS, Found
 from tests.backends.photos import PHOTOS, write_photos
@@ -101,7 +101,7 @@ def _default_photos() -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    options = command.parser(DESCRIPTION, "tests.backends", EPILOG)
+    options = cli.parser(DESCRIPTION, "tests.backends", EPILOG)
     options.add_argument("model", type=Path, nargs="?", default=RELEASED, metavar="MODEL")
     add = options.add_argument
     add(
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--environments",
         type=Path,
-        default=command.default_cache() / "environments",
+        default=cli.default_cache() / "environments",
         metavar="FOLDER",
         help="folder for the environments, 4 GB for each version of Keras; complete ones are used "
         "again; may be deleted at any time (default: %(default)s)",
@@ -162,11 +162,11 @@ def main(arguments: list[str] | None = None) -> None:
     print(table.markdown(rows, base), end="")
     if given.results:
         digest = hashlib.sha256(given.model.read_bytes()).hexdigest()
-        facts = {"photos": sizes, "model_sha256": digest, "run": command.provenance(start)}
+        facts = {"photos": sizes, "model_sha256": digest, "run": cli.provenance(start)}
         table.write(given.results, rows, base, facts)
     if any(row.problems for row in rows):
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_keras.config import InputError
-from fashion_keras.photo import LARGEST_SIDE, PhotoError, read_photo
+from fashion_keras.data.photo import LARGEST_SIDE, PhotoError, read_photo
 
 PHOTOS = 32
 SMALLEST_SIDE = 64

@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import Config
 from tests.benchmarks import ablation_heads, ablation_photos, ablation_tuning
 
@@ -68,14 +68,14 @@ def _line(row: dict, first: dict) -> str:
 def main() -> None:
     """Measure one group and write the whole table."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.ablation")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.ablation")
     options.add_argument("group", choices=list(GROUPS), help="which choices to measure")
     options.add_argument("--seeds", type=int, default=3, metavar="INT", help="(default: 3)")
     options.add_argument("--folds", type=int, default=2, metavar="INT", help="(default: 2)")
-    command.add_config_options(options, ("data", "weights", "image_size"), Config())
-    command.add_folder_options(options)
+    cli.add_config_options(options, ("data", "weights", "image_size"), Config())
+    cli.add_folder_options(options)
     given = options.parse_args()
-    config = command.chosen(given, Config())
+    config = cli.chosen(given, Config())
     file = given.results / "benchmarks" / "ablation.json"
     groups = json.loads(file.read_text()) if file.exists() else {}
     settings = {"image_size": config.image_size, "seeds": given.seeds, "folds": given.folds}
@@ -87,7 +87,7 @@ def main() -> None:
         found.append(done.get(choice) or {"choice": choice} | measure())
         print(_line(found[-1], found[0]), flush=True)
         rest = [row for row in known if row["choice"] not in {one["choice"] for one in found}]
-        run = command.provenance(start)
+        run = cli.provenance(start)
         groups[given.group] = {"settings": settings, "rows": found + rest, "run": run}
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
@@ -95,4 +95,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

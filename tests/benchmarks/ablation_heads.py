@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers, feature_batches, one_hot
+from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
+from fashion_keras.data.prepare import prepare
 from fashion_keras.model import average_heads, build_head
 from fashion_keras.optimizer import average_momentum, compile_model
-from fashion_keras.prepare import prepare
 from fashion_keras.training import open_material
 from tests.benchmarks.folds import Measure, cross_validate
 
@@ -24,7 +24,7 @@ HEAD = {"inner_size": 167, "droprate": 0.317, "learning_rate": 0.00143}  # The s
 
 
 def train_heads(
-    config: Config, views: Sequence[np.ndarray], numbers: np.ndarray, weights: Any = None
+    config: Config, augmented_copies: Sequence[np.ndarray], numbers: np.ndarray, weights: Any = None
 ) -> keras.Model:
     """Train `config.heads` heads on vectors and return their mean."""
     classes = int(numbers.max()) + 1
@@ -34,7 +34,9 @@ def train_heads(
         keras.utils.set_random_seed(seed)
         head = build_head(config, classes)
         compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
-        batches = one_hot(feature_batches(views, numbers, config.batch_size, seed), classes)
+        batches = one_hot(
+            feature_batches(augmented_copies, numbers, config.batch_size, seed), classes
+        )
         if weights is not None:
             batches = batches.map(lambda x, y: (x, y, keras.ops.sum(y * weights, axis=-1)))
         # At the end of `fit` the averaged weights, if there are any, take the place of the others.
@@ -50,21 +52,21 @@ def softmax(logits: Any) -> np.ndarray:
 
 def measure(
     config: Config,
-    views: Sequence[np.ndarray],
+    augmented_copies: Sequence[np.ndarray],
     numbers: np.ndarray,
     seeds: int,
     folds: int,
     balanced: bool = False,
 ) -> dict[str, list[float]]:
-    """Cross-validate heads on the first `config.views` augmented views."""
+    """Cross-validate heads on the first `config.copies` augmented copies."""
 
     def predict(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
-        used = [view[train] for view in views[: config.views + 1]]
+        used = [view[train] for view in augmented_copies[: config.augmented_copies + 1]]
         counts = np.bincount(numbers[train])
         weights = (counts.mean() / counts).astype("float32") if balanced else None
         seeded = dataclasses.replace(config, seed=100 * seed)
         head = train_heads(seeded, used, numbers[train], weights)
-        return softmax(head.predict_on_batch(views[0][rows]))
+        return softmax(head.predict_on_batch(augmented_copies[0][rows]))
 
     return cross_validate(numbers, seeds, folds, predict)
 
@@ -75,13 +77,13 @@ def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[st
     material = open_material(base, prepared, cache)
     _, store = material.frozen()
     numbers = class_numbers(prepared, "train")
-    views = [np.array(store.vectors("train", view)) for view in range(VIEWS + 1)]
+    augmented_copies = [np.array(store.vectors("train", view)) for view in range(VIEWS + 1)]
     config = dataclasses.replace(base, heads=1, epochs=EPOCHS, **HEAD)
     choices: dict[str, dict[str, Any]] = {
         "the search's winner, one head, K = 1": {},
-        "no augmented view (K = 0)": {"views": 0},
-        "K = 2": {"views": 2},
-        "K = 4": {"views": 4},
+        "no augmented view (K = 0)": {"augmented_copies": 0},
+        "K = 2": {"augmented_copies": 2},
+        "K = 4": {"augmented_copies": 4},
         "no inner layer": {"inner_size": 0},
         "the course's head (inner 100, droprate 0.2, rate 0.0005)": {
             "inner_size": 100,
@@ -89,15 +91,17 @@ def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[st
             "learning_rate": 0.0005,
         },
         "no label smoothing": {"label_smoothing": 0.0},
-        "no average of weights": {"averaged_epochs": 0.0},
+        "no average of weights": {"ema_epochs": 0.0},
         "mean of three heads": {"heads": 3},
     }
     for name, knobs in choices.items():
         changed = dataclasses.replace(config, **knobs)
-        yield name, functools.partial(measure, changed, views, numbers, seeds, folds)
-    balanced = functools.partial(measure, config, views, numbers, seeds, folds, balanced=True)
+        yield name, functools.partial(measure, changed, augmented_copies, numbers, seeds, folds)
+    balanced = functools.partial(
+        measure, config, augmented_copies, numbers, seeds, folds, balanced=True
+    )
     yield "class weights", balanced
-    yield from kept_epochs(config, views, numbers, seeds, folds)
+    yield from kept_epochs(config, augmented_copies, numbers, seeds, folds)
 
 
 def log_loss(probabilities: np.ndarray, true: np.ndarray) -> float:
@@ -125,7 +129,11 @@ class _Epochs(keras.callbacks.Callback):
 
 
 def kept_epochs(
-    config: Config, views: Sequence[np.ndarray], numbers: np.ndarray, seeds: int, folds: int
+    config: Config,
+    augmented_copies: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    seeds: int,
+    folds: int,
 ) -> Iterator[tuple[str, Measure]]:
     """Yield one row for each way to choose the epoch, a sixth of the photos choosing it.
 
@@ -144,8 +152,8 @@ def kept_epochs(
             choosing, learning = order[: len(order) // 6], order[len(order) // 6 :]
             fold = (seed, rows.tobytes())
             if fold not in trained:
-                watch = _Epochs(views[0][choosing], views[0][rows])
-                used = [view[learning] for view in views[:2]]
+                watch = _Epochs(augmented_copies[0][choosing], augmented_copies[0][rows])
+                used = [view[learning] for view in augmented_copies[:2]]
                 _train_watched(config, used, numbers[learning], seed, watch)
                 trained[fold] = watch.found
             epochs = trained[fold]
@@ -158,7 +166,11 @@ def kept_epochs(
 
 
 def _train_watched(
-    config: Config, views: Sequence[np.ndarray], numbers: np.ndarray, seed: int, watch: _Epochs
+    config: Config,
+    augmented_copies: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    seed: int,
+    watch: _Epochs,
 ) -> None:
     """Train one head while `watch` looks at it after each epoch."""
     keras.utils.set_random_seed(100 * seed)
@@ -167,7 +179,7 @@ def _train_watched(
     # Steps are not rounded up here: the published rows were measured like that.
     momentum = average_momentum(config, len(numbers) / config.batch_size)
     compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
-    batches = feature_batches(views, numbers, config.batch_size, seed)
+    batches = feature_batches(augmented_copies, numbers, config.batch_size, seed)
     head.fit(
         one_hot(batches, classes),
         epochs=config.epochs,

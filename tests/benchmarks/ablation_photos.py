@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers
-from fashion_keras.photo import read_photo
-from fashion_keras.prepare import Prepared, prepare
+from fashion_keras.data.batches import class_numbers
+from fashion_keras.data.photo import read_photo
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.training import open_material
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, softmax, train_heads
 from tests.benchmarks.folds import Measure, cross_validate
@@ -55,11 +55,11 @@ def vectors_of(config: Config, data: str, cache: Path) -> np.ndarray:
 
 
 def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[str, Measure]]:
-    """Yield one row a choice; heads are trained on the photos themselves, without views.
+    """Yield one row a choice; heads are trained on the photos themselves, without copies.
 
     All rows, the first too, go through the same decoder: copies are written without loss.
     """
-    config = dataclasses.replace(base, heads=1, views=0, epochs=EPOCHS, **HEAD)
+    config = dataclasses.replace(base, heads=1, augmented_copies=0, epochs=EPOCHS, **HEAD)
     prepared = prepare(base.data, cache, base.seed)
     numbers = class_numbers(prepared, "train")
 

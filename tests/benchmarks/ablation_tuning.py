@@ -10,9 +10,9 @@ import keras
 import numpy as np
 
 from fashion_keras.config import Config
-from fashion_keras.data import class_numbers, feature_batches, one_hot
+from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
+from fashion_keras.data.prepare import prepare
 from fashion_keras.fine_tuner import build_fine_tuner, compile_fine_tuner
-from fashion_keras.prepare import prepare
 from fashion_keras.training import Material, open_material
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, SILENT, softmax, train_heads
 from tests.benchmarks.folds import Measure, cross_validate
@@ -21,12 +21,12 @@ from tests.benchmarks.folds import Measure, cross_validate
 CHOICES: dict[str, dict[str, Any]] = {
     "from block 13, K = 1, six passes, rate 0.0003": {},
     "not at all (heads on frozen vectors)": {"fine_tuning_epochs": 0},
-    "from block 14": {"cut": "block14"},
-    "from block 11": {"cut": "block11"},
-    "rate 0.0001": {"fine_tuning_rate": 0.0001},
-    "rate 0.001": {"fine_tuning_rate": 0.001},
-    "K = 0": {"fine_tuning_views": 0},
-    "K = 3": {"fine_tuning_views": 3},
+    "from block 14": {"fine_tune_from": "block14"},
+    "from block 11": {"fine_tune_from": "block11"},
+    "rate 0.0001": {"fine_tuning_learning_rate": 0.0001},
+    "rate 0.001": {"fine_tuning_learning_rate": 0.001},
+    "K = 0": {"fine_tuning_copies": 0},
+    "K = 3": {"fine_tuning_copies": 3},
     "twelve passes": {"fine_tuning_epochs": 12},
     "no label smoothing": {"label_smoothing": 0.0},
     "no inner layer in the head": {"inner_size": 0},
@@ -41,12 +41,12 @@ def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[st
     """Yield one row a choice."""
     config = dataclasses.replace(
         base,
-        cut="block13",
+        fine_tune_from="block13",
         heads=3,
         epochs=EPOCHS,
-        fine_tuning_views=1,
+        fine_tuning_copies=1,
         fine_tuning_epochs=6,
-        fine_tuning_rate=0.0003,
+        fine_tuning_learning_rate=0.0003,
         **HEAD,
     )
     prepared = prepare(base.data, cache, base.seed)
@@ -65,7 +65,10 @@ def measure(
     """Cross-validate head and fine-tuning; each fold begins with the same backbone."""
     backbone, store = material.frozen()
     original = backbone.get_weights()
-    maps = [store.maps("train", view, config.cut) for view in range(config.fine_tuning_views + 1)]
+    maps = [
+        store.maps("train", view, config.fine_tune_from)
+        for view in range(config.fine_tuning_copies + 1)
+    ]
     vectors = [np.array(store.vectors("train", view)) for view in range(2)]  # Of the heads.
 
     def predict(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -74,8 +77,8 @@ def measure(
         head = train_heads(seeded, [view[train] for view in vectors], numbers[train])
         if not config.fine_tuning_epochs:
             return softmax(head.predict_on_batch(vectors[0][rows]))
-        views = [view[train] for view in maps]
-        trainer = _tuned(seeded, material, head, views, numbers[train], extra)
+        augmented_copies = [view[train] for view in maps]
+        trainer = _tuned(seeded, material, head, augmented_copies, numbers[train], extra)
         held_out = feature_batches([maps[0][rows]], numbers[rows], 64)
         classes = int(numbers.max()) + 1
         return softmax(trainer.predict(one_hot(held_out, classes), verbose=SILENT))
@@ -89,7 +92,7 @@ def _tuned(
     config: Config,
     material: Material,
     head: keras.Model,
-    views: Sequence[np.ndarray],
+    augmented_copies: Sequence[np.ndarray],
     numbers: np.ndarray,
     extra: str,
 ) -> keras.Model:
@@ -98,7 +101,9 @@ def _tuned(
     steps = -(-len(numbers) // config.batch_size)
     compile_fine_tuner(trainer, config, steps)
     classes = int(numbers.max()) + 1
-    batches = one_hot(feature_batches(views, numbers, config.batch_size, config.seed), classes)
+    batches = one_hot(
+        feature_batches(augmented_copies, numbers, config.batch_size, config.seed), classes
+    )
     batches = _extra(extra, trainer, batches, steps)
     trainer.fit(batches, epochs=config.fine_tuning_epochs, shuffle=False, verbose=SILENT)
     return trainer

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import keras
 
-from fashion_keras import artifact, backbone, command
+from fashion_keras import backbone, cli
+from fashion_keras import saving as artifact
 from fashion_keras.config import Config
+from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
-from fashion_keras.sample import LABELS
 
 IMAGE_SIZE = 71
 CHANNELS = 400  # Maps of 20 kB a photo: enough to be seen, should they stay in memory.
@@ -49,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -22,16 +22,16 @@ from typing import Any
 import keras
 import numpy as np
 
-from fashion_keras import command, load_classifier
+from fashion_keras import cli, load_classifier
 from fashion_keras.backbone import BACKBONE, unfreeze
 from fashion_keras.config import PRECISIONS, Config
-from fashion_keras.data import class_numbers, load_split
+from fashion_keras.data.batches import class_numbers, load_split
+from fashion_keras.data.prepare import Prepared, prepare
+from fashion_keras.data.sample import draw_sample
 from fashion_keras.devices import copied
 from fashion_keras.files import whole_file
 from fashion_keras.model import build_classifier, build_feature_model, build_head, build_top
 from fashion_keras.optimizer import compile_model
-from fashion_keras.prepare import Prepared, prepare
-from fashion_keras.sample import draw_sample
 
 SIZES = {150: 16, 299: 8}  # Side in pixels: photos in a batch.
 ROUNDS = 2
@@ -142,12 +142,12 @@ def too_little_memory() -> dict[str, dict[str, Any]]:
 def main() -> None:
     """Measure all, and write what was found."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.devices")
-    command.add_config_options(options, ("data",), Config())
+    options = cli.parser(__doc__ or "", "tests.benchmarks.devices")
+    cli.add_config_options(options, ("data",), Config())
     options.add_argument("--model", type=Path, required=True, help="a saved classifier")
-    command.add_folder_options(options)
+    cli.add_folder_options(options)
     given = options.parse_args()
-    prepared = prepare(command.chosen(given, Config()).data, given.cache)
+    prepared = prepare(cli.chosen(given, Config()).data, given.cache)
     backbone = load_classifier(given.model).model.get_layer(BACKBONE)
     parts: dict[str, Callable[[], Any]] = {
         "differences_at_150": lambda: differences(given.model, prepared, 150),
@@ -162,11 +162,11 @@ def main() -> None:
     file = given.results / "benchmarks" / "devices.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     for name, measure in parts.items():
-        result |= {name: measure(), "run": command.provenance(start)}
+        result |= {name: measure(), "run": cli.provenance(start)}
         print(name, json.dumps(result[name]), flush=True)
         with whole_file(file) as unfinished:
             unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

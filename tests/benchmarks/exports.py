@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from fashion_keras import command
-from fashion_keras.export import export_classifier
-from fashion_keras.formats import FORMATS
-from fashion_keras.runtimes import read_photos
+from fashion_keras import cli
+from fashion_keras.export.__main__ import export_classifier
+from fashion_keras.export.formats import FORMATS
+from fashion_keras.export.runtimes import read_photos
 
 ROUNDS, CALLS = 5, 15
 RUNTIMES = ("keras", "tensorflow", "onnxruntime", "ai-edge-litert", "openvino")
@@ -165,8 +165,8 @@ def table(rows: dict[str, dict], photos: int, shape: tuple[int, ...], run: dict)
 def main() -> None:
     """Export, measure in turns and write the table."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.exports")
-    options.add_argument("--model", type=Path, default=Path("results/final/fashion.keras"))
+    options = cli.parser(__doc__ or "", "tests.benchmarks.exports")
+    options.add_argument("--model", type=Path, default=Path("fashion_keras/released/fashion.keras"))
     options.add_argument("--photos", type=Path, help="folder of photos (default: drawn ones)")
     options.add_argument("--results", type=Path, default=Path("results"))
     given = options.parse_args()
@@ -183,7 +183,7 @@ def main() -> None:
                 print(f"round {number + 1}: {row}", flush=True)
     expected = np.array(measured["keras"][0]["probabilities"])
     figures = {row: summarise(rows[row], measured[row], expected) for row in rows}
-    run = command.provenance(start)
+    run = cli.provenance(start)
     run["versions"] |= {package: importlib.metadata.version(package) for package in RUNTIMES}
     run["load_average"] = round(os.getloadavg()[0], 1)
     result = {"photos": len(photos), "rounds": ROUNDS, "rows": figures, "run": run}
@@ -196,4 +196,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

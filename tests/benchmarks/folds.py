@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fashion_keras.scores import scores
+from fashion_keras.metrics import scores
 
 Measure = Callable[[], dict[str, list[float]]]
 Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]

@@ -28,8 +28,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fashion_keras import command
-from fashion_keras.sample import LABELS, draw_photo, draw_sample
+from fashion_keras import cli
+from fashion_keras.data.sample import LABELS, draw_photo, draw_sample
 from tests.benchmarks.cheap_backbone import IMAGE_SIZE, save_classifier
 
 _ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +37,7 @@ _SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _DRAWN = {"train": 20, "validation": 6, "test": 6}  # Of each class; all others are links to them.
 _CHEAP = [sys.executable, "-m", "tests.benchmarks.cheap_backbone"]
 _PREPARE = (
-    "import sys; from pathlib import Path; from fashion_keras.prepare import prepare, summary; "
+    "import sys; from pathlib import Path; from fashion_keras.data.prepare import prepare, summary; "
     "print(summary(prepare(sys.argv[1], Path(sys.argv[2]))))"
 )
 
@@ -65,7 +65,7 @@ def draw_photos(folder: Path, count: int) -> Path:
     """Draw a data set of class folders without splits, no photo twice."""
     for label in LABELS:
         (folder / label).mkdir(parents=True)
-    for number in command.progress(range(count), count, "drawing photos"):
+    for number in cli.progress(range(count), count, "drawing photos"):
         generator = np.random.default_rng([2, number])
         photo = draw_photo(LABELS[number % len(LABELS)], generator, 60, 80)
         photo.save(folder / LABELS[number % len(LABELS)] / f"{number:06d}.jpg")
@@ -84,7 +84,16 @@ def jobs(work: Path, linked: Path, drawn: Path) -> Iterator[Job]:
     def job(name: str, module: str, *words: str) -> Job:
         return Job(name, [*_CHEAP, module, *words])
 
-    tuned = ["--heads", "1", "--epochs", "2", "--cut", "block13", "--fine-tuning-views", "1"]
+    tuned = [
+        "--heads",
+        "1",
+        "--epochs",
+        "2",
+        "--fine-tune-from",
+        "block13",
+        "--fine-tuning-copies",
+        "1",
+    ]
     yield Job("prepare, with splits", [sys.executable, "-c", _PREPARE, str(linked), str(cache)])
     yield Job("prepare, without", [sys.executable, "-c", _PREPARE, str(drawn), str(cache)])
     yield job("vectors", "fashion_keras.vectors", "--data", str(linked), *batch, *places[2:])
@@ -154,7 +163,10 @@ def measure_all(work: Path, count: int, names: list[str]) -> Iterator[tuple[str,
 
 def constant(work: Path, photos: Path) -> dict[str, float]:
     """Return the peak memory of scoring photos with the released model and with the cheap one."""
-    models = {"xception": _ROOT / "results/final/fashion.keras", "cheap": work / "cheap.keras"}
+    models = {
+        "xception": _ROOT / "fashion_keras/released/fashion.keras",
+        "cheap": work / "cheap.keras",
+    }
     found = {}
     for name, model in models.items():
         words = ["fashion_keras.evaluate", str(model), str(photos), "--results", f"{work}/scored"]
@@ -163,7 +175,7 @@ def constant(work: Path, photos: Path) -> dict[str, float]:
 
 
 def _options() -> argparse.ArgumentParser:
-    options = command.parser(__doc__ or "", "tests.benchmarks.memory")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.memory")
     options.add_argument("--photos", type=int, nargs="*", default=[4000, 100_000])
     options.add_argument("--jobs", nargs="*", default=[], help="names of commands (default: all)")
     options.add_argument("--xception", type=Path, help="folder of photos in class folders")
@@ -195,7 +207,7 @@ def main() -> None:
 
 def _write(found: dict, start: float, file: Path) -> None:
     found["growth_gb"] = {name: _growth(counts) for name, counts in found["commands"].items()}
-    run = command.provenance(start)
+    run = cli.provenance(start)
     others = [one for one in found.get("runs", []) if one["command"] != run["command"]]
     found["runs"] = [*others, run]
     file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
@@ -207,4 +219,4 @@ def _growth(by_count: dict[str, dict[str, float]]) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from fashion_keras import Classifier, command, load_classifier
+from fashion_keras import Classifier, cli, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.inputs import find_files
-from fashion_keras.photo import read_photo
+from fashion_keras.data.photo import read_photo
+from fashion_keras.predict.inputs import find_files
 
 SINGLES, BATCH, ROUNDS = 24, 32, 5
 
@@ -75,11 +75,11 @@ def measure(classifier: Classifier, files: list[Path]) -> tuple[list[dict], list
 def main() -> None:
     """Measure in turns and compare."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.predictions")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.predictions")
     options.add_argument("model", type=Path, help="a .keras file of this project")
     options.add_argument("photos", type=Path, help=f"folder with {BATCH} photos or more")
     options.add_argument("--most", type=int, default=96, help="photos taken of them (default: 96)")
-    command.add_folder_options(options)
+    cli.add_folder_options(options)
     given = options.parse_args()
     files = find_files(given.photos)
     if len(files) < BATCH:
@@ -95,7 +95,7 @@ def main() -> None:
         },
         "photos": len(files) // BATCH * BATCH,
         "seconds_of_rounds": [{name: round(one[name], 2) for name in one} for one in rounds],
-        "run": command.provenance(start),
+        "run": cli.provenance(start),
     }
     file = given.results / "benchmarks" / "predictions.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -104,4 +104,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,7 +10,7 @@ in it is typed by hand: after a new measurement this program makes it anew.
 import math
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import cli
 from tests.benchmarks.costs import MACHINES, Machine, Stage, Units, read_units, stages_of
 from tests.benchmarks.scale_text import document
 
@@ -73,7 +73,7 @@ def told_time(seconds: float) -> str:
     if seconds < 1:
         return "under 1 s"
     if seconds < 48 * 3600:
-        return command.duration(seconds)
+        return cli.duration(seconds)
     days = seconds / 86_400
     return f"{days:.0f} days" if days < 400 else f"{days / 365:.1f} years"
 
@@ -93,7 +93,7 @@ def reckon(results: Path) -> str:
 
 def main() -> None:
     """Reckon and write the document."""
-    options = command.parser(__doc__ or "", "tests.benchmarks.scale")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.scale")
     options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
     given = options.parse_args()
     text = reckon(given.results)
@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

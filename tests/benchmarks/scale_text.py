@@ -1,6 +1,6 @@
 """The words of `results/scale.md` around its tables, with the numbers put into them."""
 
-from fashion_keras.command import duration as told
+from fashion_keras.cli import duration as told
 from tests.benchmarks import costs
 from tests.benchmarks.costs import TRAIN, Units
 
@@ -46,8 +46,8 @@ def document(tables: list[str], units: Units) -> str:
 
 
 def _breaks(units: Units) -> list[str]:
-    view, views = units.map_bytes / 1e6, costs.VIEWS + 1
-    maps = (views * TRAIN + costs.HELD_OUT) * _MANY * units.map_bytes / 1e12
+    view, augmented_copies = units.map_bytes / 1e6, costs.VIEWS + 1
+    maps = (augmented_copies * TRAIN + costs.HELD_OUT) * _MANY * units.map_bytes / 1e12
     growth = units.memory_gb(_MOST)
     epoch = TRAIN * _MANY / units.head
     searched = costs.EPOCHS + costs.AFTER * costs.LONGEST
@@ -55,10 +55,10 @@ def _breaks(units: Units) -> list[str]:
     return [
         "In the order in which growing data meets it:",
         "",
-        f"1. Maps on disk, from some 100,000 photos on: {view:.2f} MB for each of {views} views, "
+        f"1. Maps on disk, from some 100,000 photos on: {view:.2f} MB for each of {augmented_copies} copies, "
         f"{maps:.1f} TB for 400,000 photos. The command says so and stops before it begins. "
-        "Instead: `--cut pixels` with a graphics card (no maps), fewer `--fine-tuning-views`, or a "
-        "higher `--cut`.",
+        "Instead: `--fine-tune-from pixels` with a graphics card (no maps), fewer `--fine-tuning-copies`, or a "
+        "higher `--fine-tune-from`.",
         f"2. The training of heads, one short step after the other: {told(epoch)} an epoch of "
         f"400,000 photos, {told(searched * epoch)} for the {searched:,} epochs of a search. A "
         "graphics card does not help steps this short. Instead: a larger `--batch-size`, fewer "

@@ -21,10 +21,10 @@ from typing import Any
 import keras
 import keras_tuner
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.backbone import COPY_VARIABLE
 from fashion_keras.config import Config
-from fashion_keras.prepare import Prepared, prepare
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.training import open_material, training_batches
 from tests.benchmarks.slice import link_share
 from tuning.hyperband import open_hyperband
@@ -51,7 +51,7 @@ class PlainHyperModel(keras_tuner.HyperModel):
         )
         backbone.trainable = False
         inputs = x = keras.Input((side, side, 3))
-        if config.views:
+        if config.augmented_copies:
             x = keras.layers.RandomFlip("horizontal")(x)
             x = keras.layers.RandomRotation(config.rotation)(x)
             x = keras.layers.RandomZoom(config.zoom)(x)
@@ -173,12 +173,12 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
 def main() -> None:
     """Run both and compare."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.search")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.search")
     base = Config(image_size=150)
-    command.add_config_options(options, ("data", "weights", "views"), base)
-    command.add_folder_options(options)
+    cli.add_config_options(options, ("data", "weights", "augmented_copies"), base)
+    cli.add_folder_options(options)
     given = options.parse_args()
-    base = dataclasses.replace(command.chosen(given, base), epochs=EPOCHS)
+    base = dataclasses.replace(cli.chosen(given, base), epochs=EPOCHS)
     whole = prepare(base.data, given.cache)
     ours, plain, plan, photos = both_searches(base, whole)
     every = len(whole.split("train"))
@@ -195,7 +195,7 @@ def main() -> None:
         "measured": {"trials": CONFIGURATIONS, "epochs_each": EPOCHS, "photos": photos},
         "plain": plain,
         "ours": ours,
-        "run": command.provenance(start),
+        "run": cli.provenance(start),
     }
     file = given.results / "benchmarks" / "search.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -204,4 +204,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -25,10 +25,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras import Classifier, command, load_classifier
+from fashion_keras import Classifier, cli, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.inputs import find_files
-from fashion_keras.photo import read_photo
+from fashion_keras.data.photo import read_photo
+from fashion_keras.predict.inputs import find_files
 
 PHOTOS, BATCH, ROUNDS, CONNECTIONS = 64, 32, 4, 64
 SECONDS = {1: 8, CONNECTIONS: 25}  # A short run would lose much of its last, unfinished batch.
@@ -128,7 +128,7 @@ def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
         names, script = Path(folder, "names.txt"), Path(folder, "photos.lua")
         names.write_text("".join(f"{file.resolve()}\n" for file in files))
         script.write_text(_SCRIPT % names)
-        for _ in command.progress(range(ROUNDS), ROUNDS, "rounds"):
+        for _ in cli.progress(range(ROUNDS), ROUNDS, "rounds"):
             alone, many = {}, {}
             alone["bare"] = bare_milliseconds(classifier, files)
             alone["ours"] = load_with_wrk(address, script, 1)["milliseconds"]
@@ -143,7 +143,7 @@ def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
 def main() -> None:
     """Measure in turns and compare."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.service")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.service")
     options.add_argument("model", type=Path, help="a .keras file of this project")
     options.add_argument("photos", type=Path, help="folder of photos")
     options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
@@ -159,7 +159,7 @@ def main() -> None:
         "throughput": statistics.median(one["rate_ours"] / one["rate_bare"] for one in rounds),
         "connections": CONNECTIONS,
         "rounds": rounds,
-        "run": command.provenance(start),
+        "run": cli.provenance(start),
     }
     file = given.results / "benchmarks" / "service.json"
     file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
@@ -167,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fashion_keras import command
-from fashion_keras.inputs import find_files
+from fashion_keras import cli
+from fashion_keras.predict.inputs import find_files
 from tests.benchmarks.service import running
 
 CLIENTS = 8
@@ -97,7 +97,7 @@ def bombard(port: int, process: int, files: list[Path], count: int) -> tuple[dic
                 answers[request[0]][status] += 1
                 tell()
 
-    bar = command.progress(range(count), count, "requests")
+    bar = cli.progress(range(count), count, "requests")
 
     def tell() -> None:
         if next(bar, 0) % 1000 == 999:
@@ -125,7 +125,7 @@ def end_under_load(port: int, process: object, files: list[Path]) -> dict[str, o
 def main() -> None:
     """Bombard, watch, end, and write down what happened."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.service_faults")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.service_faults")
     options.add_argument("model", type=Path, help="a .keras file of this project")
     options.add_argument("photos", type=Path, help="folder of photos")
     options.add_argument("--requests", type=int, default=20_000, help="default: 20000")
@@ -139,11 +139,11 @@ def main() -> None:
     settled = memory[len(memory) // 10]
     drift = max(abs(one / settled - 1) for one in memory[len(memory) // 10 :])
     text = {"requests": given.requests, "answers": answers, "megabytes": memory, "drift": drift,
-            "end": ending, "run": command.provenance(start)}  # fmt: skip
+            "end": ending, "run": cli.provenance(start)}  # fmt: skip
     file = given.results / "benchmarks" / "service_faults.json"
     file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
     print(f"memory within {drift:.1%}; {ending}; {file}")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

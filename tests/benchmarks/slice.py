@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from fashion_keras.prepare import Prepared
+from fashion_keras.data.prepare import Prepared
 
 
 def link_share(prepared: Prepared, folder: Path, splits: tuple[str, ...], step: int) -> Path:

@@ -19,11 +19,11 @@ from typing import Any
 
 import keras
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.backbone import blocks, build_backbone
 from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.features import FeatureStore
-from fashion_keras.prepare import Prepared, prepare
 
 _CUT = "block11"
 _INODE = 256  # Bytes that the file system keeps for each file or link.
@@ -84,16 +84,16 @@ def measure(config: Config, cache: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure and write it down."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.units")
-    command.add_config_options(options, ("data", "weights", "image_size"), Config())
-    command.add_folder_options(options)
+    options = cli.parser(__doc__ or "", "tests.benchmarks.units")
+    cli.add_config_options(options, ("data", "weights", "image_size"), Config())
+    cli.add_folder_options(options)
     given = options.parse_args()
-    config = command.chosen(given, Config())
-    found = measure(config, given.cache) | {"run": command.provenance(start)}
+    config = cli.chosen(given, Config())
+    found = measure(config, given.cache) | {"run": cli.provenance(start)}
     file = given.results / "benchmarks" / "units.json"
     file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
-from fashion_keras.data import load_split
+from fashion_keras.data.batches import load_split
+from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_feature_model
-from fashion_keras.prepare import prepare
 from tests.benchmarks.slice import link_share
 
 ROUNDS, STEP = 5, 10
@@ -64,12 +64,12 @@ def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
 def main() -> None:
     """Measure in turns and compare."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.vectors")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.vectors")
     base = Config(image_size=150)
-    command.add_config_options(options, ("data", "weights", "image_size", "batch_size"), base)
-    command.add_folder_options(options)
+    cli.add_config_options(options, ("data", "weights", "image_size", "batch_size"), base)
+    cli.add_folder_options(options)
     given = options.parse_args()
-    config = command.chosen(given, base)
+    config = cli.chosen(given, base)
     photos, rounds = measure(config, given.cache)
     ratios = [
         round(statistics.median(row["bare"] / row[view] for row in rounds), 3)
@@ -82,7 +82,7 @@ def main() -> None:
         "image_size": config.image_size,
         "batch_size": config.batch_size,
         "seconds": [{name: round(value, 2) for name, value in row.items()} for row in rounds],
-        "run": command.provenance(start),
+        "run": cli.provenance(start),
     }
     file = given.results / "benchmarks" / "vectors.json"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -91,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -1,11 +1,11 @@
-"""Measures validation accuracy against the number of augmented views.
+"""Measures validation accuracy against the number of augmented copies.
 
-    python -m tests.benchmarks.views --data clothing --weights imagenet
+    python -m tests.benchmarks.copies --data clothing --weights imagenet
 
 The course's head (learning rate 0.0005, inner size 100, droprate 0.2) is trained at 150 px on the
-photos themselves and 0, 1, 2, 4 or 8 augmented views of each, with three seeds each, up to 100
-epochs, the epoch with the lowest validation loss kept. Writes `results/benchmarks/views.json` and
-the table `results/views.md`.
+photos themselves and 0, 1, 2, 4 or 8 augmented copies of each, with three seeds each, up to 100
+epochs, the epoch with the lowest validation loss kept. Writes `results/benchmarks/copies.json` and
+the table `results/copies.md`.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ import json
 import statistics
 import time
 
-from fashion_keras import command
+from fashion_keras import cli
 from fashion_keras.config import Config
-from fashion_keras.prepare import prepare
+from fashion_keras.data.prepare import prepare
 from fashion_keras.training import open_material, train
 
 VIEWS = (0, 1, 2, 4, 8)
@@ -25,7 +25,7 @@ SEEDS = range(1, 4)
 def measure(config: Config, material) -> dict:
     """Train with several seeds; return mean and standard deviation of accuracy and loss."""
     best = [train(dataclasses.replace(config, seed=seed), material).best for seed in SEEDS]
-    row: dict[str, float] = {"views": config.views}
+    row: dict[str, float] = {"augmented_copies": config.augmented_copies}
     for metric in ("val_accuracy", "val_loss"):
         values = [one[metric] for one in best]
         row[metric] = round(statistics.mean(values), 4)
@@ -36,43 +36,45 @@ def measure(config: Config, material) -> dict:
 def table(rows: list[dict], run: dict) -> str:
     """Return the rows as Markdown."""
     lines = [
-        "# Augmented views",
+        "# Augmented copies",
         "",
-        "Validation accuracy and loss at 150 px against the number of augmented views that are",
+        "Validation accuracy and loss at 150 px against the number of augmented copies that are",
         "kept of each training photo beside the photo itself (mean ± standard deviation over",
         f"{len(SEEDS)} seeds; one of the 341 validation photos is 0.0029).",
         "",
-        "| views | accuracy | loss | median best epoch |",
+        "| copies | accuracy | loss | median best epoch |",
         "| --- | --- | --- | --- |",
     ]
     for row in rows:
         accuracy = f"{row['val_accuracy']:.4f} ± {row['val_accuracy_spread']:.4f}"
         loss = f"{row['val_loss']:.4f} ± {row['val_loss_spread']:.4f}"
-        lines.append(f"| {row['views']} | {accuracy} | {loss} | {row['best_epoch']:g} |")
+        lines.append(f"| {row['copies']} | {accuracy} | {loss} | {row['best_epoch']:g} |")
     return "\n".join([*lines, "", f"Command: `{run['command']}`, {run['machine']}.", ""])
 
 
 def main() -> None:
-    """Measure each number of views and write the table."""
+    """Measure each number of copies and write the table."""
     start = time.monotonic()
-    options = command.parser(__doc__ or "", "tests.benchmarks.views")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.copies")
     base = Config(image_size=150, epochs=100)
-    command.add_config_options(options, ("data", "weights"), base)
-    command.add_folder_options(options)
+    cli.add_config_options(options, ("data", "weights"), base)
+    cli.add_folder_options(options)
     given = options.parse_args()
-    config = dataclasses.replace(command.chosen(given, base), views=max(VIEWS))
+    config = dataclasses.replace(cli.chosen(given, base), augmented_copies=max(VIEWS))
     prepared = prepare(config.data, given.cache)
     material = open_material(config, prepared, given.cache)
     rows = []
-    for views in VIEWS:
-        rows.append(measure(dataclasses.replace(config, views=views), material))
+    for augmented_copies in VIEWS:
+        rows.append(
+            measure(dataclasses.replace(config, augmented_copies=augmented_copies), material)
+        )
         print(rows[-1], flush=True)
-    run = command.provenance(start)
+    run = cli.provenance(start)
     folder = given.results / "benchmarks"
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "views.json").write_text(json.dumps({"rows": rows, "run": run}, indent=2) + "\n")
-    (given.results / "views.md").write_text(table(rows, run), encoding="utf-8")
+    (folder / "copies.json").write_text(json.dumps({"rows": rows, "run": run}, indent=2) + "\n")
+    (given.results / "copies.md").write_text(table(rows, run), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fashion_keras import command
+from fashion_keras import cli
 from tests.kills.commands import MODULES, Job, log_of, start
 from tests.kills.disturbances import Disturbed, Quiet, full, killed, read_only, twice
 from tests.kills.jobs import download_job, jobs, prepare_job
@@ -83,7 +83,7 @@ def disturb(
 
 def main() -> None:
     """Disturb, go on, compare, and tell."""
-    options = command.parser(__doc__ or "", "tests.kills")
+    options = cli.parser(__doc__ or "", "tests.kills")
     options.add_argument("--kills", type=int, default=200, help="kills in all (default: 200)")
     options.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")
     options.add_argument("--jobs", nargs="*", default=[], help="names of commands (default: all)")
@@ -106,4 +106,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.run(main)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fashion_keras import backbone, command
+from fashion_keras import backbone, cli
 from tests.benchmarks import cheap_backbone
 
 # Imported once, before anything is started: that takes longer than most runs.
@@ -42,7 +42,7 @@ def run_module(module: str, words: Sequence[str]) -> None:
     """Run a command of the project as `python -m` does, with a cheap backbone for Xception."""
     backbone._xception = cheap_backbone.build
     sys.argv = [module, *words]
-    command.run(importlib.import_module(module).main)
+    cli.run(importlib.import_module(module).main)
 
 
 def in_a_process(task: Callable[[], Any]) -> None:
@@ -71,7 +71,7 @@ def _begin(job: Job, folder: Path, begun: Any) -> None:
         begun.set()  # Signals are taken as a command takes them from here on.
         job.run(folder)
 
-    command.run(run)
+    cli.run(run)
 
 
 def children(process: int) -> list[int]:

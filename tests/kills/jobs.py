@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 import tuning.search
-from fashion_keras import source
-from fashion_keras.prepare import prepare
-from fashion_keras.sample import draw_sample
+from fashion_keras.data import scan as source
+from fashion_keras.data.prepare import prepare
+from fashion_keras.data.sample import draw_sample
 from tests.benchmarks import cheap_backbone
 from tests.kills.commands import Job, in_a_process, run_module
 from tuning import compare
@@ -92,8 +92,17 @@ def jobs(place: Path) -> list[Job]:
     common = ["--data", str(photos), "--image-size", "71", "--batch-size", "8", "--weights", model]
     search = [*common, "--max-epochs", "3", "--factor", "3"]
     final = [*common, "--learning-rate", "0.001", "--heads", "2", "--epochs", "12"]
-    final += ["--fine-tuning-epochs", "3", "--cut", "block13"]
-    vectors = [*common, "--views", "2", "--maps", "--fine-tuning-views", "1", "--cut", "block13"]
+    final += ["--fine-tuning-epochs", "3", "--fine-tune-from", "block13"]
+    vectors = [
+        *common,
+        "--augmented-copies",
+        "2",
+        "--maps",
+        "--fine-tuning-copies",
+        "1",
+        "--fine-tune-from",
+        "block13",
+    ]
     names = ["metrics.json", "predictions.csv", "history.csv"]
     scores = functools.partial(_all_told, [f"final/{name}" for name in names])
     return [

@@ -1,0 +1,1 @@
+"""The check command: what is wrong with a data set."""

@@ -1,0 +1,1 @@
+"""The export command: a saved classifier for other runtimes."""

@@ -1,0 +1,1 @@
+"""The predict command: any photos to rows of predictions."""

@@ -1,0 +1,58 @@
+"""Copies or links photos into a folder for each category."""
+
+import filecmp
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from fashion_keras.config import InputError
+from fashion_keras.files import whole_file
+from fashion_keras.predict.rows import UNCERTAIN
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raise the error for categories that cannot be names of folders.
+
+    Raises:
+        InputError: If one of them is a path, or is hidden.
+    """
+    for label in labels:
+        if "/" in label or "\\" in label or label[:1] in ("", "."):
+            raise InputError(f"The category {label!r} cannot be the name of a folder.")
+    if UNCERTAIN in labels:
+        raise InputError(f"A category called {UNCERTAIN!r} cannot be told from uncertain photos.")
+
+
+def place(file: Path, folder: Path, link: bool) -> Path:
+    """Copy or link one photo into a folder, unless it is there already.
+
+    Nothing in the folder is ever replaced: a photo whose name is taken by another one gets a
+    number.
+
+    Args:
+        file: The photo.
+        folder: Where to put it; made if it does not exist.
+        link: Make a symbolic link in place of a copy.
+
+    Returns:
+        Its place in the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    number = 1
+    target = folder / file.name
+    while os.path.lexists(target) and not _is_there(file, target):
+        number += 1
+        target = folder / f"{file.stem} ({number}){file.suffix}"
+    if not os.path.lexists(target):
+        if link:
+            target.symlink_to(file.resolve())
+        else:
+            with whole_file(target) as unfinished:
+                shutil.copyfile(file, unfinished)
+            shutil.copystat(file, target)  # Not before: `whole_file` must be allowed to write.
+    return target
+
+
+def _is_there(file: Path, target: Path) -> bool:
+    return target.exists() and filecmp.cmp(file, target, shallow=False)

@@ -1,0 +1,1 @@
+"""The released classifier, `fashion.keras`, as package data."""

@@ -1,0 +1,1 @@
+"""The report command: a folder of results becomes one HTML page."""

@@ -1,0 +1,227 @@
+"""The range test: what it suggests on curves with known answers, and what it leaves alone."""
+
+import argparse
+import dataclasses
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
+from fashion_keras.config import Config, InputError
+from fashion_keras.ensemble import train_ensemble
+from fashion_keras.features import FeatureStore
+from fashion_keras.learning_rate import (
+    Curve,
+    draw_curve,
+    fine_tuning_curve,
+    head_curve,
+    range_test,
+    rising_rates,
+    suggestions,
+    valley,
+)
+from fashion_keras.training import Material
+
+CONFIG = Config(
+    image_size=71,
+    batch_size=8,
+    augmented_copies=0,
+    fine_tuning_copies=0,
+    heads=1,
+    epochs=2,
+    fine_tune_from="block13",
+)
+RATES = rising_rates(1e-6, 1.0, 61)  # Ten steps for each factor of ten.
+
+
+@pytest.fixture
+def material(prepared, tiny_backbone, tmp_path):
+    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    return Material(prepared, tiny_backbone, store)
+
+
+def curve_of(losses):
+    return Curve(RATES[: len(losses)], list(losses), list(losses), [0.0] * len(losses))
+
+
+def loss_at(rate):
+    """Fall from 2 to 1 between 1e-4 and 1e-2, fastest at 1e-3; rise after 1e-1."""
+    place = math.log10(rate)
+    fall = 1 / (1 + math.exp(4 * (place + 3)))
+    return 1 + fall + max(0, place + 1)
+
+
+def test_rates_rise_by_the_same_factor():
+    assert (RATES[0], RATES[-1], len(RATES)) == (1e-6, 1.0, 61)
+    np.testing.assert_allclose(np.divide(RATES[1:], RATES[:-1]), 10**0.1)
+
+
+def test_suggestions_of_a_smooth_curve():
+    found = suggestions(curve_of([*map(loss_at, RATES)]))
+    # The fall lasts from 4e-6, the first that counts (a tenth of the steps is left out), to 1e-1.
+    assert found == {"valley": 6.3e-4, "steep": 1e-3, "minimum": 1e-2}
+
+
+def test_valley_is_the_middle_of_the_longest_fall():
+    falls = [5, 5, 5, 5, 4, 3, 2, 1, 6, 5.5, 7]
+    assert valley(np.array(falls)) == 5  # From step 3 (5) to step 7 (1).
+    interrupted = [9, 8, 8.5, 7, 7.5, 6, 20, 21]
+    assert valley(np.array(interrupted)) == 3  # 9, 8, 7 and 6: four steps back from step 5.
+    assert valley(np.arange(9.0)) == 0  # No fall at all.
+
+
+def test_steepest_slope_after_the_minimum_does_not_count():
+    losses = [*map(loss_at, RATES)]
+    losses[-2:] = [50, 1.5]  # The loss jumps down again after it exploded.
+    assert suggestions(curve_of(losses))["steep"] == 1e-3
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_flat_curve_suggests_nothing(noise):
+    draws = np.random.default_rng(1).normal(size=300)
+    rates = rising_rates(1e-6, 1.0, 300)
+    losses = list(2 + noise * draws)
+    smoothed = [float(np.mean(losses[: step + 1][-20:])) for step in range(300)]
+    with pytest.raises(InputError, match="No learning rate from 1e-06 to 1 lowers the loss clea"):
+        suggestions(Curve(rates, losses, smoothed, [0.0] * 300))
+
+
+def test_a_loss_that_explodes_at_once_suggests_nothing():
+    with pytest.raises(InputError, match="exploded after 5 steps.*smaller rate"):
+        suggestions(curve_of([2, 2, 2, 2, 9]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "steps", "advice"),
+    [
+        (1e-3, 1e-3, 100, "Received: 0.001 to 0.001"),
+        (0.0, 1.0, 100, "between 1e-8 and 10"),
+        (1e-3, 11.0, 100, "between 1e-8 and 10"),
+        (1e-3, math.nan, 100, "between 1e-8 and 10"),
+        (1e-6, 1.0, 19, "20 steps or more. Received: 19"),
+    ],
+)
+def test_unusable_ranges_are_refused(low, high, steps, advice):
+    with pytest.raises(InputError, match=advice):
+        rising_rates(low, high, steps)
+
+
+def plain_model(loss="mse"):
+    """One weight, no bias: predicts the input times the weight."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.set_weights([np.array([[1.0]])])
+    model.compile(keras.optimizers.SGD(1.0), loss)
+    return model
+
+
+def test_losses_are_those_of_each_batch_alone_and_weights_come_back():
+    model = plain_model()
+    one = np.ones((1, 1), "float32")
+    curve = range_test(model, [(one, 0 * one), (one, 3 * one)], [0.25, 0.125, 0.0625])
+    # Weight 1, then 1 - 0.25 * 2 = 0.5 (loss (0.5 - 3)^2), then 0.5 + 0.125 * 5 = 1.125.
+    assert curve.losses == pytest.approx([1, 6.25, 1.125**2])
+    mean = (0.95 * 1 + 6.25) / 1.95
+    assert curve.smoothed[:2] == pytest.approx([1, mean])
+    assert curve.rates == [0.25, 0.125, 0.0625]
+    assert curve.untouched == [0, 0, 0]
+    assert model.get_weights()[0] == 1
+
+
+def test_what_the_untouched_model_loses_on_a_batch_is_taken_off_before_the_average():
+    one = np.ones((1, 1), "float32")
+    batches = [(one, 0 * one), (one, 3 * one)]  # An easy one and a hard one.
+    curve = range_test(plain_model(), batches, [1e-9] * 40, plain_model())
+    assert curve.untouched == [1, 4] * 20
+    assert curve.losses == pytest.approx(curve.untouched)
+    # The difference is nothing, so what is left is the mean of the untouched so far.
+    means = [sum(curve.untouched[:step]) / step for step in range(1, 41)]
+    assert curve.smoothed == pytest.approx(means)
+
+
+def test_the_test_ends_where_the_loss_explodes():
+    one = np.ones((1, 1), "float32")
+    batches = [(one, 0 * one), (one, 3 * one)]  # No weight is right for both.
+    curve = range_test(plain_model(), batches, rising_rates(0.01, 10, 100))
+    assert 20 < len(curve.rates) < 100
+    assert curve.smoothed[-1] > 4 * min(curve.smoothed)
+    assert all(value <= 4 * min(curve.smoothed) for value in curve.smoothed[:-1])
+
+
+def test_a_loss_that_is_no_number_ends_it_and_is_not_kept():
+    one = np.ones((1, 1), "float32")
+    model = plain_model()
+    curve = range_test(model, [(one, one), (one, np.nan * one)], [0.1, 0.1, 0.1])
+    assert len(curve.losses) == 1
+    assert np.isfinite(model.get_weights()[0]).all()
+
+
+def test_the_head_gives_the_same_curve_for_the_same_seed(material):
+    backbone, _ = material.frozen()
+    before = backbone.get_weights()
+    rates = rising_rates(1e-5, 1.0, 40)
+    first, second = (head_curve(CONFIG, material, rates) for _ in range(2))
+    other = head_curve(dataclasses.replace(CONFIG, seed=2), material, rates)
+    assert first == second
+    assert first.losses != other.losses
+    assert min(first.smoothed) < first.smoothed[4]
+    for one, same in zip(backbone.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
+def test_fine_tuning_changes_nothing_that_was_trained(fine_tune_from, material):
+    config, rates = (
+        dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from),
+        rising_rates(1e-4, 1.0, 20),
+    )
+    start = train_ensemble(config, material)
+    models = [start.backbone, start.head]
+    before = [weight for model in models for weight in model.get_weights()]
+    first, second = (fine_tuning_curve(config, material, start, rates) for _ in range(2))
+    assert first == second
+    assert max(first.losses) > first.losses[0]
+    after = [weight for model in models for weight in model.get_weights()]
+    for one, same in zip(after, before, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert not start.backbone.trainable_weights
+
+
+def test_the_picture_is_drawn(tmp_path):
+    curve = curve_of([*map(loss_at, RATES)])
+    draw_curve(curve, suggestions(curve), "a title", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def given(*arguments):
+    options = argparse.ArgumentParser()
+    add_rate_option(options)
+    return options.parse_args(arguments)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_curve_that_ended_at_once_is_drawn_too(steps, tmp_path):
+    draw_curve(curve_of([2.3, 9.0][:steps]), {}, "a title", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 1000
+
+
+def test_the_word_auto_is_taken_out_and_numbers_stay(capsys):
+    for arguments, wanted, rate in (
+        (["--learning-rate", "auto"], True, None),
+        (["--learning-rate", "0.01"], False, 0.01),
+        ([], False, None),
+    ):
+        namespace = given(*arguments)
+        assert (take_auto(namespace), namespace.learning_rate) == (wanted, rate)
+    with pytest.raises(SystemExit):
+        given("--learning-rate", "fast")
+    assert "expected a number or `auto`. Received: fast" in capsys.readouterr().err
+
+
+def test_auto_puts_the_number_into_the_configuration(material, tmp_path, capsys):
+    found = with_found_rate(CONFIG, material, tmp_path / "rate.png")
+    assert found == dataclasses.replace(CONFIG, learning_rate=found.learning_rate)
+    assert 1e-6 < found.learning_rate < 1
+    assert f"learning rate: {found.learning_rate:g} (valley; steep " in capsys.readouterr().out
+    assert (tmp_path / "rate.png").exists()
