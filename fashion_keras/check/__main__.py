@@ -10,15 +10,14 @@ import numpy as np
 
 from fashion_keras import cli
 from fashion_keras.check import class_balance, findings, label_errors, photo_facts, vector_map
-from fashion_keras.check.batch_pictures import draw_batch
 from fashion_keras.check.census import Census, shown, take_census
-from fashion_keras.check.contact_sheet import draw_sheet, tile_of
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
 from fashion_keras.check.twins import draw_twins, find_twins, twin_findings
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.scan import SPLITS
+from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.files import all_together, check_free
 from fashion_keras.training import open_material
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.check.contact_sheet import draw_sheet, tile_of
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
 from fashion_keras.data.split import TURNS, group_copies
+from fashion_keras.figures import draw_sheet, tile_of
 
 _ROWS, _COLUMNS = 40, 6  # What the picture of duplicates shows at the most.
 

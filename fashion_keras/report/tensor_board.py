@@ -18,8 +18,7 @@ from typing import Any
 import keras
 from PIL import Image
 
-from fashion_keras.check.contact_sheet import draw_sheet, tile_of
-from fashion_keras.figures import draw_confusion
+from fashion_keras.figures import draw_confusion, draw_sheet, tile_of
 from fashion_keras.metrics import confusion
 from fashion_keras.report.outcome import Tested, read_tested
 from fashion_keras.training import Watch, unwatched

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.report.test_page import EVIL, TRIALS, Page
 
 from fashion_keras.config import Config
+from tests.report.test_page import EVIL, TRIALS, Page
 from tuning.page import space_of, write_search_page
 
 BASE = Config(data=f"photos/{EVIL}", image_size=150)
