@@ -102,7 +102,7 @@ class FeatureStore:
             self._compute(split, view, fine_tune_from, missing[0])
 
     def make_maps(self, augmented_copies: int, fine_tune_from: str, shard: Shard = _WHOLE) -> None:
-        """Make the maps of validation and of copies 0 to `augmented_copies` of training, and their vectors.
+        """Make the maps and vectors of validation and of copies 0 to `augmented_copies`.
 
         Raises:
             InputError: If the disk has no room for them.
@@ -121,7 +121,8 @@ class FeatureStore:
         if needed > free:
             raise InputError(
                 f"Fine-tuning keeps {in_words(needed)} of maps in {self.folder}, where "
-                f"{in_words(free)} are free. Give another `--cache` or fewer `--fine-tuning-copies`."
+                f"{in_words(free)} are free. Give another `--cache` or fewer "
+                "`--fine-tuning-copies`."
             )
         if missing:
             print(f"maps for fine-tuning take {in_words(needed)} in {self.folder}", flush=True)

@@ -46,7 +46,8 @@ def forward(
     Args:
         batches: Pixels `(batch, height, width, 3)` in [0, 255] and class numbers `(batch,)`.
         backbone: See `backbone.build_backbone`.
-        fine_tune_from: Name of the block whose input is wanted besides the vectors (see `backbone.blocks`).
+        fine_tune_from: Name of the block whose input is wanted besides the vectors (see
+            `backbone.blocks`).
         precision: What to compute in (see `devices.precision_in_force`).
 
     Yields:

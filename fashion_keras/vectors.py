@@ -58,8 +58,10 @@ def _checked_cut(config: Config) -> str:
     check_fine_tune_from(config)
     if chosen_fine_tune_from(config) == PIXELS:
         raise InputError(
-            f"`--maps` needs a block to cut at: fine-tuning with `--fine-tune-from {config.fine_tune_from}` begins with "
-            "photos on this machine and keeps no maps. Give a block, such as `--fine-tune-from block11`."
+            "`--maps` needs a block to cut at: fine-tuning with `--fine-tune-from "
+            f"{config.fine_tune_from}` begins with "
+            "photos on this machine and keeps no maps. Give a block, such as `--fine-tune-from "
+            "block11`."
         )
     return chosen_fine_tune_from(config)
 

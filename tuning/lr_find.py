@@ -95,7 +95,8 @@ def _after_heads(config: Config, material: Material, rates: Sequence[float]) -> 
     photos = len(material.prepared.split("train"))
     passes = len(rates) * config.batch_size / photos
     print(
-        f"{len(rates)} steps of fine-tuning from {fine_tune_from}, {passes:.1f} passes over {photos} photos, "
+        f"{len(rates)} steps of fine-tuning from {fine_tune_from}, {passes:.1f} passes over "
+        f"{photos} photos, "
         f"with {config.heads} trained heads",
         flush=True,
     )

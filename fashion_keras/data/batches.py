@@ -104,7 +104,7 @@ def feature_batches(
     """Return vectors or maps and their class numbers as a dataset; few of them are in memory.
 
     Args:
-        copies: One or more copies of the same photos, each `(photos, ...)`.
+        augmented_copies: One or more copies of the same photos, each `(photos, ...)`.
         numbers: Class number of each photo, `(photos,)`.
         batch_size: Photos in a batch; the last batch holds what is left.
         seed: Each pass takes the photos in another random order, each in one of its copies drawn
@@ -113,7 +113,8 @@ def feature_batches(
         first_pass: Number of passes that were made with this seed before.
 
     Returns:
-        Batches of features `(batch, ...)`, as in `augmented_copies`, and class numbers `(batch,)`, int32.
+        Batches of features `(batch, ...)`, as in `augmented_copies`, and class numbers
+        `(batch,)`, int32.
     """
     count, shape = len(numbers), augmented_copies[0].shape[1:]
     rows_in_block = max(1, _BLOCK // augmented_copies[0][:1].nbytes)

@@ -37,7 +37,8 @@ _SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
 _DRAWN = {"train": 20, "validation": 6, "test": 6}  # Of each class; all others are links to them.
 _CHEAP = [sys.executable, "-m", "tests.benchmarks.cheap_backbone"]
 _PREPARE = (
-    "import sys; from pathlib import Path; from fashion_keras.data.prepare import prepare, summary; "
+    "import sys; from pathlib import Path; "
+    "from fashion_keras.data.prepare import prepare, summary; "
     "print(summary(prepare(sys.argv[1], Path(sys.argv[2]))))"
 )
 

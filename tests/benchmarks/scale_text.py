@@ -55,9 +55,11 @@ def _breaks(units: Units) -> list[str]:
     return [
         "In the order in which growing data meets it:",
         "",
-        f"1. Maps on disk, from some 100,000 photos on: {view:.2f} MB for each of {augmented_copies} copies, "
-        f"{maps:.1f} TB for 400,000 photos. The command says so and stops before it begins. "
-        "Instead: `--fine-tune-from pixels` with a graphics card (no maps), fewer `--fine-tuning-copies`, or a "
+        f"1. Maps on disk, from some 100,000 photos on: {view:.2f} MB for each of "
+        f"{augmented_copies} copies, {maps:.1f} TB for 400,000 photos. "
+        "The command says so and stops before it begins. "
+        "Instead: `--fine-tune-from pixels` with a graphics card (no maps), fewer "
+        "`--fine-tuning-copies`, or a "
         "higher `--fine-tune-from`.",
         f"2. The training of heads, one short step after the other: {told(epoch)} an epoch of "
         f"400,000 photos, {told(searched * epoch)} for the {searched:,} epochs of a search. A "

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
-from tests.predict.test_rows import parsed
 
 from fashion_keras import cli
 from fashion_keras.classifier import Classifier, load_classifier
@@ -28,6 +27,7 @@ from fashion_keras.predict.__main__ import main
 from fashion_keras.predict.web import WebError
 from fashion_keras.saving import save_classifier
 from tests.conftest import normalised_backbone
+from tests.predict.test_rows import parsed
 from tests.test_classifier import LABELS, alone, encoded, picture, strong_classifier
 
 ROOT = Path(__file__).parents[2]

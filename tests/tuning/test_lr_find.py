@@ -34,7 +34,8 @@ def test_the_head_is_tested_and_all_is_written(run, capsys, sample_folder, tmp_p
     assert float(lines[-5].split()[1]) == rate
     assert lines[-6] == f"the curve: {folder / 'head'}.png"
     assert lines[-2] == (
-        f"use it: python -m fashion_keras.final --data {sample_folder} --augmented-copies 0 --batch-size 8 "
+        f"use it: python -m fashion_keras.final --data {sample_folder} "
+        "--augmented-copies 0 --batch-size 8 "
         f"--results {tmp_path} --cache {tmp_path / 'cache'} --learning-rate {rate:g}"
     )
     assert "`--learning-rate auto` makes a test of its own" in lines[-1]
