@@ -1,64 +1,103 @@
-"""What all commands share: options made from `Config`, progress lines, errors and exit codes."""
+"""What all commands share: options made from `Config`, progress, errors, exit codes, signals."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import itertools
 import os
 import platform
 import shlex
-import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import Any, TextIO, TypeVar
 
+from fashion_keras.artifacts import disk_problem
 from fashion_keras.config import Config, InputError
-from fashion_keras.disk import hush_h5py, told_of_disk
-from fashion_keras.ending import EndedError, raise_when_told
 
 Item = TypeVar("Item")
 
+GOES_ON = "what was finished is kept, and the same command continues from there"
+BEGINS_ANEW = "no results were written; the same command starts from the beginning"
+_PAUSE = 0.05  # Seconds until a signal that Python dropped is sent again.
+_LINE_EVERY = 30.0  # Seconds between two lines of progress where there is no terminal.
+_seconds: dict[str, float] = {}  # Duration of each stage of this process.
 
-GOES_ON = "what was finished is kept, and the same command goes on from it"
-BEGINS_ANEW = "no results were written; the same command begins anew"
+
+class SignalError(KeyboardInterrupt):
+    """A signal came; `code` is the exit code for it, counted as shells do: 130, 143."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+        self.code = 128 + number
 
 
 def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     """Run a command's `main` and end the process with the right exit code.
 
-    0: all went well; 2: the user can mend it (one line on standard error, no traceback);
-    130: interrupted from the keyboard; 143: ended by SIGTERM, which goes the same way out.
+    0: success; 2: an error that the user can fix (one line on standard error, no traceback);
+    130: interrupted from the keyboard; 143: ended by SIGTERM. A second signal ends at once.
 
     Args:
         main: The command.
-        interrupted: What it says of its work when it is told to end.
+        interrupted: What it says of its work when it is interrupted.
     """
-    hush_h5py()
-    raised = raise_when_told()
+    raised = _raise_on_signals()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
-        _end(raised[0] if raised else error, interrupted)
+        # A signal within a library's C code may come out as another error.
+        _exit(raised[0] if raised else error, interrupted)
 
 
-def _end(error: BaseException, interrupted: str) -> None:
+def _exit(error: BaseException, interrupted: str) -> None:
     if isinstance(error, KeyboardInterrupt):
         print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(error.code if isinstance(error, EndedError) else 130)
-    told = told_of_disk(error)
-    if told:
-        told = f"{told}; {interrupted}"
-    elif isinstance(error, (InputError, OSError)):
-        told = str(error)
-    else:
+        sys.exit(getattr(error, "code", 130))
+    message = disk_problem(error)
+    if message is None and isinstance(error, (InputError, OSError)):
+        message = str(error)
+    if message is None:
         raise error
-    print(f"error: {told}", file=sys.stderr)
+    print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
+
+
+def _raise_on_signals() -> list[SignalError]:
+    """Let the first Ctrl-C or SIGTERM raise an error, and the next one end the process at once."""
+    raised: list[SignalError] = []
+
+    def end(number: int, _: object) -> None:
+        _handle(lambda again, _: os._exit(128 + again))
+        raised.append(SignalError(number))
+        raise raised[-1]
+
+    def unraisable(dropped: Any) -> None:
+        # Python drops an error that is raised while the garbage collector calls something back.
+        if not isinstance(dropped.exc_value, SignalError):
+            show(dropped)
+            return
+        _handle(end)
+        number = dropped.exc_value.number
+        threading.Timer(_PAUSE, os.kill, [os.getpid(), number]).start()
+
+    show, sys.unraisablehook = sys.unraisablehook, unraisable
+    _handle(end)
+    return raised
+
+
+def _handle(handler: Callable[[int, object], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and shells' `&` stay in force.
+            signal.signal(number, handler)
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -94,13 +133,13 @@ def probability(text: str) -> float:
 def add_config_options(
     options: argparse.ArgumentParser, names: Iterable[str], base: Config, when: str = ""
 ) -> None:
-    """Add one option for each named knob of `Config`.
+    """Add one option for each named field of `Config`.
 
     Args:
         options: The parser.
-        names: The knobs.
+        names: The fields.
         base: Supplies the defaults shown.
-        when: When they count, for the end of each help; always, if empty.
+        when: When they apply, for the end of each help; always, if empty.
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name in names:
@@ -121,20 +160,33 @@ def add_folder_options(options: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("results"),
         metavar="FOLDER",
-        help="folder for what the command finds out (default: results)",
+        help="folder for the results (default: results)",
     )
     add_cache_option(options)
 
 
 def add_cache_option(options: argparse.ArgumentParser) -> None:
-    """Add `--cache`, the folder for what can be made again."""
+    """Add `--cache`, the folder for what can be computed again."""
     options.add_argument(
         "--cache",
         type=Path,
         default=default_cache(),
         metavar="FOLDER",
-        help="folder for downloads, prepared photos, vectors and maps (8 GB and more); may be "
-        "deleted at any time (default: %(default)s, or $FASHION_KERAS_CACHE)",
+        help="folder for downloads, prepared photos, features and feature maps (8 GB and more); "
+        "may be deleted at any time (default: %(default)s, or $FASHION_KERAS_CACHE)",
+    )
+
+
+def add_workers_option(options: argparse.ArgumentParser) -> None:
+    """Add `--workers`, the number of processes of `parallel.pool`."""
+    options.add_argument(
+        "--workers",
+        type=count,
+        default=1,
+        metavar="N",
+        help="processes that work at the same time; more than one needs Ray (pip install "
+        '"fashion_keras[ray]") and runs on this machine, or on the cluster that $RAY_ADDRESS '
+        "names (default: 1)",
     )
 
 
@@ -143,25 +195,25 @@ def next_command(
     options: argparse.ArgumentParser,
     given: argparse.Namespace,
     names: Iterable[str] = (),
-    **found: str,
+    **values: str,
 ) -> str:
-    """Return a command for a shell: what was found, and folders and named options as given."""
+    """Return a command for a shell: the values, and folders and named options as given."""
     kept = {name: getattr(given, name, None) for name in (*names, "results", "cache")}
-    told = {name: value for name, value in kept.items() if value != options.get_default(name)}
-    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in (told | found).items()]
+    used = {name: value for name, value in kept.items() if value != options.get_default(name)}
+    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in (used | values).items()]
     return shlex.join(["python", "-m", module, *itertools.chain(*words)])
 
 
 def default_cache() -> Path:
-    """Return where to keep what can be made again: $FASHION_KERAS_CACHE or a folder in ~/.cache."""
+    """Return the cache folder: $FASHION_KERAS_CACHE or a folder in ~/.cache."""
     return Path(os.environ.get("FASHION_KERAS_CACHE") or Path.home() / ".cache" / "fashion_keras")
 
 
 def chosen(arguments: argparse.Namespace, base: Config) -> Config:
-    """Return `base` with every knob replaced that was given on the command line.
+    """Return `base` with every field replaced that was given on the command line.
 
     Raises:
-        InputError: If a given value lies outside its knob's range.
+        InputError: If a given value lies outside its range.
     """
     given = {name: value for name, value in vars(arguments).items() if value is not None}
     fields = {field.name for field in dataclasses.fields(Config)}
@@ -169,7 +221,7 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
 
 
 def provenance(start: float) -> dict:
-    """Return where a number comes from: command, wall time since `start`, versions, machine.
+    """Return where a number comes from: command, seconds, versions, machine.
 
     Args:
         start: `time.monotonic()` when the command began.
@@ -178,10 +230,25 @@ def provenance(start: float) -> dict:
     return {
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "seconds": round(time.monotonic() - start, 1),
+        "stages": {name: round(seconds, 1) for name, seconds in _seconds.items()},
         "versions": {name: importlib.metadata.version(name) for name in packages},
         "python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Log how long a stage of a command takes; as a decorator, how long a function takes.
+
+    The line goes to standard error, if it took a second or more; `provenance` has all of them.
+    """
+    start = time.monotonic()
+    yield
+    seconds = time.monotonic() - start
+    _seconds[name] = _seconds.get(name, 0.0) + seconds
+    if seconds >= 1:
+        print(f"{name}: took {duration(seconds)}", file=sys.stderr, flush=True)
 
 
 def peak_memory() -> float | None:
@@ -208,31 +275,48 @@ def progress(
     size: Callable[[Item], int] = lambda item: 1,
     stream: TextIO | None = None,
 ) -> Iterator[Item]:
-    """Yield `items` while a line shows how many are done, the rate and the time left.
+    """Yield `items` while it is shown how many are done, the rate and the time left.
 
-    On a terminal it is rewritten in place; elsewhere one is printed a minute, and one at the end.
+    On a terminal that is a bar; elsewhere a line every 30 seconds, and one at the end.
 
     Args:
         items: What to go through.
         total: Sum of the sizes of all items; 0 if it is not known.
-        label: What is being done, for the start of the line.
+        label: What is being done.
         size: How many units one item stands for (a batch: its photos).
         stream: Where to show it (default: standard output).
     """
-    shown_on = stream or sys.stdout
-    terminal = shown_on.isatty()
+    target: TextIO = stream or sys.stdout
+    show = _bar if target.isatty() else _lines
+    return show(items, total, label, size, target)
+
+
+def _bar(
+    items: Iterable[Item], total: int, label: str, size: Callable[[Item], int], stream: TextIO
+) -> Iterator[Item]:
+    from tqdm import tqdm
+
+    with tqdm(total=total or None, desc=label, file=stream, dynamic_ncols=True) as bar:
+        for item in items:
+            yield item
+            bar.update(size(item))
+
+
+def _lines(
+    items: Iterable[Item], total: int, label: str, size: Callable[[Item], int], stream: TextIO
+) -> Iterator[Item]:
     start = shown = time.monotonic()
     done = 0
     for item in items:
         yield item
         done += size(item)
         now = time.monotonic()
-        if done != total and now - shown >= (0.2 if terminal else 60):
+        if done != total and now - shown >= _LINE_EVERY:
             shown = now
-            _show(_state(label, done, total, now - start), shown_on, last=False)
+            print(_state(label, done, total, now - start), flush=True, file=stream)
     seconds = time.monotonic() - start
     rate = done / max(seconds, 1e-9)
-    _show(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", shown_on, last=True)
+    print(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", flush=True, file=stream)
 
 
 def _state(label: str, done: int, total: int, seconds: float) -> str:
@@ -240,11 +324,3 @@ def _state(label: str, done: int, total: int, seconds: float) -> str:
         return f"{label}: {done}, {done / seconds:.1f}/s"
     left = (total - done) * seconds / max(done, 1)
     return f"{label}: {done}/{total}, {done / seconds:.1f}/s, {duration(left)} left"
-
-
-def _show(line: str, stream: TextIO, last: bool) -> None:
-    if stream.isatty():
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r{line[:width]:<{width}}", end="\n" if last else "", flush=True, file=stream)
-    else:
-        print(line, flush=True, file=stream)

@@ -1,4 +1,4 @@
-"""Every knob of a run: the frozen flat dataclass `Config`, its checks and its JSON form."""
+"""Every hyperparameter and option of a run: the frozen dataclass `Config`, checked, as JSON."""
 
 import dataclasses
 import json
@@ -11,95 +11,143 @@ class InputError(ValueError):
 
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+# What a field decides, by kind of artifact (see `deciding`).
+_COPIES = ("copies",)
+_FEATURES = ("features",)
+_HEAD = ("head",)
+_FINE_TUNING = ("fine_tuning",)
+_BOTH = (*_HEAD, *_FINE_TUNING)
 
 
-def _knob(
+def _field(
     default: Any,
     help_text: str,
-    least: float | None = None,
-    most: float | None = None,
-    words: tuple[str, ...] = (),
+    limits: tuple[float, float] | None = None,
+    choices: tuple[str, ...] = (),
+    decides: tuple[str, ...] = (),
 ) -> Any:
-    limits = {"least": least, "most": most, "words": words}
-    return dataclasses.field(default=default, metadata={"help": help_text} | limits)
+    metadata = {"help": help_text, "limits": limits, "choices": choices, "decides": decides}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """All that decides what a run trains, as plain values.
 
-    Each field's meaning, unit and range stand beside it; the commands' options and `--help`
-    are made from them.
+    The defaults are the recipe of the released model. Each field's meaning, unit and range are
+    given with it; the options of the commands and `--help` are made from them.
 
     Raises:
         InputError: If a value has another type than its default or lies outside its range.
     """
 
-    data: str = _knob(
+    data: str = _field(
         "clothing",
         "photos: `clothing` (clothing-dataset-small, downloaded once), `sample` (drawn), or a "
         "folder with train/validation/test folders of class folders, or with class folders only",
     )
-    weights: str = _knob(
+    weights: str = _field(
         "imagenet",
-        "what the backbone starts from: `imagenet` (downloaded once; where that is not possible, "
-        "set $FASHION_KERAS_WEIGHTS to a copy of the file), a weights file of Keras' "
-        "Xception without its top, a `.keras` file saved by this project, or `none` (random: "
-        "the backbone is trained too)",
+        "initial weights of the backbone: `imagenet` (downloaded once; where that is not possible, "
+        "set $FASHION_KERAS_WEIGHTS to a copy of the file), `released` (the model that comes with "
+        "this package), a weights file of Keras' Xception without its top, or a `.keras` file "
+        "saved by this project",
     )
-    image_size: int = _knob(299, "side in pixels to which photos are resized", 71, 2000)
-    augmented_copies: int = _knob(
-        1, "augmented copies of each training photo beside the photo itself", 0, 64
+    image_size: int = _field(
+        299, "side in pixels to which photos are resized", (71, 2000), decides=_FEATURES
     )
-    rotation: float = _knob(0.03, "largest random rotation of a view, in turns", 0.0, 0.5)
-    zoom: float = _knob(0.1, "largest random zoom of a view, as a share of the side", 0.0, 0.9)
-    inner_size: int = _knob(100, "units of the head's inner layer; 0 for none", 0, 65536)
-    droprate: float = _knob(0.2, "share of inner units dropped while training", 0.0, 0.95)
-    learning_rate: float = _knob(0.0005, "learning rate of Adam", 1e-8, 10.0)
-    label_smoothing: float = _knob(
-        0.1, "share of each label that is spread over all classes while training", 0.0, 0.9
-    )
-    ema_epochs: float = _knob(
-        5.0, "the head's weights are averaged over about so many last epochs; 0 for none", 0.0, 1e4
-    )
-    heads: int = _knob(
-        5,
-        "heads that are trained with different seeds and averaged in the end; one if the backbone "
-        "is trained too",
+    augmented_copies: int = _field(
         1,
-        1000,
+        "augmented copies of each training photo, in addition to the photo itself",
+        (0, 64),
+        decides=_HEAD,
     )
-    epochs: int = _knob(50, "most passes over the training photos", 1, 100_000)
-    patience: int = _knob(10, "stop after so many epochs without improvement", 1, 100_000)
-    fine_tune_from: str = _knob(
+    rotation: float = _field(
+        0.03, "largest random rotation of a copy, in turns", (0.0, 0.5), decides=_COPIES
+    )
+    zoom: float = _field(
+        0.1, "largest random zoom of a copy, as a share of the side", (0.0, 0.9), decides=_COPIES
+    )
+    inner_size: int = _field(
+        167, "units of the head's inner layer; 0 for none", (0, 65536), decides=_BOTH
+    )
+    droprate: float = _field(
+        0.317, "share of inner units dropped while training", (0.0, 0.95), decides=_BOTH
+    )
+    learning_rate: float = _field(
+        0.001426, "learning rate of Adam for the head", (1e-8, 10.0), decides=_HEAD
+    )
+    label_smoothing: float = _field(
+        0.1, "label smoothing of the loss while training", (0.0, 0.9), decides=_BOTH
+    )
+    ema_epochs: float = _field(
+        5.0,
+        "the head's weights are an exponential moving average over about this many epochs; "
+        "0 for none",
+        (0.0, 1e4),
+        decides=_HEAD,
+    )
+    heads: int = _field(1, "heads that are averaged", (1, 1000))
+    epochs: int = _field(50, "largest number of epochs of the head", (1, 100_000), decides=_HEAD)
+    patience: int = _field(
+        10, "stop after this many epochs without improvement", (1, 100_000), decides=_HEAD
+    )
+    fine_tune_from: str = _field(
         "auto",
-        "where fine-tuning cuts the backbone: `block2` to `block14` of Xception are trained from "
-        "this one on, on maps that are made once; `pixels`: all of it is trained, on freshly "
-        "augmented photos; `auto`: `pixels` with a graphics card, else `block11`",
+        "first trainable part of the backbone while fine-tuning: `block2` to `block14` of Xception "
+        "(on feature maps that are computed once), `pixels` (all of it, on freshly augmented "
+        "photos), or `auto` (`pixels` with a graphics card, else `block11`)",
+        decides=_FINE_TUNING,
     )
-    fine_tuning_copies: int = _knob(
+    fine_tuning_copies: int = _field(
         4,
-        "augmented copies of each training photo to fine-tune on, beside the photo itself; with "
-        "`--fine-tune-from pixels` copies are made anew in each pass, and 0 means none",
-        0,
-        64,
+        "augmented copies of each training photo to fine-tune on, in addition to the photo "
+        "itself; from `pixels` copies are drawn again in each epoch, and 0 means none",
+        (0, 64),
+        decides=_FINE_TUNING,
     )
-    fine_tuning_epochs: int = _knob(
-        8, "passes over the training photos to fine-tune the backbone; 0: it stays frozen", 0, 1000
+    fine_tuning_epochs: int = _field(
+        8,
+        "epochs of fine-tuning; 0: the backbone stays frozen",
+        (0, 1000),
+        decides=_FINE_TUNING,
     )
-    fine_tuning_learning_rate: float = _knob(
-        0.0003, "highest learning rate while fine-tuning; it rises to it and falls", 1e-8, 10.0
+    fine_tuning_learning_rate: float = _field(
+        0.0003,
+        "peak learning rate of fine-tuning, reached by warm-up and followed by cosine decay",
+        (1e-8, 10.0),
+        decides=_FINE_TUNING,
     )
-    precision: str = _knob(
+    precision: str = _field(
         "float32",
-        "what the backbone computes in: `float32`, or, faster with a graphics card, "
+        "precision in which the backbone computes: `float32`, or, faster with a graphics card, "
         "`mixed_float16` or `mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing "
         "`float32` is used; the saved file is float32 in any case",
-        words=PRECISIONS,
+        choices=PRECISIONS,
+        decides=(*_FEATURES, *_FINE_TUNING),
     )
-    batch_size: int = _knob(32, "photos (or vectors) in one step", 1, 65536)
-    # KerasTuner takes 0 for "draw a random seed", so 0 is refused everywhere.
-    seed: int = _knob(1, "seed of everything random, 1 or more", 1, 1_000_000_000)
+    batch_size: int = _field(
+        32, "photos (or features of photos) in a training step", (1, 65536), decides=_BOTH
+    )
+    feature_batch_size: int = _field(
+        32, "photos that go through the frozen backbone at once", (1, 65536), decides=_FEATURES
+    )
+    split_seed: int = _field(
+        1,
+        "seed of the split of photos that come without one, and of the drawn sample",
+        (0, 1_000_000_000),
+        decides=("photos",),
+    )
+    augmentation_seed: int = _field(
+        1, "seed of augmented copies", (0, 1_000_000_000), decides=_COPIES
+    )
+    # KerasTuner takes 0 for "draw a random seed", so 0 is refused here.
+    seed: int = _field(
+        1,
+        "seed of initial weights, order of photos, dropout and search, 1 or more",
+        (1, 1_000_000_000),
+        decides=_BOTH,
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -107,29 +155,41 @@ class Config:
 
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:
-    """Return `value` in its field's type, or raise the error that names what is wrong."""
+    """Return `value` in its field's type, or raise the error that says what is wrong."""
     kind = type(field.default)
     if kind is float and type(value) is int:
         value = float(value)
+    limits, choices = field.metadata["limits"], field.metadata["choices"]
     if type(value) is not kind:
-        raise InputError(
-            f"`{field.name}` must be of type {kind.__name__}. Received: {field.name}={value!r}"
-        )
-    least, most, words = (field.metadata[limit] for limit in ("least", "most", "words"))
-    if words and value not in words:
-        raise InputError(
-            f"`{field.name}` must be one of {', '.join(words)}. Received: {field.name}={value!r}"
-        )
-    if least is not None and not least <= value <= most:
-        raise InputError(
-            f"`{field.name}` must lie between {least} and {most}. Received: {field.name}={value!r}"
-        )
-    return value
+        expected = f"be of type {kind.__name__}"
+    elif choices and value not in choices:
+        expected = f"be one of {', '.join(choices)}"
+    elif limits and not limits[0] <= value <= limits[1]:
+        expected = f"lie between {limits[0]} and {limits[1]}"
+    else:
+        return value
+    raise InputError(f"`{field.name}` must {expected}. Received: {field.name}={value!r}")
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of all knobs, in the order of `Config`."""
+    """Return the names of all fields, in the order of `Config`."""
     return tuple(field.name for field in dataclasses.fields(Config))
+
+
+def deciding(config: Config, kind: str) -> dict[str, Any]:
+    """Return the fields that decide the content of an artifact, for its key.
+
+    Args:
+        config: The configuration.
+        kind: `photos` (which photo is in which split), `features`, `copies` (features of
+            augmented copies, in addition to `features`), `head`, or `fine_tuning` (in addition to
+            the head and the features that it starts from).
+    """
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(Config)
+        if kind in field.metadata["decides"]
+    }
 
 
 def to_json(config: Config) -> str:
@@ -138,10 +198,10 @@ def to_json(config: Config) -> str:
 
 
 def from_json(text: str) -> Config:
-    """Read a `Config` from JSON text; knobs that it does not name keep their defaults.
+    """Read a `Config` from JSON text; fields that it does not name keep their defaults.
 
     Raises:
-        InputError: If the text is not a JSON object, or names a knob that does not exist.
+        InputError: If the text is not a JSON object, or names a field that does not exist.
     """
     try:
         values = json.loads(text)

@@ -3,13 +3,10 @@
 import os
 from pathlib import Path
 
-import fashion_keras  # noqa: F401 (first, as it hides TensorFlow's start-up messages)
-
-# isort: split
-import keras
 import pytest
 
 from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
+from fashion_keras.backend import keras
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
 

@@ -1,0 +1,237 @@
+"""Artifacts: what is slow to make is made once, kept under a fingerprint, and never half-written.
+
+An artifact is a pure function of what its fingerprint is taken of. It takes its name when it is
+whole, by a rename, and is not changed afterwards; so it is valid if it exists. Locks save work
+only: two processes that make the same artifact write the same.
+"""
+
+import contextlib
+import errno
+import glob
+import hashlib
+import json
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fashion_keras.config import InputError
+
+_SPARE = 1_000_000  # Bytes that stay free on a disk; one with less is called full.
+# h5py, TensorFlow and others raise errors of their own, with the system's words in them.
+_DISK_ERRORS = {
+    "full": (errno.ENOSPC, r"No space left on device|[Ee]rrno = 28|Disk quota exceeded"),
+    "read-only": (errno.EROFS, r"Read-only file system|[Ee]rrno = 30"),
+}
+
+
+def fingerprint(**facts: Any) -> str:
+    """Return a key of 20 letters for values that JSON can hold; equal values give equal keys."""
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hexadecimal digits."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def made_once(place: Path, make: Callable[[Path], object]) -> Path:
+    """Return a file or folder, made if it is missing; other processes that need it wait.
+
+    Args:
+        place: Where it belongs; its folder is made if it is missing.
+        make: Makes it at the path that it is given.
+    """
+    if not place.exists():
+        lock = place.with_name(f".{place.name}.lock")
+        with one_at_a_time(lock, str(place)):
+            if not place.exists():  # Otherwise another process has made it.
+                with whole_file(place) as unfinished:
+                    make(unfinished)
+        lock.unlink(missing_ok=True)
+    return place
+
+
+@contextlib.contextmanager
+def whole_file(place: Path) -> Iterator[Path]:
+    """Yield a path in the folder of `place`; what is written there becomes `place` at the end.
+
+    Until then an earlier `place` stays as it is; it stays if anything fails, and nothing else is
+    left. The folder is made if it is missing. What is written may be a file, or, where `place`
+    does not exist, a folder.
+
+    Args:
+        place: Where it belongs. The other path ends alike: some writers look at the suffix.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(place)
+    # Processes of two containers may have the same name and number.
+    owner = f"{platform.node()}-{os.getpid()}.{secrets.token_hex(2)}"
+    unfinished = place.with_name(f".{owner}.tmp.{place.name}")
+    try:
+        yield unfinished
+        _flush(unfinished)
+        os.replace(unfinished, place)
+    finally:
+        _remove(unfinished)
+
+
+def _flush(file: Path) -> None:
+    """Write a file to disk, so that a power cut cannot leave its name without its content."""
+    if file.is_file():
+        with file.open("rb+") as content:
+            os.fsync(content.fileno())
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+
+
+def _remove_leftovers(place: Path) -> None:
+    """Remove what processes of this computer left that were killed while they wrote `place`."""
+    host = platform.node()
+    for left in place.parent.glob(f".{glob.escape(host)}-*.tmp.{glob.escape(place.name)}"):
+        number = left.name.removeprefix(f".{host}-").partition(".")[0]
+        if os.name == "posix" and number.isdecimal() and not _is_running(int(number)):
+            _remove(left)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # It belongs to another user.
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold meanwhile; wait for it, and say so.
+
+    Args:
+        lock: File to lock; it is made if it is missing.
+        what: What the other process makes, for the message.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        print(f"another process is making {what}; waiting for it", flush=True)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold meanwhile.
+
+    Args:
+        lock: File to lock; it is made if it is missing, and stays.
+        what: What only one process may write at a time, for the message.
+
+    Raises:
+        InputError: If another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(
+            f"Another process is writing the same {what}. Wait until it ends, or end it. ({lock})"
+        ) from error
+
+
+def _only_results(folder: Path) -> contextlib.AbstractContextManager[None]:
+    folder = folder.resolve()
+    return only_one(folder.with_name(f".{folder.name}.lock"), f"results in {folder}")
+
+
+def check_free(folder: Path) -> None:
+    """Raise the error for a folder of results that another process writes; see `all_together`."""
+    with _only_results(folder):
+        pass
+
+
+@contextlib.contextmanager
+def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder to write a run's files to; they take their places when all are written.
+
+    Until then the files of an earlier run stay as they are, and if anything fails they stay.
+
+    Args:
+        folder: Where the files belong in the end.
+        files: Their names. Those that were not written are removed from `folder`: they would be
+            of an earlier run. The last one to be placed is the sign that all are in place.
+
+    Raises:
+        InputError: If another process writes results to this folder.
+    """
+    work = folder / ".unfinished"
+    with _only_results(folder):
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        try:
+            yield work
+            (folder / files[-1]).unlink(missing_ok=True)
+            for name in files:
+                if (work / name).exists():
+                    _flush(work / name)
+                    os.replace(work / name, folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes for people: `3.2 MB`, `1.5 GB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def check_room(file: Path, needed: int) -> None:
+    """Raise the system's error for a full disk before HDF5 meets one.
+
+    HDF5 (1.14.6) ends the process with a segmentation fault on a full disk.
+
+    Args:
+        file: What is to be written, or overwritten.
+        needed: Bytes that it takes.
+
+    Raises:
+        OSError: If there is not enough room.
+    """
+    free = shutil.disk_usage(file.parent).free + (file.stat().st_size if file.exists() else 0)
+    if free < needed + _SPARE:
+        reason = f"{os.strerror(errno.ENOSPC)} ({in_words(needed)} needed, {in_words(free)} free)"
+        raise OSError(errno.ENOSPC, reason, str(file.parent))
+
+
+def disk_problem(error: BaseException | None) -> str | None:
+    """Return a line for the user if a full or read-only disk caused an error, else None."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        for state, (number, words) in _DISK_ERRORS.items():
+            if getattr(error, "errno", None) == number or re.search(words, str(error)):
+                advice = "Free some space" if state == "full" else "Make it writable"
+                return f"The disk is {state}: {error}. {advice}, or choose another folder."
+        error = error.__cause__ or error.__context__
+    return None
