@@ -15,7 +15,7 @@ import numpy as np
 from fashion_keras.backbone import blocks, weights_digest
 from fashion_keras.cli import progress
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.batches import load_split
+from fashion_keras.data.batches import class_numbers, load_photos
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.scan import SPLITS
 from fashion_keras.devices import precision_in_force
@@ -222,8 +222,12 @@ class FeatureStore:
         """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
         config = self._config
         size, batch_size = config.image_size, config.batch_size
-        photos = load_split(self._prepared, split, size, batch_size, None, start, stop)
-        batches = waited("decode", photos)
+        photos, prepared = self._prepared.split(split)[start:stop], self._prepared
+        pixels = load_photos(photos, prepared.folder, size, batch_size)
+        numbers = np.split(
+            class_numbers(prepared, split)[start:stop], range(batch_size, stop - start, batch_size)
+        )
+        batches = waited("decode", zip(pixels, numbers, strict=True))
         if view:
             augmentation = build_augmentation(config, config.seed + 1000 * view)
             draw_on(augmentation, start // batch_size)

@@ -13,7 +13,7 @@ import pytest
 
 from fashion_keras.backbone import VECTOR_SIZE
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.batches import load_split
+from fashion_keras.data.batches import load_photos, load_split
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_feature_model
@@ -32,15 +32,15 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*arguments: Any) -> None:
         raise AssertionError("photos were read again")
 
-    monkeypatch.setattr("fashion_keras.features.load_split", read)
+    monkeypatch.setattr("fashion_keras.features.load_photos", read)
 
 
 def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*arguments: Any) -> Iterator:
-        yield from itertools.islice(load_split(*arguments), batches)
+        yield from itertools.islice(load_photos(*arguments), batches)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fashion_keras.features.load_split", read)
+    monkeypatch.setattr("fashion_keras.features.load_photos", read)
 
 
 def files_in(folder: Path) -> list[str]:

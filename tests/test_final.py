@@ -355,13 +355,13 @@ def test_training_that_diverges_is_said_and_nothing_is_saved(
 def test_test_photos_are_never_used_for_training(
     sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, read = [], features.load_split
+    asked, read = [], features.load_photos
 
-    def listen(prepared: Prepared, split: str, *others: Any) -> Any:
-        asked.append(split)
-        return read(prepared, split, *others)
+    def listen(photos: Any, *others: Any) -> Any:
+        asked.extend({photo.split for photo in photos})
+        return read(photos, *others)
 
-    monkeypatch.setattr("fashion_keras.features.load_split", listen)
+    monkeypatch.setattr("fashion_keras.features.load_photos", listen)
     final(Config(data=str(sample_folder), **KNOBS), tmp_path / "results", tmp_path)
     assert sorted(asked) == ["train", "train", "validation"]
     assert len(list((tmp_path / "vectors-1").iterdir())) == 6  # Vectors and maps of each.

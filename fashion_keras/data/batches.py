@@ -1,88 +1,91 @@
-"""Reads a data set in batches: the photos of one split, or vectors and maps made from them.
+"""Batches for Keras: the photos of a split, or features that were computed from them."""
 
-Beside `devices` the only module that imports TensorFlow: `tf.data` feeds Keras on every backend.
-"""
-
-import contextlib
-import io
 import itertools
-import mmap
-from collections.abc import Iterator, Sequence
+import math
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from fashion_keras.data.prepare import Prepared
-from fashion_keras.pieces import Features
-from fashion_keras.stopwatch import spent
-
-_BLOCK = 2**24  # Bytes of features fetched at once: few calls into Python, little memory.
+from fashion_keras.data.prepare import Prepared, PreparedPhoto, link_or_copy
 
 
 def load_split(
-    prepared: Prepared,
-    split: str,
-    image_size: int,
-    batch_size: int,
-    seed: int | None = None,
-    start: int = 0,
-    stop: int | None = None,
+    prepared: Prepared, split: str, image_size: int, batch_size: int, seed: int | None = None
 ) -> Any:
-    """Return the photos of one split, or a part of them, as a dataset.
+    """Return the photos of one split as a dataset.
 
     Args:
         prepared: The data set.
         split: `train`, `validation` or `test`.
         image_size: Side in pixels; photos are stretched to a square by bilinear interpolation,
-            the same that the classifier's `Resizing` layer uses.
-        batch_size: Photos in a batch; the last batch holds what is left.
-        seed: Shuffles anew in each pass; without it the order is that of `prepared.split`. A part
-            is never shuffled.
-        start: Where a part begins, in that order; photos before it are not decoded.
-        stop: The photo after the last one of a part, where a batch ends (default: all photos).
+            as the classifier's `Resizing` layer does.
+        batch_size: Photos in a batch; the last batch holds the rest.
+        seed: Shuffles the photos, differently in each epoch; without it the order is that of
+            `prepared.split`.
 
     Returns:
         A `tf.data.Dataset` of pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255],
         and class numbers `(batch,)`, int32.
 
     Raises:
-        RuntimeError: If the prepared folder does not hold the photos it lists, in that order.
+        RuntimeError: If the prepared folder does not hold the photos it lists.
     """
-    count = len(prepared.split(split))
-    # Keras can leave out the first photos: those of a share for training, the rest is for
-    # validation. The half keeps rounding from taking one photo more or less.
-    share = {"validation_split": (count - start + 0.5) / count, "subset": "validation"}
-    with contextlib.redirect_stdout(io.StringIO()):  # It tells that share, also if not verbose.
-        batches: Any = keras.utils.image_dataset_from_directory(
-            prepared.folder / split,
-            class_names=prepared.labels,
-            label_mode="int",
-            image_size=(image_size, image_size),
-            batch_size=batch_size,
-            shuffle=seed is not None,
-            seed=seed,
-            interpolation="bilinear",
-            verbose=False,
-            **(share if start else {}),
-        )
-    if seed is None:
-        _check_order(prepared, split, start, batches.file_paths)
-    if stop is not None and stop < count:
-        batches = batches.take(-(-(stop - start) // batch_size))
+    batches: Any = keras.utils.image_dataset_from_directory(
+        prepared.folder / split,
+        class_names=prepared.labels,
+        label_mode="int",
+        shuffle=seed is not None,
+        seed=seed,
+        **_reading(image_size, batch_size),
+    )
+    listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
+    if seed is None and batches.file_paths != listed:
+        raise RuntimeError(f"The photos in {prepared.folder} are not those listed in photos.csv.")
     return _without_autotuning(batches)
 
 
-def _check_order(prepared: Prepared, split: str, start: int, files: Sequence[str]) -> None:
-    listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)[start:]]
-    if listed != list(files):
-        raise RuntimeError(f"the photos in {prepared.folder} are not those it lists")
+def load_photos(
+    photos: Sequence[PreparedPhoto], folder: Path, image_size: int, batch_size: int
+) -> Iterator[Any]:
+    """Yield batches of any prepared photos, in the order given.
+
+    The photos are linked into a temporary folder, which is read as `load_split` reads a split; it
+    is removed when the last batch was taken.
+
+    Args:
+        photos: Some of the photos of a data set.
+        folder: `Prepared.folder`, or another folder that holds these photos in the same way.
+        image_size: See `load_split`.
+        batch_size: See `load_split`.
+
+    Yields:
+        Pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255].
+    """
+    with tempfile.TemporaryDirectory(prefix="photos-") as links:
+        for number, photo in enumerate(photos):
+            original = (folder / photo.prepared).resolve()
+            link_or_copy(original, Path(links, f"{number:07d}{Path(photo.prepared).suffix}"))
+        options = {"labels": None, "shuffle": False} | _reading(image_size, batch_size)
+        yield from _without_autotuning(keras.utils.image_dataset_from_directory(links, **options))
 
 
-def _without_autotuning(batches: tf.data.Dataset) -> tf.data.Dataset:
-    # The thread that tunes a pipeline's buffers holds up the end of a pass by seconds, on a busy
-    # computer even more; the untuned values (all cores, two batches ahead) are just as fast.
+def _reading(image_size: int, batch_size: int) -> dict[str, Any]:
+    return {
+        "image_size": (image_size, image_size),
+        "batch_size": batch_size,
+        "interpolation": "bilinear",
+        "verbose": False,
+    }
+
+
+def _without_autotuning(batches: Any) -> Any:
+    # The thread that tunes buffer sizes delays the end of an epoch by seconds on a busy computer;
+    # the untuned values (all cores, two batches ahead) are just as fast.
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
@@ -95,55 +98,75 @@ def class_numbers(prepared: Prepared, split: str) -> np.ndarray:
 
 
 def feature_batches(
-    augmented_copies: Sequence[Features],
+    copies: Sequence[Any],
     numbers: np.ndarray,
     batch_size: int,
     seed: int | None = None,
-    first_pass: int = 0,
-) -> tf.data.Dataset:
-    """Return vectors or maps and their class numbers as a dataset; few of them are in memory.
+    first_epoch: int = 0,
+    most_bytes: int = 2**28,
+) -> Any:
+    """Return features or feature maps with their class numbers as a dataset.
 
     Args:
-        augmented_copies: One or more copies of the same photos, each `(photos, ...)`.
+        copies: Features of the photos, then of augmented copies of them. Each is an array
+            `(photos, ...)`, or has its `shape`, `dtype`, `[:]` and rows by an array of numbers.
         numbers: Class number of each photo, `(photos,)`.
-        batch_size: Photos in a batch; the last batch holds what is left.
-        seed: Each pass takes the photos in another random order, each in one of its copies drawn
-            at random, so that a pass is as long with many copies as with one. Without a seed:
-            the first view, in order.
-        first_pass: Number of passes that were made with this seed before.
+        batch_size: Photos in a batch; the last batch holds the rest.
+        seed: Each epoch takes the photos in another random order, each in one of its copies
+            chosen at random, so that an epoch is as long with many copies as with one. Without a
+            seed: the first copy, in order.
+        first_epoch: Epochs before this one are left out: a training goes on with the order that
+            it would have had.
+        most_bytes: If all copies take more, they are not read into memory at once but each batch
+            at its turn. The batches are the same.
 
     Returns:
-        Batches of features `(batch, ...)`, as in `augmented_copies`, and class numbers
+        A `tf.data.Dataset` of features `(batch, ...)`, as in `copies`, and class numbers
         `(batch,)`, int32.
     """
-    count, shape = len(numbers), augmented_copies[0].shape[1:]
-    rows_in_block = max(1, _BLOCK // augmented_copies[0][:1].nbytes)
-    passes = itertools.count(first_pass)
+    count = len(numbers)
+    epochs = itertools.count(first_epoch)
 
-    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        order, chosen = np.arange(count), np.zeros(count, dtype=int)
-        if seed is not None:
-            generator = np.random.default_rng([seed, next(passes)])
-            order, chosen = (
-                generator.permutation(count),
-                generator.integers(len(augmented_copies), size=count),
-            )
-        for start in range(0, count, rows_in_block):
-            rows = order[start : start + rows_in_block]
-            yield _gather(augmented_copies, chosen[rows], rows), numbers[rows]
+    def epoch() -> Iterator[np.ndarray]:
+        if seed is None:
+            yield np.arange(count)
+        else:
+            generator = np.random.default_rng([seed, next(epochs)])
+            photos = generator.permutation(count)
+            yield generator.integers(len(copies), size=count)[photos] * count + photos
 
-    signature = (
-        tf.TensorSpec((None, *shape), augmented_copies[0].dtype),
-        tf.TensorSpec((None,), tf.int32),
-    )
-    steps = -(-count // batch_size)
+    size = sum(math.prod(copy.shape) * copy.dtype.itemsize for copy in copies)
+    read = (_from_memory if size <= most_bytes else _from_disk)(copies)
+    signature = tf.TensorSpec((count,), tf.int64)
+    order: Any = tf.data.Dataset.from_generator(epoch, output_signature=signature)
     batches = (
-        tf.data.Dataset.from_generator(blocks, output_signature=signature)
-        .rebatch(batch_size)
-        .apply(tf.data.experimental.assert_cardinality(steps))
+        order.flat_map(lambda rows: tf.data.Dataset.from_tensor_slices(rows).batch(batch_size))
+        .map(lambda rows: (read(rows), tf.gather(numbers.astype("int32"), rows % count)))
+        .apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
         .prefetch(2)
     )
     return _without_autotuning(batches)
+
+
+def _from_memory(copies: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return a function from rows, numbered through all copies, to their features."""
+    features = tf.constant(np.concatenate([copy[:] for copy in copies]))
+    return lambda rows: tf.gather(features, rows)
+
+
+def _from_disk(copies: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the same function as `_from_memory`; it reads only the rows that are asked for."""
+    (count, *shape), dtype = copies[0].shape, copies[0].dtype
+
+    def gather(rows: np.ndarray) -> np.ndarray:
+        features = np.empty((len(rows), *shape), dtype)
+        chosen, photos = np.divmod(rows, count)
+        for number in np.unique(chosen):
+            here = chosen == number
+            features[here] = copies[number][photos[here]]
+        return features
+
+    return lambda rows: tf.ensure_shape(tf.numpy_function(gather, [rows], dtype), (None, *shape))
 
 
 def one_hot(batches: Any, classes: int) -> Any:
@@ -151,23 +174,3 @@ def one_hot(batches: Any, classes: int) -> Any:
     return batches.map(
         lambda inputs, numbers: (tf.cast(inputs, tf.float32), tf.one_hot(numbers, classes))
     )
-
-
-@spent("I/O")
-def _gather(
-    augmented_copies: Sequence[Features], chosen: np.ndarray, rows: np.ndarray
-) -> np.ndarray:
-    """Return row `rows[i]` of view `chosen[i]` for each i."""
-    block = np.empty((len(rows), *augmented_copies[0].shape[1:]), augmented_copies[0].dtype)
-    for number, view in enumerate(augmented_copies):
-        mask = chosen == number
-        block[mask] = _anew(view)[rows[mask]]
-    return block
-
-
-def _anew(view: Features) -> Features:
-    # What was read through a memory map counts as this process's memory until the map is closed.
-    # Only of a whole file: a slice names the file, too.
-    if isinstance(view, np.memmap) and view.filename and isinstance(view.base, mmap.mmap):
-        return np.load(view.filename, mmap_mode="r")
-    return view

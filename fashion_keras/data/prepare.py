@@ -172,7 +172,7 @@ def _place(readable: list[Inspected], placed: Path, labels: list[str]) -> list[P
         if one.rewritten:
             _move(one.rewritten, placed / place)
         else:
-            _link(one.photo.path, placed / place)
+            link_or_copy(one.photo.path, placed / place)
         photos.append(
             PreparedPhoto(one.photo.split, one.photo.label, place, one.photo.name, one.sha256)
         )
@@ -186,7 +186,8 @@ def _move(rewritten: Path, place: Path) -> None:
         os.replace(rewritten, place)
 
 
-def _link(original: Path, link: Path) -> None:
+def link_or_copy(original: Path, link: Path) -> None:
+    """Make a link to a file, or a copy of it where links are not possible."""
     try:
         link.symlink_to(original)
     except OSError:  # Windows without the right to make links, or a file system without them.
