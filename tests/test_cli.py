@@ -4,6 +4,7 @@ import importlib.metadata
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import time
 import types
@@ -15,9 +16,9 @@ from fashion_keras import cli
 from fashion_keras.config import Config, InputError, names
 
 
-def options(*knobs, base=None):
+def options(*fields, base=None):
     parser = cli.parser("Does things.", "fashion_keras.things", "Example:\n  things")
-    cli.add_config_options(parser, knobs, base or Config())
+    cli.add_config_options(parser, fields, base or Config())
     return parser
 
 
@@ -47,7 +48,7 @@ def test_no_options_leave_the_base_as_it_is():
     assert cli.chosen(options(*names()).parse_args([]), base) == base
 
 
-def test_options_that_are_no_knobs_are_passed_over():
+def test_options_that_are_not_fields_are_ignored():
     parser = options("seed")
     cli.add_folder_options(parser)
     arguments = parser.parse_args(["--seed", "2", "--results", "there"])
@@ -60,15 +61,15 @@ def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch
     parser = options("data", "weights", "learning_rate")
     cli.add_folder_options(parser)
 
-    def told(*given, **found):
+    def command(*given, **found):
         arguments = parser.parse_args([*given])
         return cli.next_command("a.b", parser, arguments, ["data", "learning_rate"], **found)
 
-    assert told("--results", "results", "--weights", "none") == "python -m a.b"
-    assert told("--cache", "my cache", "--data", "it's") == (
+    assert command("--results", "results", "--weights", "w.h5") == "python -m a.b"
+    assert command("--cache", "my cache", "--data", "it's") == (
         """python -m a.b --data 'it'"'"'s' --cache 'my cache'"""
     )
-    assert told("--learning-rate", "1", learning_rate="2") == "python -m a.b --learning-rate 2"
+    assert command("--learning-rate", "1", learning_rate="2") == "python -m a.b --learning-rate 2"
 
 
 def test_option_out_of_range_is_an_input_error():
@@ -99,7 +100,7 @@ def test_help_shows_the_defaults_of_the_base():
 
 
 @pytest.mark.parametrize("error", [InputError("give a folder"), OSError("give a folder")])
-def test_error_that_the_user_can_mend_is_one_line_and_code_2(error, capsys):
+def test_error_that_the_user_can_fix_is_one_line_and_code_2(error, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.run(raising(error))
     assert ended.value.code == 2
@@ -160,7 +161,7 @@ def test_quick_work_prints_only_its_last_line(capsys):
     assert lines[0].startswith("photos: 1000 in 0 s (")
 
 
-def test_progress_off_a_terminal_prints_a_line_a_minute(clock, capsys):
+def test_progress_off_a_terminal_prints_a_line_every_30_seconds(clock, capsys):
     list(cli.progress(range(3), 3, "photos"))
     assert capsys.readouterr().out.splitlines() == [
         "photos: 1/3, 0.0/s, 2 min left",  # After 70 s; two times 70 s are to come.
@@ -175,7 +176,7 @@ def test_progress_counts_the_sizes_of_batches(clock, capsys):
     assert lines == ["photos: 3/4, 0.0/s, 23 s left", "photos: 4 in 4 min (0.0/s)"]
 
 
-def test_progress_with_unknown_total_tells_what_is_done(clock, capsys):
+def test_progress_with_unknown_total_shows_what_is_done(clock, capsys):
     list(cli.progress(range(2), 0, "bytes"))
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["bytes: 1, 0.0/s", "bytes: 2, 0.0/s", "bytes: 2 in 4 min (0.0/s)"]
@@ -192,12 +193,22 @@ def test_empty_items_do_not_stop_the_progress(clock, capsys):
     assert capsys.readouterr().out.splitlines()[0].startswith("photos: 0/1")
 
 
-def test_progress_on_a_terminal_rewrites_one_line(clock, capsys, monkeypatch):
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("COLUMNS", "21")
-    list(cli.progress(range(2), 2, "photos"))
+    assert list(cli.progress([[1, 2], [3]], 3, "photos", len)) == [[1, 2], [3]]
     output = capsys.readouterr().out
-    assert output == "\rphotos: 1/2, 0.0/s, \rphotos: 2 in 4 min (\n"
+    assert output.startswith("\rphotos:   0%")
+    assert "3/3" in output
+
+
+def test_a_stage_is_logged_and_kept_in_the_provenance(clock, capsys):
+    @cli.stage("features")
+    def work():
+        return 3
+
+    assert work() == 3
+    assert capsys.readouterr() == ("", "features: took 70 s\n")
+    assert cli.provenance(0)["stages"]["features"] == 70
 
 
 @pytest.mark.parametrize(
@@ -271,3 +282,93 @@ def test_a_signal_that_comes_out_as_another_error_is_a_signal_all_the_same(capsy
         cli.run(main)
     assert ended.value.code == 143
     assert capsys.readouterr().err.startswith("interrupted; ")
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+ROOT = Path(__file__).parents[1]
+
+
+def python(*words, path=(), **variables):
+    """Run Python as a user would, with more folders to import from."""
+    paths = os.pathsep.join(map(str, [*path, ROOT]))
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
+    if not variables:
+        environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+@posix
+def test_a_second_signal_ends_at_once():
+    program = """
+import os, signal
+from fashion_keras import cli
+def main():
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("still alive")
+cli.run(main)
+"""
+    ended = python("-c", program)
+    assert (ended.returncode, ended.stdout) == (130, "")
+
+
+@posix
+def test_a_signal_that_the_garbage_collector_drops_is_sent_again():
+    program = """
+import os, signal, time, weakref
+from fashion_keras import cli
+
+class Thing:
+    pass
+
+def main():
+    thing = Thing()
+    known = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    del thing  # Python drops what the callback raises.
+    print("goes on", flush=True)
+    time.sleep(30)
+
+cli.run(main)
+"""
+    ended = python("-c", program)
+    assert (ended.returncode, ended.stdout) == (143, "goes on\n")
+    assert ended.stderr.startswith("interrupted; what was finished is kept")
+
+
+@posix
+def test_signals_that_are_ignored_stay_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        cli.run(lambda: None)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_importing_the_package_is_silent_and_imports_no_keras():
+    ended = python("-c", "import fashion_keras, sys; assert 'keras' not in sys.modules")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_the_classifier_is_imported_when_it_is_asked_for():
+    import fashion_keras
+
+    assert "load_classifier" in dir(fashion_keras)
+    assert callable(fashion_keras.load_classifier)
+    with pytest.raises(AttributeError, match="no attribute 'load_model'"):
+        fashion_keras.load_model  # noqa: B018
+
+
+def test_messages_of_an_import_are_shown_if_it_fails_or_they_are_asked_for(tmp_path):
+    (tmp_path / "keras.py").write_text("import os; os.write(2, b'no driver'); raise OSError(1)")
+    ended = python("-c", "import fashion_keras.backend", path=[tmp_path])
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("no driverTraceback")
+    (tmp_path / "keras.py").write_text("import os; os.write(2, b'hello')")
+    assert python("-c", "import fashion_keras.backend", path=[tmp_path]).stderr == ""
+    shown = python("-c", "import fashion_keras.backend", path=[tmp_path], TF_CPP_MIN_LOG_LEVEL="0")
+    assert shown.stderr == "hello"

@@ -1,11 +1,19 @@
-"""Tests of the knobs: their checks and their JSON form."""
+"""Tests of the configuration: its checks and its JSON form."""
 
 import dataclasses
 import json
 
 import pytest
 
-from fashion_keras.config import Config, InputError, from_json, names, read_config, to_json
+from fashion_keras.config import (
+    Config,
+    InputError,
+    deciding,
+    from_json,
+    names,
+    read_config,
+    to_json,
+)
 
 
 def test_json_round_trip_gives_an_equal_config():
@@ -13,12 +21,12 @@ def test_json_round_trip_gives_an_equal_config():
     assert from_json(to_json(config)) == config
 
 
-def test_json_names_every_knob_in_order():
+def test_json_names_every_field_in_order():
     assert tuple(json.loads(to_json(Config()))) == names()
     assert names()[:3] == ("data", "weights", "image_size")
 
 
-def test_knobs_that_json_does_not_name_keep_their_defaults():
+def test_fields_that_json_does_not_name_keep_their_defaults():
     assert from_json('{"augmented_copies": 3}') == Config(augmented_copies=3)
 
 
@@ -45,7 +53,7 @@ def test_whole_number_is_taken_for_a_float():
 
 
 @pytest.mark.parametrize(
-    ("knob", "value", "limits"),
+    ("name", "value", "limits"),
     [
         ("seed", 0, "1 and 1000000000"),
         ("seed", 2**31, "1 and 1000000000"),
@@ -55,9 +63,9 @@ def test_whole_number_is_taken_for_a_float():
         ("rotation", float("nan"), "0.0 and 0.5"),
     ],
 )
-def test_value_out_of_range_fails_with_its_limits(knob, value, limits):
-    with pytest.raises(InputError, match=f"`{knob}` must lie between {limits}. Received: {knob}="):
-        Config(**{knob: value})
+def test_value_out_of_range_fails_with_its_limits(name, value, limits):
+    with pytest.raises(InputError, match=f"`{name}` must lie between {limits}. Received: {name}="):
+        Config(**{name: value})
 
 
 def test_limits_themselves_are_allowed():
@@ -111,5 +119,18 @@ def test_config_is_frozen():
         Config().seed = 2  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_each_knob_has_a_help_text():
+def test_each_field_has_a_help_text():
     assert all(len(field.metadata["help"]) > 10 for field in dataclasses.fields(Config))
+
+
+def test_fields_say_what_they_decide():
+    config = Config(rotation=0.1, split_seed=3)
+    assert deciding(config, "photos") == {"split_seed": 3}
+    assert deciding(config, "copies") == {"rotation": 0.1, "zoom": 0.1, "augmentation_seed": 1}
+    assert deciding(config, "features") == {
+        "image_size": 299,
+        "precision": "float32",
+        "feature_batch_size": 32,
+    }
+    assert "seed" in deciding(config, "head")
+    assert "learning_rate" not in deciding(config, "fine_tuning")

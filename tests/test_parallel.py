@@ -1,0 +1,64 @@
+"""Tests of tasks in this process and on Ray."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from fashion_keras.config import InputError
+from fashion_keras.parallel import pool
+
+
+def add(numbers: list[int], one: int) -> int:
+    return sum(numbers) + one
+
+
+def process(_: int) -> int:
+    return os.getpid()
+
+
+def die_once(mark: Path) -> str:
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def refuse() -> None:
+    raise InputError("give another photo")
+
+
+def results(workers, count):
+    with pool(workers) as tasks:
+        shared = tasks.share([1, 2, 3])
+        for number in range(count):
+            tasks.submit(number, add, shared, number)
+        return dict(tasks.next_done() for _ in range(count))
+
+
+def test_tasks_run_in_order_in_this_process():
+    with pool(1) as tasks:
+        for number in range(3):
+            tasks.submit(number, process, number)
+        assert [tasks.next_done() for _ in range(3)] == [(n, os.getpid()) for n in range(3)]
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_results_survives_a_killed_worker_and_passes_errors_on(tmp_path):
+    pytest.importorskip("ray")
+    assert results(2, 5) == results(1, 5)
+    with pool(2) as tasks:
+        tasks.submit("killed", die_once, tmp_path / "mark")
+        assert tasks.next_done() == ("killed", "done")
+        tasks.submit("refused", refuse)
+        with pytest.raises(InputError, match="^give another photo$"):
+            tasks.next_done()
+
+
+def test_without_ray_the_error_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r'pip install "fashion_keras\[ray\]".*--workers 4'):
+        with pool(4):
+            pass
