@@ -1,9 +1,7 @@
-"""A loaded classifier: photos of any kind become categories, in order, batch by batch."""
+"""A loaded classifier: photos of any kind become predictions, in order, batch by batch."""
 
 import collections
 import dataclasses
-import functools
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,22 +13,18 @@ import keras
 import numpy as np
 from PIL import Image
 
-from fashion_keras.backbone import BACKBONE
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.headroom import for_forward
-from fashion_keras.memory import Fitting
 from fashion_keras.saving import load_model
-from fashion_keras.stopwatch import spent, stage, waited
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
-# Pillow reads a file when its pixels are first asked for. The same image, given twice, must not
-# be read by two threads at once: what they would get is garbage.
+# Pillow reads a file when its pixels are first needed. Two threads that read the same image at
+# once get garbage.
 _ONE_IMAGE_AT_A_TIME = threading.Lock()
 
 
 class Prediction(NamedTuple):
-    """What a classifier says about one photo.
+    """The prediction for one photo.
 
     Attributes:
         photo: The photo as it was given.
@@ -62,12 +56,12 @@ def read_pixels(photo: Any) -> np.ndarray:
     """
     if isinstance(photo, str | os.PathLike):
         return read_photo(Path(photo)).pixels
-    if isinstance(photo, bytearray | memoryview):
+    if isinstance(photo, bytes | bytearray | memoryview):
         return read_photo(bytes(photo)).pixels
     if isinstance(photo, Image.Image):
         with _ONE_IMAGE_AT_A_TIME:
             return read_photo(photo).pixels
-    if isinstance(photo, bytes | np.ndarray):
+    if isinstance(photo, np.ndarray):
         return read_photo(photo).pixels
     raise TypeError(
         "expected a photo as path, bytes, image of Pillow or array. Received: "
@@ -77,31 +71,26 @@ def read_pixels(photo: Any) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A loaded classifier; `load_classifier` makes one.
+    """A loaded classifier; see `load_classifier`.
 
     Attributes:
         model: Pixels `(batch, height, width, 3)`, any height and width, uint8 or float in
             [0, 255], to probabilities `(batch, classes)`.
-        card: What the saved file tells of itself (see `inspection.read_card`).
+        metadata: See `inspection.read_metadata`.
     """
 
     model: keras.Model
-    card: dict
+    metadata: dict
 
     @property
     def labels(self) -> list[str]:
         """Name of each class, in the order of the probabilities."""
-        return self.card["labels"]
+        return self.metadata["labels"]
 
     @property
     def image_size(self) -> int:
         """Side in pixels to which the model resizes photos."""
-        return self.card["image_size"]
-
-    @functools.cached_property
-    def _fitting(self) -> Fitting:
-        backbone: Any = self.model.get_layer(BACKBONE)
-        return Fitting("prediction", lambda: for_forward(backbone, self.image_size))
+        return self.metadata["image_size"]
 
     def predict(
         self,
@@ -112,18 +101,17 @@ class Classifier:
         """Yield one prediction for each photo, in order, while later photos are being decoded.
 
         Args:
-            photos: One photo or any number of them, also without end: paths, bytes, images of
-                Pillow or arrays (see `photo.read_photo`), mixed as you like. They are taken as
-                predictions are asked for, a few batches ahead.
-            batch_size: Photos that go through the model together; fewer, and a line says so, where
-                memory does not suffice for them.
-            read: Turns one of `photos` into pixels; raises `PhotoError` if that cannot be done.
+            photos: One photo or any number of them, even endless: paths, bytes, images of Pillow
+                or arrays (see `photo.read_photo`) in any mixture. They are consumed as
+                predictions are requested, a few batches ahead.
+            batch_size: Photos that go through the model together.
+            read: Returns the pixels of one of `photos`; raises `PhotoError` if it cannot.
 
         Yields:
             Predictions. A photo that cannot be read has its reason in place of a category.
 
         Raises:
-            InputError: If `batch_size` is less than 1, or memory does not suffice for one photo.
+            InputError: If `batch_size` is less than 1.
             TypeError: If something is no photo at all.
         """
         if batch_size < 1:
@@ -131,7 +119,7 @@ class Classifier:
         one = isinstance(photos, ONE_PHOTO) and getattr(photos, "ndim", 3) < 4
         several: Any = [photos] if one else photos
         batch: list[tuple[Any, np.ndarray | str]] = []
-        for item in waited("decode", self._decoded(several, 2 * batch_size, read)):
+        for item in self._decoded(several, 2 * batch_size, read):
             batch.append(item)
             if len(batch) == batch_size:
                 yield from self._predict_batch(batch)
@@ -145,10 +133,9 @@ class Classifier:
 
         def decode(photo: Any) -> np.ndarray | str:
             try:
-                pixels = read(photo)
+                return self.resize(read(photo))
             except PhotoError as error:
                 return str(error)
-            return self.resize(pixels)
 
         waiting: collections.deque[tuple[Any, Future]] = collections.deque()
         pool = ThreadPoolExecutor()
@@ -165,36 +152,26 @@ class Classifier:
 
     def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
-        with spent("forward"):
-            rows = self._rows(np.stack(readable)) if readable else iter(())
+        rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
             unreadable = isinstance(pixels, str)
             yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))
-
-    def _rows(self, pixels: np.ndarray) -> Iterator[np.ndarray]:
-        """Return the probabilities of each of some resized photos."""
-        parts = self._fitting(
-            len(pixels), lambda part: np.asarray(self.model.predict_on_batch(pixels[part]))
-        )
-        return itertools.chain.from_iterable(parts)
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return the pixels of one photo in the model's own size; may run in any thread."""
         resize = self.model.get_layer("resize")
         return np.asarray(resize(pixels[None].astype("float32")))[0]
 
-    def named(self, photo: Any, row: np.ndarray) -> Prediction:
-        """Return the prediction that the model's probabilities `(classes,)` make of a photo."""
-        best = int(row.argmax())
-        return Prediction(photo, self.labels[best], float(row[best]), row, "")
+    def named(self, photo: Any, probabilities: np.ndarray) -> Prediction:
+        """Return the prediction for a photo from its probabilities, `(classes,)`."""
+        best = int(probabilities.argmax())
+        return Prediction(photo, self.labels[best], float(probabilities[best]), probabilities, "")
 
 
-@stage("weights")
 def load_classifier(path: str | os.PathLike) -> Classifier:
     """Load a classifier that `python -m fashion_keras.final` saved.
 
     Raises:
-        InputError: If the file is no whole classifier of this project, or is not safe to load;
-            see `inspection.check_file`.
+        InputError: If the file is no whole classifier of this project, or is not safe to load.
     """
     return Classifier(*load_model(Path(path)))

@@ -1,44 +1,39 @@
-"""Shows what a saved file tells of itself: `python -m fashion_keras.describe MODEL`."""
+"""Shows the metadata of a saved file: `python -m fashion_keras.describe MODEL`."""
 
 import json
 from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
-from fashion_keras.inspection import read_card
-
-NOT_STATED = "not stated"
+from fashion_keras.inspection import read_metadata
 
 
-def lines_of(card: dict) -> list[str]:
-    """Return a card (see `inspection.read_card`) as lines for people; what it lacks is left out."""
-    data, test = card.get("data", {}), card.get("test")
-    told = {
-        "categories": f"{len(card['labels'])}: {', '.join(card['labels'])}",
-        "photos": f"any size; the model resizes them to {card['image_size']} pixels a side",
-        "backbone": card.get("backbone"),
+def lines_of(metadata: dict) -> list[str]:
+    """Return metadata (see `inspection.read_metadata`) as lines for people, one a known fact."""
+    data, test, labels = metadata.get("data"), metadata.get("test"), metadata["labels"]
+    validation = metadata.get("validation")
+    lines = {
+        "categories": f"{len(labels)}: {', '.join(labels)}",
+        "photos": f"any size; the model resizes them to {metadata['image_size']} pixels a side",
+        "backbone": metadata.get("backbone"),
         "trained on": _data_line(data) if data else None,
-        "validation": _percent(card.get("validation")),
+        "validation": f"accuracy {100 * validation['accuracy']:.1f} %" if validation else None,
         "test": _test_line(test) if test else None,
-        "created": card.get("created"),
-        "versions": _pairs(card.get("versions")),
-        "licences": _pairs(card.get("licences")),
+        "created": metadata.get("created"),
+        "versions": _pairs(metadata.get("versions")),
+        "licences": _pairs(metadata.get("licences")),
     }
-    return [f"{name:<12}{_printable(text)}" for name, text in told.items() if text]
+    return [f"{name:<12}{_printable(text)}" for name, text in lines.items() if text]
 
 
 def _printable(text: str) -> str:
-    """Escape what could not be printed, or would steer the terminal: anyone may write a card."""
+    """Escape what could not be printed or would control the terminal: files come from anywhere."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def _data_line(data: dict) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in data["photos"].items())
     return f"{data['name']}: {counts} (fingerprint {data['fingerprint'][:16]})"
-
-
-def _percent(scores: dict | None) -> str | None:
-    return f"accuracy {100 * scores['accuracy']:.1f} %" if scores else None
 
 
 def _test_line(test: dict) -> str:
@@ -49,15 +44,15 @@ def _test_line(test: dict) -> str:
     )
 
 
-def _pairs(facts: dict | None) -> str:
-    return ", ".join(f"{name} {value}" for name, value in (facts or {}).items())
+def _pairs(values: dict | None) -> str:
+    return ", ".join(f"{name} {value}" for name, value in (values or {}).items())
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, print the card."""
+    """Read the command line and print the metadata."""
     options = cli.parser(
-        "Show what a saved file tells of itself: categories, size, backbone, the data it was\n"
-        "trained on, its scores, versions and licences. The model is not loaded.",
+        "Show the metadata of a saved file: categories, size, backbone, the data it was trained\n"
+        "on, its scores, versions and licences. The model is not loaded.",
         "fashion_keras.describe",
         "example:\n  python -m fashion_keras.describe results/final/fashion.keras --json",
     )
@@ -66,17 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
         "--json", action="store_true", help="print all of it as JSON, with the whole fingerprint"
     )
     given = options.parse_args(arguments)
-    card = read_card(given.model)
-    print(json.dumps(card, indent=2) if given.json else "\n".join(_lines(card, given.model)))
+    metadata = read_metadata(given.model)
+    print(
+        json.dumps(metadata, indent=2) if given.json else "\n".join(_lines(metadata, given.model))
+    )
 
 
-def _lines(card: dict, file: Path) -> list[str]:
+def _lines(metadata: dict, file: Path) -> list[str]:
     try:
-        return lines_of(card)
+        return lines_of(metadata)
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"The card of {file} is not of the form that this project writes ({error!r:.99}); "
-            "`--json` prints it as it is."
+            f"The metadata of {file} are not in the form that this project writes "
+            f"({error!r:.99}); `--json` prints them as they are."
         ) from error
 
 

@@ -17,7 +17,7 @@ from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.data.scan import subfolders
 from fashion_keras.files import all_together, sha256_of
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import confusion, photo_rows, scores
 from fashion_keras.predict.inputs import find_files
 
@@ -168,7 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     stopwatch.add_option(options)
     given = options.parse_args(arguments)
-    photos = labelled_photos(given.folder, read_card(given.model)["labels"])
+    photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
     with stopwatch.profiled(given.profile), all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")

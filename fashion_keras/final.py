@@ -19,7 +19,7 @@ from fashion_keras.files import all_together, check_free
 from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 from fashion_keras.report import tensor_board
 from fashion_keras.report.__main__ import PAGE, write_report
 from fashion_keras.report.page import Sources
@@ -93,7 +93,7 @@ def final(
         save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
         photos, metrics = score_once(work / MODEL_FILE, prepared, work)
-        name = read_card(work / MODEL_FILE)["data"]["name"]
+        name = read_metadata(work / MODEL_FILE)["data"]["name"]
         sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
         write_report(sources, photos, work / PAGE)
         if run:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.calibration import fit_temperature
-from fashion_keras.card import facts_of
+from fashion_keras.metrics import fit_temperature
+from fashion_keras.saving import training_metadata
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared
@@ -20,7 +20,7 @@ from fashion_keras.evaluate import (
 )
 from fashion_keras.files import sha256_of
 from fashion_keras.model import build_classifier
-from fashion_keras.saving import add_facts, save_classifier
+from fashion_keras.saving import add_metadata, save_classifier
 from fashion_keras.stopwatch import stage
 
 _TOLD = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
@@ -40,10 +40,10 @@ def save_calibrated(
         data_licence: Licence of the photos, for the card.
 
     Returns:
-        The temperature (see `calibration.fit_temperature`).
+        The temperature (see `metrics.fit_temperature`).
     """
     temperature = _temperature(config, prepared, trained)
-    facts = facts_of(config, prepared, trained.validation, data_licence)
+    facts = training_metadata(config, prepared, trained.validation, data_licence)
     labels, size = prepared.labels, config.image_size
     save_classifier(trained.backbone, trained.head, labels, size, file, facts, temperature)
     print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
@@ -91,7 +91,7 @@ def score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labe
     metrics = evaluate(file, photos, results)
     if metrics["unreadable"]:
         raise InputError(f"This was readable and is not any more: {metrics['unreadable'][0]}.")
-    add_facts(file, {"test": {name: metrics[name] for name in _TOLD}})
+    add_metadata(file, {"test": {name: metrics[name] for name in _TOLD}})
     metrics["model_sha256"] = sha256_of(file)  # Of the file that now tells its own score.
     write_metrics(metrics, start, results / "metrics.json")
     print(f"test: {headline(metrics)}")

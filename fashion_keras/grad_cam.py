@@ -1,4 +1,4 @@
-"""Shows which part of a photo speaks for a category: Grad-CAM."""
+"""Shows which part of a photo supports a category: Grad-CAM."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-# Of the largest part of a vector: small, so that few kinks of ReLU lie between, yet logits change
+# Relative to the largest feature: small, so that few kinks of ReLU lie between, yet logits change
 # by far more than float32 rounds.
 _STEP = 0.01
 _STRENGTH = 0.75  # How much of the photo the heat map hides where it is hottest.
@@ -16,51 +16,53 @@ _COLOURS = "inferno"  # As bright as it is hot, so it can be read without seeing
 
 
 def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[np.ndarray]]:
-    """Return what tells where a photo speaks for categories.
+    """Return a function that maps where a photo supports categories.
 
-    Selvaraju et al. 2017, "Grad-CAM": the maps that the backbone gives for a photo, each weighted
-    by how much it raises the category's logit, are summed; what speaks against it is left out.
+    Selvaraju et al. 2017, "Grad-CAM": the feature maps of a photo, each weighted by how much it
+    raises the category's logit, are summed; what lowers the logit is left out.
 
     Args:
-        model: Made by `model.build_classifier`.
+        model: See `model.build_classifier`.
 
     Returns:
-        A function of a photo's pixels, `(height, width, 3)`, values in [0, 255], and of the
-        numbers of the classes asked about; it gives one map for each, `(rows, columns)` from 0
-        (says nothing, or speaks against it) to 1 (speaks for it most), over the photo from edge to
-        edge.
+        A function of a photo's pixels, `(height, width, 3)`, values in [0, 255], and of class
+        numbers; it returns one heat map for each class, `(rows, columns)` from 0 (no support) to
+        1 (most support), over the photo from edge to edge.
     """
     resize, head = model.get_layer("resize"), model.get_layer("head")
-    backbone = keras.Model(model.inputs, model.get_layer("vectors").input)  # Compiled only once.
+    (pooling,) = (
+        one for one in model.layers if isinstance(one, keras.layers.GlobalAveragePooling2D)
+    )
+    backbone = keras.Model(model.inputs, pooling.input)  # Compiled only once.
 
     def heat_maps(pixels: np.ndarray, categories: Sequence[int]) -> list[np.ndarray]:
         resized = np.asarray(resize(pixels[None].astype("float32")))
-        maps = np.asarray(backbone.predict_on_batch(resized))[0]
-        slopes = _slopes(head, maps.mean(axis=(0, 1)))
-        return [_heat(maps @ slopes[:, number]) for number in categories]
+        feature_maps = np.asarray(backbone.predict_on_batch(resized))[0]
+        slopes = _slopes(head, feature_maps.mean(axis=(0, 1)))
+        return [_heat(feature_maps @ slopes[:, number]) for number in categories]
 
     return heat_maps
 
 
-def _slopes(head: Any, vector: np.ndarray) -> np.ndarray:
-    """Return how much each part of a vector raises each logit, `(parts, classes)`.
+def _slopes(head: Any, features: np.ndarray) -> np.ndarray:
+    """Return how much each feature raises each logit, `(features, classes)`.
 
-    As quotients of differences: Keras has no derivatives that work under all its backends, and
-    between the kinks of ReLU a head is linear.
+    As difference quotients: Keras has no gradients that work under all its backends, and between
+    the kinks of ReLU a head is linear.
     """
-    step = _STEP * max(float(np.abs(vector).max()), 1e-6)
-    moved = vector + step * np.eye(len(vector), dtype="float32")
-    logits = np.asarray(head.predict_on_batch(np.concatenate([vector[None], moved])))
+    step = _STEP * max(float(np.abs(features).max()), 1e-6)
+    moved = features + step * np.eye(len(features), dtype="float32")
+    logits = np.asarray(head.predict_on_batch(np.concatenate([features[None], moved])))
     return (logits[1:] - logits[:1]) / step
 
 
-def _heat(raised: np.ndarray) -> np.ndarray:
-    heat = np.maximum(raised, 0)
+def _heat(support: np.ndarray) -> np.ndarray:
+    heat = np.maximum(support, 0)
     return heat / heat.max() if heat.max() > 0 else heat
 
 
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a heat map over a photo in greys: the hotter, the brighter its colour and the denser.
+    """Lay a heat map over a grey photo: the hotter, the brighter and denser its colour.
 
     Args:
         pixels: `(height, width, 3)` uint8.

@@ -1,11 +1,15 @@
-"""Turns probabilities and true classes into numbers, and into one row for each photo."""
+"""Turns probabilities and true classes into numbers, and calibrates probabilities."""
 
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 BINS = 15  # Of confidence, for the calibration error: the number used by Guo et al. 2017.
+TEMPERATURES = 0.05, 20.0
 
 
 def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -22,40 +26,35 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
         `precision`, `recall`, `f1` and `support`. Classes without photos do not count in
         `macro_f1`.
     """
+    numbers = range(len(labels))
     predicted = probabilities.argmax(axis=1)
     correct = int((predicted == true).sum())
-    table = confusion(true, predicted, len(labels))
-    by_class = {label: _class_scores(table, number) for number, label in enumerate(labels)}
-    present = [row["f1"] for row in by_class.values() if row["support"]]
-    true_probability = probabilities[np.arange(len(true)), true]
+    columns = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0)
+    precision, recall, f1, support = (np.asarray(column).tolist() for column in columns)
+    exact = probabilities.astype("float64")
     return {
         "photos": len(true),
         "correct": correct,
         "accuracy": correct / len(true),
         "accuracy_interval": list(wilson_interval(correct, len(true))),
-        "macro_f1": sum(present) / len(present),
-        "log_loss": float(np.abs(np.log(np.clip(true_probability, 1e-15, 1))).mean()),
+        "macro_f1": float(np.mean([f1[number] for number in numbers if support[number]])),
+        "log_loss": float(log_loss(true, exact / exact.sum(axis=1, keepdims=True), labels=numbers)),
         "expected_calibration_error": calibration_error(predicted == true, probabilities.max(1)),
-        "by_class": by_class,
+        "by_class": {
+            label: {
+                "precision": precision[number],
+                "recall": recall[number],
+                "f1": f1[number],
+                "support": support[number],
+            }
+            for number, label in enumerate(labels)
+        },
     }
 
 
 def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Count photos by true class (rows) and predicted class (columns), `(classes, classes)`."""
-    table = np.zeros((classes, classes), dtype=int)
-    np.add.at(table, (true, predicted), 1)
-    return table
-
-
-def _class_scores(table: np.ndarray, number: int) -> dict:
-    hits = int(table[number, number])
-    support, claimed = int(table[number].sum()), int(table[:, number].sum())
-    return {
-        "precision": hits / claimed if claimed else 0.0,
-        "recall": hits / support if support else 0.0,
-        "f1": 2 * hits / (support + claimed) if support + claimed else 0.0,
-        "support": support,
-    }
+    return confusion_matrix(true, predicted, labels=range(classes))
 
 
 def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
@@ -69,7 +68,7 @@ def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[floa
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:
-    """Return for each photo which of `BINS` bins of equal width its confidence is in."""
+    """Return the number of the bin, of `BINS` of equal width, that each confidence is in."""
     return np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
@@ -77,7 +76,7 @@ def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     """Return the mean gap between confidence and accuracy over bins of equal width, in [0, 1].
 
     Args:
-        correct: Whether each prediction is right, `(photos,)` bool.
+        correct: Whether each prediction is correct, `(photos,)` bool.
         confidence: Probability of the predicted class, `(photos,)`.
     """
     gaps = np.zeros(BINS)
@@ -96,3 +95,41 @@ def photo_rows(
         [file, label, labels[int(row.argmax())], *(f"{value:.9g}" for value in row)]
         for file, label, row in zip(files, true, probabilities, strict=True)
     ]
+
+
+def fit_temperature(true: np.ndarray, probabilities: np.ndarray) -> float:
+    """Return the number by which logits are divided so that the log loss is lowest.
+
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". The order of the categories of a
+    photo, and so the accuracy, stays. If all photos are classified correctly, the loss would fall
+    with the temperature without end; then it is fitted to smoothed targets (Platt 1999).
+
+    Args:
+        true: Class number of each photo, `(photos,)`; photos not trained on.
+        probabilities: `(photos, classes)`, each row summing to 1.
+
+    Returns:
+        The temperature, from 0.05 to 20; below 1 if probabilities were too low.
+    """
+    logits = np.log(np.clip(probabilities.astype("float64"), 1e-30, 1))
+    targets = _targets(true, probabilities)
+    least, most = TEMPERATURES
+
+    def loss(inverse: float) -> float:  # Convex, so it has one minimum.
+        return -float((targets * log_softmax(logits * inverse, axis=1)).sum(axis=1).mean())
+
+    found = minimize_scalar(
+        loss, bounds=(1 / most, 1 / least), method="bounded", options={"xatol": 1e-7}
+    )
+    return 1 / float(found.x)
+
+
+def _targets(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Return what probabilities should be: 1 for true classes, less if all photos are correct."""
+    photos, classes = probabilities.shape
+    exact = np.eye(classes)[true]
+    if (probabilities.argmax(axis=1) != true).any():
+        return exact
+    # With all of n photos correct, the expected share is (n + 1) / (n + 2), not 1 (Laplace).
+    missing = 1 / (photos + 2)
+    return np.where(exact > 0, 1 - missing, missing / (classes - 1))

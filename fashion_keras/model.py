@@ -120,7 +120,7 @@ def build_classifier(
         head: See `build_head`.
         image_size: Side in pixels to which the model itself resizes photos.
         name: Name of the last layer.
-        temperature: Divides the logits (see `calibration.fit_temperature`).
+        temperature: Divides the logits (see `metrics.fit_temperature`).
 
     Returns:
         Model from pixels `(batch, height, width, 3)`, uint8 or float in [0, 255], any height and

@@ -1,6 +1,9 @@
-"""The one `.keras` file: labels inside, saved atomically, proved by reloading; loading it."""
+"""The one `.keras` file: metadata inside, saved whole or not at all, proved by reloading it."""
+
+from __future__ import annotations
 
 import datetime
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -10,19 +13,35 @@ import textwrap
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import h5py
-import keras
 import numpy as np
 
 from fashion_keras import __version__
-from fashion_keras.archive import CONFIG, MEMBER
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.files import whole_file
-from fashion_keras.inspection import FORMAT, check_file, checked_members, name_of
-from fashion_keras.model import build_classifier
-from fashion_keras.stopwatch import spent
+from fashion_keras.inspection import (
+    CONFIG,
+    FORMAT,
+    METADATA,
+    check_file,
+    checked_members,
+    layer_name,
+    read_metadata,
+)
+
+if TYPE_CHECKING:  # Importing Keras takes seconds, which commands need `RELEASED` before.
+    import keras
+
+    from fashion_keras.data.prepare import Prepared
+
+RELEASED = Path(__file__).parent / "released" / "fashion.keras"
+NOT_STATED = "not stated"
+_DATA = {
+    "clothing": ("clothing-dataset-small", "CC0-1.0"),
+    "sample": ("drawn sample", "MIT"),
+}
+_TOLERANCE = 1e-5
 
 
 def save_classifier(
@@ -31,82 +50,161 @@ def save_classifier(
     labels: list[str],
     image_size: int,
     file: Path,
-    facts: dict | None = None,
+    metadata: dict | None = None,
     temperature: float = 1.0,
 ) -> None:
     """Save backbone and head as one self-contained `.keras` file.
 
     The file is written under another name, reloaded, compared with the model in memory and only
-    then renamed: a kill or a full disk never harms a file that stood there before. Weights are
-    rounded to what half precision can hold, which halves the file and moves probabilities little
-    (by less than 0.005 on real photos, measured); they stay float32, as does all computing.
+    then renamed: an interruption or a full disk never harms an earlier file. Weights are rounded
+    to what half precision can hold, which halves the file and changes probabilities little (by
+    less than 0.005 on real photos, measured); they stay float32, as does all computing.
 
     Args:
-        backbone: See `backbone.build_backbone`; its weights are rounded in memory, too.
-        head: See `model.build_head`; likewise.
+        backbone: See `build_backbone`; its weights are rounded in memory, too.
+        head: See `build_head`; likewise.
         labels: Name of each class, in the order of the head's outputs.
         image_size: Side in pixels to which the model resizes photos.
         file: Where to save it; the name ends in `.keras`.
-        facts: What else the card is to tell (see `inspection.read_card`).
-        temperature: Divides the logits (see `calibration.fit_temperature`); the card tells it.
+        metadata: More metadata (see `inspection.read_metadata`).
+        temperature: Divides the logits (see `metrics.fit_temperature`).
 
     Raises:
-        InputError: If a part of the model computes in half precision.
         RuntimeError: If the reloaded file does not give the same probabilities.
     """
-    _check_precision([*backbone.layers, *head.layers])
+    from fashion_keras.model import build_classifier
+
     _round_weights(backbone)
     _round_weights(head)
-    needed = {"format": FORMAT, "labels": labels, "image_size": image_size}
-    known = {"created": _now(), "versions": _versions(), "temperature": temperature}
-    card = needed | known | (facts or {})
-    name = name_of(card)
-    model = build_classifier(backbone, head, image_size, name, temperature)
+    known = {
+        "format": FORMAT,
+        "labels": labels,
+        "image_size": image_size,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "temperature": temperature,
+    }
+    known |= metadata or {}
+    model = build_classifier(backbone, head, image_size, layer_name(known), temperature)
     with whole_file(file) as unfinished:
-        with spent("I/O"):
-            model.save(unfinished)
-            _pack(unfinished, card)
+        model.save(unfinished)
+        members = _members(unfinished)
+        packed = {
+            name: _packed(content) if name.endswith(".h5") else content
+            for name, content in members.items()
+        }
+        _write(unfinished, packed, known)
         _prove(model, unfinished)
 
 
-def add_facts(file: Path, facts: dict) -> None:
-    """Add facts, such as the test score, to the card of a saved file; all else stays as it is.
+def add_metadata(file: Path, metadata: dict) -> None:
+    """Add metadata, such as the test score, to a saved file; all else stays as it is.
 
     Raises:
-        InputError: If the file is no classifier of this project, or would be none with these facts.
+        InputError: If the file is no classifier of this project, or would be none afterwards.
     """
     before = check_file(file)
-    card = before | facts
-    with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+    after = before | metadata
+    members = _members(file)
     config = members[CONFIG]
-    members[CONFIG] = config.replace(name_of(before).encode(), name_of(card).encode())
-    members[MEMBER] = _text_of(card)
+    members[CONFIG] = config.replace(layer_name(before).encode(), layer_name(after).encode())
     with whole_file(file) as unfinished:
-        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_DEFLATED) as archive:
+        _write(unfinished, members, after)
+        if check_file(unfinished) != after:
+            raise InputError(f"{file} was saved by another program; its metadata cannot change.")
+
+
+def load_model(path: Path) -> tuple[keras.Model, dict]:
+    """Load the model of a saved file, and its metadata; nothing in the file is run as code.
+
+    Raises:
+        InputError: See `inspection.checked_members`.
+    """
+    metadata, members = checked_members(path)
+    with tempfile.TemporaryDirectory() as folder:
+        # A copy of what was checked: the file itself may have changed by now.
+        copy = Path(folder) / "checked.keras"
+        with zipfile.ZipFile(copy, "w") as archive:
             for name, content in members.items():
                 archive.writestr(name, content)
-        check_file(unfinished)  # Also that both places tell the same.
+        try:
+            model = _load(copy)
+        except Exception as error:  # Keras and h5py raise many kinds for damaged files.
+            reason = textwrap.shorten(str(error), 300)
+            raise InputError(f"{path} cannot be loaded: {reason}") from error
+    classes = len(metadata["labels"])
+    if isinstance(model.output, dict) or model.output_shape != (None, classes):
+        raise InputError(f"{path} is damaged: its model does not have {classes} classes.")
+    return model, metadata
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+def load_backbone(path: Path) -> keras.Model:
+    """Load the backbone of a saved classifier: scaled pixels to feature maps.
+
+    Raises:
+        InputError: See `inspection.checked_members`.
+    """
+    from fashion_keras.backbone import BACKBONE
+
+    model: Any = load_model(path)[0]
+    return model.get_layer(BACKBONE)
+
+
+def training_metadata(
+    config: Config, prepared: Prepared, validation: dict[str, float], data_licence: str = ""
+) -> dict:
+    """Return the metadata of a classifier that are known before its test.
+
+    Args:
+        config: What it was trained with.
+        prepared: What it was trained on. Of a user's folder only the name is kept, not the path.
+        validation: Its scores on the validation split.
+        data_licence: Licence of the photos, as stated by the user; known for `clothing` and
+            `sample`.
+
+    Returns:
+        See `inspection.read_metadata`.
+    """
+    from fashion_keras.backbone import BACKBONE
+
+    name, licence = _DATA.get(config.data, (Path(config.data).expanduser().resolve().name, ""))
+    counts = {split: len(prepared.split(split)) for split in ("train", "validation", "test")}
+    return {
+        "backbone": BACKBONE,
+        "data": {
+            "name": name,
+            "fingerprint": data_fingerprint(prepared),
+            "photos": {split: count for split, count in counts.items() if count},
+        },
+        "validation": validation,
+        "licences": {
+            "data": data_licence or licence or NOT_STATED,
+            "weights": _weights_licence(config.weights),
+        },
+    }
+
+
+def data_fingerprint(prepared: Prepared) -> str:
+    """Return the SHA-256 over split, label and bytes of every photo: the same for the same data."""
+    digest = hashlib.sha256()
+    for line in sorted(f"{one.split}\t{one.label}\t{one.sha256}\n" for one in prepared.photos):
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _weights_licence(weights: str) -> str:
+    if weights == "imagenet":
+        return "MIT (Keras Applications; trained on ImageNet)"
+    file = RELEASED if weights == "released" else Path(weights).expanduser()
+    if file.suffix == ".keras":
+        return read_metadata(file).get("licences", {}).get("weights", NOT_STATED)
+    return NOT_STATED
 
 
 def _versions() -> dict[str, str]:
     packages = ("keras", "tensorflow", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     return {"fashion_keras": __version__, "python": platform.python_version()} | versions
-
-
-def _check_precision(layers: list[keras.Layer]) -> None:
-    # A file with such layers is slow, and less exact, on every computer without a graphics card.
-    half = [layer.name for layer in layers if layer.compute_dtype != "float32"]
-    if half:
-        raise InputError(
-            f"A classifier is saved in float32 only. Received: {half[0]} in half precision. Build "
-            "it under `keras.config.set_dtype_policy('float32')`."
-        )
 
 
 def _round_weights(model: keras.Model) -> None:
@@ -120,80 +218,57 @@ def _round_weights(model: keras.Model) -> None:
     )
 
 
-def _text_of(card: dict) -> bytes:
-    # Folder names may hold what UTF-8 cannot; written as `\\udcff` it is JSON, too.
-    return json.dumps(card, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
-
-
-def _pack(file: Path, card: dict) -> None:
-    """Compress a `.keras` file and put its card into plain sight."""
+def _members(file: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(file) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def _write(file: Path, members: dict[str, bytes], metadata: dict) -> None:
+    """Write a compressed `.keras` file that holds its metadata in plain sight, too."""
+    # Folder names may hold what UTF-8 cannot; written as `\\udcff` it is JSON, too.
+    text = json.dumps(metadata, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, _packed(content) if name.endswith(".h5") else content)
-        archive.writestr(MEMBER, _text_of(card))
+        for name, content in (members | {METADATA: text}).items():
+            archive.writestr(name, content)
 
 
 def _packed(content: bytes) -> bytes:
     """Compress the arrays inside an HDF5 file.
 
     HDF5's shuffle filter puts the first bytes of all numbers together, then the second, and so
-    on, so that the zero bytes of rounded numbers stand in long rows: a tenth smaller, and
-    written three times as fast, as deflating the file as it is. HDF5 undoes it when reading.
+    on, so that the zero bytes of rounded numbers form long rows: a tenth smaller, and written
+    three times as fast, as deflating the file as it is. HDF5 undoes it when reading.
     """
+    import h5py
+
     packed = io.BytesIO()
     with h5py.File(io.BytesIO(content)) as source, h5py.File(packed, "w") as target:
-        _copy_group(source, target)
+
+        def copy(name: str, item: Any) -> None:
+            if isinstance(item, h5py.Group):
+                copied = target.require_group(name)
+            else:
+                options = {"compression": "gzip", "shuffle": True} if item.ndim else {}
+                copied = target.create_dataset(name, data=item[()], **options)
+            copied.attrs.update(item.attrs)
+
+        target.attrs.update(source.attrs)
+        source.visititems(copy)
     return packed.getvalue()
 
 
-def _copy_group(source: h5py.Group, target: h5py.Group) -> None:
-    target.attrs.update(source.attrs)
-    for name, item in source.items():
-        if isinstance(item, h5py.Group):
-            _copy_group(item, target.create_group(name))
-            continue
-        options = {"compression": "gzip", "shuffle": True} if item.ndim else {}
-        copy = target.create_dataset(name, data=item[()], **options)
-        copy.attrs.update(item.attrs)
-
-
 def _prove(model: keras.Model, file: Path) -> None:
-    size = 71
-    pixels = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), dtype="uint8")
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 71, 71, 3), dtype="uint8")
     loaded, _ = load_model(file)
     difference = np.abs(model.predict_on_batch(pixels) - loaded.predict_on_batch(pixels)).max()
-    if not difference <= 1e-5:
+    if not difference <= _TOLERANCE:
         raise RuntimeError(f"{file}, loaded, gives other probabilities, by up to {difference}")
 
 
-def load_model(path: Path) -> tuple[keras.Model, dict]:
-    """Load the model of a saved file, and its card; nothing in the file is run as code.
-
-    Raises:
-        InputError: See `inspection.check_file`.
-    """
-    card, members = checked_members(path)
-    with tempfile.TemporaryDirectory() as folder:
-        # A copy of what was checked: the file itself may be another one by now.
-        copy = Path(folder) / "checked.keras"
-        with zipfile.ZipFile(copy, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
-        try:
-            model = _load(copy)
-        except Exception as error:  # Keras and h5py raise many kinds for damaged files.
-            reason = textwrap.shorten(str(error), 300)
-            raise InputError(f"{path} cannot be loaded: {reason}") from error
-    classes = len(card["labels"])
-    if isinstance(model.output, dict) or model.output_shape != (None, classes):
-        raise InputError(f"{path} is damaged: its model does not tell its {classes} labels apart.")
-    return model, card
-
-
 def _load(file: Path) -> Any:
+    import keras
+
     with warnings.catch_warnings():
-        # Keras warns, line after line, of weights that it does not find, before it raises.
+        # Keras warns of each array of weights that it does not find, before it raises.
         warnings.filterwarnings("error", "Skipping nested container")
         return keras.saving.load_model(file, compile=False, safe_mode=True)

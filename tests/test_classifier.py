@@ -346,7 +346,7 @@ def test_saved_file_is_loaded_with_labels_size_and_card(
         classifier = fashion_keras.load_classifier(path)
         assert isinstance(classifier, fashion_keras.Classifier)
         assert (classifier.labels, classifier.image_size) == (LABELS, 71)
-        assert classifier.card["data"] == {"name": "drawn"}
+        assert classifier.metadata["data"] == {"name": "drawn"}
         [prediction] = classifier.predict(picture())
         assert isinstance(prediction, fashion_keras.Prediction)
         expected = alone(

@@ -16,8 +16,7 @@ from PIL import Image
 
 from fashion_keras import cli, ensemble, features
 from fashion_keras.budget import Speed
-from fashion_keras.calibration import fit_temperature
-from fashion_keras.card import fingerprint
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.prepare import Prepared
@@ -25,8 +24,8 @@ from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import predict_all, write_metrics
 from fashion_keras.final import final, main
 from fashion_keras.finish import labelled
-from fashion_keras.inspection import read_card
-from fashion_keras.metrics import scores
+from fashion_keras.inspection import read_metadata
+from fashion_keras.metrics import fit_temperature, scores
 from fashion_keras.stopwatch import profiled
 
 KNOBS: dict[str, Any] = {
@@ -129,7 +128,7 @@ def test_metrics_name_validation_and_the_run(run: Path) -> None:
 def test_saved_file_tells_its_training_and_its_score(
     run: Path, sample_folder: Path, prepared: Prepared
 ) -> None:
-    card = read_card(run / "fashion.keras")
+    card = read_metadata(run / "fashion.keras")
     metrics, training = read_json(run / "metrics.json"), read_json(run / "training.json")
     assert card["test"] == {name: metrics[name] for name in card["test"]}
     assert {"accuracy", "accuracy_interval", "correct", "photos"} <= set(card["test"])
@@ -138,10 +137,10 @@ def test_saved_file_tells_its_training_and_its_score(
     assert card["temperature"] != 1
     assert card["data"] == {
         "name": sample_folder.name,
-        "fingerprint": fingerprint(prepared),
+        "fingerprint": data_fingerprint(prepared),
         "photos": {"train": 40, "validation": 20, "test": 20},
     }
-    assert load_classifier(run / "fashion.keras").card == card
+    assert load_classifier(run / "fashion.keras").metadata == card
 
 
 def test_probabilities_are_calibrated_on_validation(run: Path, prepared: Prepared) -> None:
@@ -149,7 +148,7 @@ def test_probabilities_are_calibrated_on_validation(run: Path, prepared: Prepare
     photos = labelled(prepared, "validation")
     readable, probabilities, _ = predict_all(classifier, photos, "again")
     true = np.array([LABELS.index(photo.label) for photo in readable])
-    temperature = classifier.card["temperature"]
+    temperature = classifier.metadata["temperature"]
     before = probabilities.astype("float64") ** temperature
     before /= before.sum(axis=1, keepdims=True)
     assert fit_temperature(true, before) == pytest.approx(temperature, rel=0.01)

@@ -1,4 +1,4 @@
-"""Tests of the scores against values computed by hand."""
+"""Tests of the scores against values computed by hand, and of temperature scaling."""
 
 import math
 
@@ -8,6 +8,7 @@ import pytest
 from fashion_keras.metrics import (
     calibration_error,
     confusion,
+    fit_temperature,
     photo_rows,
     scores,
     wilson_interval,
@@ -19,27 +20,20 @@ TRUE = np.array([0, 0, 0, 1])
 PROBABILITIES = np.array([[0.8, 0.1, 0.1], [0.5, 0.25, 0.25], [0.4, 0.6, 0.0], [0.0, 1.0, 0.0]])
 
 
-@pytest.fixture
-def metrics() -> dict:
-    """Score four photos, one of them wrong."""
-    return scores(TRUE, PROBABILITIES, LABELS)
-
-
-def test_accuracy_counts_photos(metrics: dict) -> None:
+def test_scores_of_four_photos() -> None:
+    metrics = scores(TRUE, PROBABILITIES, LABELS)
     assert (metrics["photos"], metrics["correct"], metrics["accuracy"]) == (4, 3, 0.75)
     assert metrics["accuracy_interval"] == list(wilson_interval(3, 4))
-
-
-def test_scores_of_each_class(metrics: dict) -> None:
     assert list(metrics["by_class"]) == LABELS
     cap, hat, sock = metrics["by_class"].values()
-    assert cap == {"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3}
-    assert hat == {"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1}
+    assert cap == pytest.approx({"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3})
+    assert hat == pytest.approx({"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1})
     assert sock == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-
-
-def test_macro_f1_leaves_out_classes_without_photos(metrics: dict) -> None:
-    assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)  # Without socks.
+    # The true classes got 0.8, 0.5, 0.4 and 1: -ln(0.8 x 0.5 x 0.4 x 1) / 4, in nats.
+    assert metrics["log_loss"] == pytest.approx(-math.log(0.16) / 4)
+    # Alone in their bins: correct at 0.8, correct at 0.5, wrong at 0.6, correct at 1.
+    assert metrics["expected_calibration_error"] == pytest.approx((0.2 + 0.5 + 0.6 + 0.0) / 4)
 
 
 def test_macro_f1_counts_classes_that_were_never_predicted() -> None:
@@ -48,39 +42,30 @@ def test_macro_f1_counts_classes_that_were_never_predicted() -> None:
     assert metrics["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
 
 
-def test_log_loss_is_in_nats(metrics: dict) -> None:
-    # The true classes got 0.8, 0.5, 0.4 and 1: -ln(0.8 x 0.5 x 0.4 x 1) / 4.
-    assert metrics["log_loss"] == pytest.approx(-math.log(0.16) / 4)
+def test_log_loss_takes_float32_and_impossible_classes() -> None:
+    sure = np.array([[1.0, 0.0]], "float32")
+    assert 20 < scores(np.array([1]), sure, ["cap", "hat"])["log_loss"] < 50
+    rounded = np.array([[1 / 3, 1 / 3, 1 / 3 + 3e-7]], "float32")
+    assert scores(np.array([1]), rounded, LABELS)["log_loss"] == pytest.approx(math.log(3), 1e-5)
 
 
-def test_log_loss_of_an_impossible_class_is_finite() -> None:
-    metrics = scores(np.array([1]), np.array([[1.0, 0.0]]), ["cap", "hat"])
-    assert metrics["log_loss"] == pytest.approx(-math.log(1e-15))
+@pytest.mark.parametrize(
+    ("correct", "confidence", "expected"),
+    [
+        ([True, False, True, True], [0.75] * 4, 0),  # Within a bin, the gap of the means.
+        ([False, True, False, False], [0.75] * 4, 0.5),
+        # 0.66 and 0.67 are in different bins of 1/15, so that their gaps do not cancel.
+        ([True, False], [0.66, 0.67], (0.34 + 0.67) / 2),
+    ],
+)
+def test_calibration_error(correct: list, confidence: list, expected: float) -> None:
+    found = calibration_error(np.array(correct), np.array(confidence))
+    assert found == pytest.approx(expected)
 
 
-def test_calibration_error_of_four_photos(metrics: dict) -> None:
-    # Alone in their bins: right at 0.8, right at 0.5, wrong at 0.6, right at 1.
-    assert metrics["expected_calibration_error"] == pytest.approx((0.2 + 0.5 + 0.6 + 0.0) / 4)
-
-
-def test_calibration_error_within_a_bin_is_the_gap_of_the_means() -> None:
-    correct, confidence = np.array([True, False, True, True]), np.array([0.75, 0.75, 0.75, 0.75])
-    assert calibration_error(correct, confidence) == pytest.approx(0)
-    assert calibration_error(~correct, confidence) == pytest.approx(0.5)
-
-
-def test_calibration_bins_have_equal_width() -> None:
-    # 0.66 and 0.67 are in different bins of 1/15, so that their gaps do not cancel.
-    error = calibration_error(np.array([True, False]), np.array([0.66, 0.67]))
-    assert error == pytest.approx((0.34 + 0.67) / 2)
-
-
-def test_wilson_interval_of_the_known_case() -> None:
+def test_wilson_interval() -> None:
     low, high = wilson_interval(338, 372)
     assert (round(low, 3), round(high, 3)) == (0.875, 0.934)
-
-
-def test_wilson_interval_stays_between_0_and_1() -> None:
     for count in range(1, 400):
         (least, low), (high, most) = wilson_interval(0, count), wilson_interval(count, count)
         assert 0 <= least < low < 1
@@ -108,6 +93,45 @@ def test_probabilities_are_read_back_as_they_were() -> None:
     assert float(texts[2]) == pytest.approx(1.2e-12)
 
 
-def test_photo_rows_need_one_row_a_photo() -> None:
-    with pytest.raises(ValueError, match="shorter"):
-        photo_rows(["a.jpg", "b.jpg"], ["cap", "cap"], PROBABILITIES[:1], LABELS)
+def drawn(temperature: float, photos: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Return classes drawn from probabilities, and the probabilities at another temperature."""
+    generator = np.random.default_rng(1)
+    logits = generator.normal(0, 2, (photos, 4))
+    correct = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    true = (correct.cumsum(axis=1) < generator.random((photos, 1))).sum(axis=1)
+    changed = np.exp(logits / temperature)
+    return np.minimum(true, 3), changed / changed.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 2.5])
+def test_fitted_temperature_undoes_another_one(temperature: float) -> None:
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(1 / temperature, rel=0.05)
+
+
+def test_no_other_temperature_gives_a_lower_loss() -> None:
+    true, given = drawn(1.7, photos=300)
+    best = fit_temperature(true, given)
+    losses = []
+    for factor in (0.99, 1.0, 1.01):
+        scaled = given ** (1 / (best * factor))
+        losses.append(-np.log(scaled / scaled.sum(axis=1, keepdims=True))[range(300), true].mean())
+    assert min(losses) == losses[1]
+
+
+@pytest.mark.parametrize("true", [[0, 1], [1, 0]])
+def test_probabilities_of_zero_and_one_are_taken(true: list[int]) -> None:
+    assert fit_temperature(np.array(true), np.eye(2, dtype="float32")) == pytest.approx(20, 0.01)
+
+
+@pytest.mark.parametrize("classes", [2, 10])
+def test_photos_that_are_all_correct_are_not_made_certain(classes: int) -> None:
+    given = np.full((20, classes), 0.4 / (classes - 1))
+    given[:, 1] = 0.6
+    sharpened = given ** (1 / fit_temperature(np.ones(20, int), given))
+    assert sharpened[0, 1] / sharpened[0].sum() == pytest.approx(21 / 22, rel=1e-4)
+
+
+def test_one_mistake_is_enough_for_exact_targets() -> None:
+    given = np.tile([0.6, 0.4], (20, 1))
+    sharpened = given ** (1 / fit_temperature(np.array([1] + [0] * 19), given))
+    assert sharpened[0, 0] / sharpened[0].sum() == pytest.approx(19 / 20, rel=1e-4)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fashion_keras import cli, stopwatch
-from fashion_keras.card import fingerprint
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.config import Config, to_json
 from fashion_keras.data.prepare import summary
 from fashion_keras.files import all_together, check_free, only_one, whole_file
@@ -164,7 +164,7 @@ def _write_summary(
         "spread": round(best.spread, 4),
         "seeds": len(best.accuracies),
         "image_size": base.image_size,
-        "fingerprint": fingerprint(material.prepared),
+        "fingerprint": data_fingerprint(material.prepared),
         "winner": searched_values(best.config),
         "space": space_of(base),
         "trials": len(tuner.finished()),

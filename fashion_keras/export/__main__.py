@@ -18,7 +18,7 @@ from fashion_keras.export.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_pa
 from fashion_keras.export.replacing import NEW, put_back, replace_all
 from fashion_keras.export.runtimes import Opened, largest_difference, open_export, read_photos
 from fashion_keras.files import only_one
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
 # measured. Half precision keeps 11 bits of each weight: 0.006 was measured at the most, over 713
@@ -32,7 +32,7 @@ class MismatchError(RuntimeError):
 
 def _check(model: Path, name: str, target: Path, half: bool) -> None:
     """Raise the error for an export that cannot work, before anything slow is done."""
-    read_card(model)
+    read_metadata(model)
     chosen = FORMATS[name]
     if half and not chosen.half:
         able = ", ".join(other for other in FORMATS if FORMATS[other].half)
@@ -92,7 +92,7 @@ def export_classifier(
         new.mkdir()
         with _step(f"converted to {name}"), quiet():
             trace(classifier.model, work / "traced")
-            FORMATS[name].write(work / "traced", new / target.name, classifier.card, half)
+            FORMATS[name].write(work / "traced", new / target.name, classifier.metadata, half)
         with _step(f"compared on {len(photos)} photos"), quiet():
             opened = open_export(name, new / target.name)
             difference = largest_difference(classifier.model, opened, photos)
@@ -150,7 +150,7 @@ def _describe(classifier: Classifier, name: str, half: bool, new: Path, found: d
         "compared_with_keras": found,
         "bytes": {path.relative_to(new).as_posix(): path.stat().st_size for path in files},
         "made_by": f"fashion_keras {__version__}",
-        "card": classifier.card,
+        "card": classifier.metadata,
     }
 
 

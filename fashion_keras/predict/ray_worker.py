@@ -33,11 +33,11 @@ class Shipped(NamedTuple):
 
     Attributes:
         content: A `.keras` file.
-        card: See `inspection.read_card`; None if it is in the file.
+        metadata: See `inspection.read_metadata`; None if it is in the file.
     """
 
     content: bytes
-    card: dict | None
+    metadata: dict | None
 
 
 class Orders(NamedTuple):
@@ -83,25 +83,25 @@ def ship(model: str) -> tuple[Shipped, list[str]]:
         InputError: See `inspection.check_file` and `imagenet.load_imagenet`.
     """
     if model != IMAGENET:
-        card = check_file(Path(model))
-        return Shipped(Path(model).read_bytes(), None), card["labels"]
+        metadata = check_file(Path(model))
+        return Shipped(Path(model).read_bytes(), None), metadata["labels"]
     # TensorFlow would take all memory of a graphics card, and a worker needs it.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     classifier = load_imagenet()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "imagenet.keras")
         classifier.model.save(file)
-        return Shipped(file.read_bytes(), classifier.card), classifier.labels
+        return Shipped(file.read_bytes(), classifier.metadata), classifier.labels
 
 
 def _load(shipped: Shipped) -> Classifier:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "shipped.keras")
         file.write_bytes(shipped.content)
-        if shipped.card is None:
+        if shipped.metadata is None:
             return load_classifier(file)
         model: Any = keras.saving.load_model(file, compile=False)
-        return Classifier(model, shipped.card)
+        return Classifier(model, shipped.metadata)
 
 
 def starts_counter() -> type:

@@ -12,7 +12,7 @@ from fashion_keras.data.scan import SPLITS, find_photos, split_of, subfolders
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
 from fashion_keras.files import all_together
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 from fashion_keras.report.page import Sources, gather, render, write_page
 from fashion_keras.stopwatch import stage
 
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, score the photos, write the page."""
     start = time.monotonic()
     given = _options().parse_args(arguments)
-    photos = photos_named(given.data, read_card(given.model)["labels"], given.cache)
+    photos = photos_named(given.data, read_metadata(given.model)["labels"], given.cache)
     _report(given.model, given.data, photos, given.results, start)
 
 
@@ -140,7 +140,7 @@ def _report(
 ) -> None:
     beside = model.resolve().parent
     name = data if data in _NAMED else "/".join(Path(data).resolve().parts[-2:])
-    warning = warning_of(data, read_card(model))
+    warning = warning_of(data, read_metadata(model))
     with all_together(results, FILES) as work:
         metrics = evaluate(model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")

@@ -13,7 +13,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.cli import duration
 from fashion_keras.evaluate import Labelled
 from fashion_keras.files import whole_file
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 from fashion_keras.report.gallery import cells, top_losses
 from fashion_keras.report.outcome import Tested, read_json, read_rows, read_tested
 from fashion_keras.report.search_section import search_section
@@ -56,7 +56,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
         sources: Where it lies.
         photos: The photos tested on; those that were not readable do not matter.
     """
-    card = read_card(sources.model)
+    card = read_metadata(sources.model)
     training = read_json(sources.trained / "training.json")
     foreign = bool(training) and training.get("validation") != card.get("validation")
     training = {} if foreign else training

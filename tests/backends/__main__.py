@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 from fashion_keras.predict.__main__ import RELEASED
 from tests.backends import environments, judge, table
 from tests.backends.environments import BACKENDS, Found
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     _backends(given.only)
     _check_versions(given.keras)
-    read_card(given.model)  # A wrong file ends here, before the slow work.
+    read_metadata(given.model)  # A wrong file ends here, before the slow work.
     with tempfile.TemporaryDirectory() as name:
         sizes = write_photos(given.photos, Path(name))
         base = base_of(given.model, Path(name))

@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fashion_keras.inspection import read_card
+from fashion_keras.inspection import read_metadata
 
 # Published, not measured here: photos a second of Xception at 299 px on an RTX 3090 by timm's
 # tables (PyTorch, mixed precision, pytorch-image-models/results), the lower of those for training.
@@ -200,7 +200,7 @@ def read_units(results: Path) -> Units:
 def _training(results: Path) -> tuple[int, int, float, float]:
     """Return photos for training and validation, and how many a second fine-tuning and heads do."""
     stages = _seconds_by_stage(results / "history.csv")
-    counts = read_card(results / "fashion.keras")["data"]["photos"]
+    counts = read_metadata(results / "fashion.keras")["data"]["photos"]
     photos, held_out = counts["train"], counts["validation"]
     tune = (photos + held_out / 3) / stages["fine-tuning"]
     return photos, held_out, tune, photos / stages["head 1"]

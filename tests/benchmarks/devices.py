@@ -79,7 +79,7 @@ def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[st
     numbers = class_numbers(prepared, "validation")
     found = {}
     for name in PRECISIONS:
-        warmth = saved.card["temperature"]
+        warmth = saved.metadata["temperature"]
         whole = build_classifier(copied(backbone, name), head, size, temperature=warmth)
         batches = load_split(prepared, "validation", size, 32)
         found[name] = np.concatenate([whole.predict_on_batch(pixels) for pixels, _ in batches])

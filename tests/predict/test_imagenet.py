@@ -76,7 +76,7 @@ def test_answer_has_the_name_of_the_class(
     classifier = load_imagenet()
     assert classifier.labels == [f"name_{number}" for number in range(1000)]
     assert classifier.image_size == 299
-    assert classifier.card["backbone"] == "xception"
+    assert classifier.metadata["backbone"] == "xception"
     [prediction] = classifier.predict(Image.new("RGB", size, (red, 40, 80)))
     assert prediction.category == f"name_{round(red / 255 * 999)}"
     assert prediction.probabilities.shape == (1000,)

@@ -592,7 +592,7 @@ def test_sorting_goes_on_after_an_interruption(
 def test_labels_that_lead_elsewhere_are_refused_before_a_photo_is_read(
     label: str, predict: Predict, classifier: Classifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = classifier.card | {"labels": [*LABELS[:3], label]}
+    card = classifier.metadata | {"labels": [*LABELS[:3], label]}
     harmful = Classifier(classifier.model, card)
     monkeypatch.setattr("fashion_keras.predict.__main__.load", lambda model: harmful)
     read = counted(monkeypatch)

@@ -37,7 +37,7 @@ def test_a_classifier_is_shipped_with_its_card(tiny_backbone: keras.Model, tmp_p
     save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "our.keras")
     shipped, labels = ship(str(tmp_path / "our.keras"))
     assert labels == LABELS
-    assert _load(shipped).card["labels"] == LABELS
+    assert _load(shipped).metadata["labels"] == LABELS
     with pytest.raises(InputError, match=r"No model file gone\.keras"):
         ship("gone.keras")
 

@@ -17,7 +17,7 @@ from fashion_keras.evaluate import Labelled
 from fashion_keras.metrics import photo_rows, scores
 from fashion_keras.model import build_head
 from fashion_keras.report.page import TEMPLATES, Sources, gather, render, write_page
-from fashion_keras.saving import add_facts, save_classifier
+from fashion_keras.saving import add_metadata, save_classifier
 
 EVIL = "<script>alert(1)</script>"
 LABELS = [EVIL, 'b" onload="x', "c&amp;"]
@@ -187,7 +187,7 @@ def stages(content: dict) -> list[str]:
 def test_search_that_a_file_does_not_come_from_is_no_stage_of_it(
     found: dict, why: str, sources: Sources
 ) -> None:
-    add_facts(sources.model, {"data": {"name": "photos", "fingerprint": "a", "photos": {}}})
+    add_metadata(sources.model, {"data": {"name": "photos", "fingerprint": "a", "photos": {}}})
     own = {"winner": {"learning_rate": 0.001, "augmented_copies": 1}, "fingerprint": "a"}
     for summary, expected in ((own, ["search"]), (found, [])):
         written = json.dumps(summary | {"run": {"seconds": 1}})
@@ -200,7 +200,7 @@ def test_search_that_a_file_does_not_come_from_is_no_stage_of_it(
 def test_temperature_of_the_card_is_told(sources: Sources, photos: list[Labelled]) -> None:
     before = Page(render("report.html", gather(sources, photos)))
     assert "The saved file names no temperature other than 1" in before.words
-    add_facts(sources.model, {"temperature": 0.5})
+    add_metadata(sources.model, {"temperature": 0.5})
     page = Page(render("report.html", gather(sources, photos)))
     assert "Temperature 0.500, fitted on the validation photos." in page.words
     assert "before temperature scaling" in page.words

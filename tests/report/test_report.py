@@ -12,7 +12,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
 from fashion_keras.report.__main__ import main, photos_named, warning_of
-from fashion_keras.saving import add_facts, save_classifier
+from fashion_keras.saving import add_metadata, save_classifier
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_warning_stands_on_the_page(
 ) -> None:
     photos = shutil.copytree(sample_folder / "test", tmp_path / "photos")
     shutil.rmtree(photos / "hat")
-    add_facts(model, {"data": {"name": "photos", "photos": {"train": 9}, "fingerprint": "a"}})
+    add_metadata(model, {"data": {"name": "photos", "photos": {"train": 9}, "fingerprint": "a"}})
     main([str(model), str(photos), "--results", str(tmp_path / "found")])
     page = (tmp_path / "found" / "report.html").read_text(encoding="utf-8")
     assert "may be among these" in page

@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from fashion_keras import cli
-from fashion_keras.card import fingerprint
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.config import Config, InputError, read_config
 from fashion_keras.stopwatch import profiled
 from tuning import compare, search, task
@@ -52,7 +52,7 @@ def test_a_search_writes_what_it_found(results, sample_folder, prepared):
     assert float(finalists[0]["mean"]) >= float(finalists[1]["mean"])
     assert summary["winner"]["inner_size"] == best.inner_size
     assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
-    assert summary["fingerprint"] == fingerprint(prepared)
+    assert summary["fingerprint"] == data_fingerprint(prepared)
     assert len(rows_of(results / "trials.csv")) == 5
     assert len(rows_of(results / "curves.csv")) == 4
     assert {"space.png", "droprate.png"} <= {file.name for file in results.iterdir()}
