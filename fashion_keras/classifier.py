@@ -9,10 +9,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 from PIL import Image
 
+from fashion_keras.backend import keras
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.saving import load_model

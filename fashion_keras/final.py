@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fashion_keras import cli, stopwatch
 from fashion_keras import figures as drawings
+from fashion_keras.artifacts import all_together, check_free
 from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
 from fashion_keras.backbone import check_weights
 from fashion_keras.budget import Plan, plan
@@ -15,7 +16,6 @@ from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.data.prepare import prepare, summary
 from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.files import all_together, check_free
 from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once

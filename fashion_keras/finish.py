@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.metrics import fit_temperature
-from fashion_keras.saving import training_metadata
+from fashion_keras.artifacts import sha256_of
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared
@@ -18,9 +17,9 @@ from fashion_keras.evaluate import (
     predict_all,
     write_metrics,
 )
-from fashion_keras.files import sha256_of
+from fashion_keras.metrics import fit_temperature
 from fashion_keras.model import build_classifier
-from fashion_keras.saving import add_metadata, save_classifier
+from fashion_keras.saving import add_metadata, save_classifier, training_metadata
 from fashion_keras.stopwatch import stage
 
 _TOLD = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
+
+from fashion_keras.backend import keras
 
 # Relative to the largest feature: small, so that few kinks of ReLU lie between, yet logits change
 # by far more than float32 rounds.

@@ -183,9 +183,10 @@ def _decoded(name: str) -> dict:
     try:
         metadata = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
     except ValueError:  # Of base64 or of JSON.
-        metadata = None
-    known = name.startswith(_PREFIX) and isinstance(metadata, dict)
-    return metadata if known and type(metadata.get("format")) is int else {"format": 0}
+        return {"format": 0}
+    if not name.startswith(_PREFIX) or not isinstance(metadata, dict):
+        return {"format": 0}
+    return metadata if type(metadata.get("format")) is int else {"format": 0}
 
 
 def _are_labels(found: Any) -> bool:

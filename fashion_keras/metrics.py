@@ -29,7 +29,12 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
     numbers = range(len(labels))
     predicted = probabilities.argmax(axis=1)
     correct = int((predicted == true).sum())
-    columns = precision_recall_fscore_support(true, predicted, labels=numbers, zero_division=0)
+    columns = precision_recall_fscore_support(
+        true,
+        predicted,
+        labels=numbers,
+        zero_division=0,  # pyright: ignore[reportArgumentType] -- As documented.
+    )
     precision, recall, f1, support = (np.asarray(column).tolist() for column in columns)
     exact = probabilities.astype("float64")
     return {

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashion_keras import __version__
+from fashion_keras.artifacts import whole_file
 from fashion_keras.config import Config, InputError
-from fashion_keras.files import whole_file
 from fashion_keras.inspection import (
     CONFIG,
     FORMAT,
@@ -31,8 +31,7 @@ from fashion_keras.inspection import (
 )
 
 if TYPE_CHECKING:  # Importing Keras takes seconds, which commands need `RELEASED` before.
-    import keras
-
+    from fashion_keras.backend import keras
     from fashion_keras.data.prepare import Prepared
 
 RELEASED = Path(__file__).parent / "released" / "fashion.keras"
@@ -266,7 +265,7 @@ def _prove(model: keras.Model, file: Path) -> None:
 
 
 def _load(file: Path) -> Any:
-    import keras
+    from fashion_keras.backend import keras
 
     with warnings.catch_warnings():
         # Keras warns of each array of weights that it does not find, before it raises.

@@ -16,7 +16,6 @@ from PIL import Image
 
 from fashion_keras import cli, ensemble, features
 from fashion_keras.budget import Speed
-from fashion_keras.saving import data_fingerprint
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.prepare import Prepared
@@ -26,6 +25,7 @@ from fashion_keras.final import final, main
 from fashion_keras.finish import labelled
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature, scores
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.stopwatch import profiled
 
 KNOBS: dict[str, Any] = {

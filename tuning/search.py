@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fashion_keras import cli, stopwatch
-from fashion_keras.saving import data_fingerprint
 from fashion_keras.config import Config, to_json
 from fashion_keras.data.prepare import summary
 from fashion_keras.files import all_together, check_free, only_one, whole_file
 from fashion_keras.finish import labelled
 from fashion_keras.report import tensor_board
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.training import Material, training_batches
 from tuning import search_options, worker
 from tuning.chief import serving

@@ -8,8 +8,8 @@ import keras
 import pytest
 
 from fashion_keras import cli
-from fashion_keras.saving import data_fingerprint
 from fashion_keras.config import Config, InputError, read_config
+from fashion_keras.saving import data_fingerprint
 from fashion_keras.stopwatch import profiled
 from tuning import compare, search, task
 
