@@ -13,10 +13,9 @@ import numpy as np
 from fashion_keras import cli, stopwatch
 from fashion_keras import figures as drawings
 from fashion_keras.artifacts import all_together, sha256_of
-from fashion_keras.check.census import shown
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.data.scan import subfolders
+from fashion_keras.data.scan import shown, subfolders
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import confusion, photo_rows, scores
 from fashion_keras.predict.inputs import find_files

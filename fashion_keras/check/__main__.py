@@ -10,13 +10,12 @@ import numpy as np
 
 from fashion_keras import cli
 from fashion_keras.check import class_balance, findings, label_errors, photo_facts, vector_map
-from fashion_keras.check.census import Census, shown, take_census
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
 from fashion_keras.check.twins import draw_twins, find_twins, twin_findings
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.data.scan import SPLITS
+from fashion_keras.data.scan import SPLITS, Scan, scan, shown
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.files import all_together, check_free
 from fashion_keras.training import open_material
@@ -53,15 +52,15 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
     """
     start = time.monotonic()
     check_free(results)
-    census = take_census(config.data, cache, config.seed)
+    folders = scan(config.data, cache, config.seed)
     prepared, refusal = _prepared(config, cache)
-    if not census.photos and not census.unused:
+    if not folders.photos and not folders.unused:
         raise InputError(refusal)
-    facts = photo_facts.gather_facts(census.photos, prepared)
+    facts = photo_facts.gather_facts(folders.photos, prepared)
     groups = find_twins(facts)
     found = [
-        *census.findings,
-        *class_balance.class_findings(census, facts, config.seed),
+        *_folder_findings(folders),
+        *class_balance.class_findings(folders, facts, config.seed),
         *photo_facts.photo_findings(facts),
         *twin_findings(groups),
     ]
@@ -69,7 +68,7 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
     if vectors and not prepared:
         print("so labels and outliers are not looked at, and there is no map")
         found.append(label_errors.unseen_labels(f"training refuses these photos: {refusal}"))
-    known = _counted(census, facts) | photo_facts.summary(facts)
+    known = _counted(folders, facts) | photo_facts.summary(facts)
     with all_together(results, FILES) as work:
         if groups:
             draw_twins(groups, work / "duplicates.png")
@@ -81,6 +80,23 @@ def check(config: Config, results: Path, cache: Path, vectors: bool) -> list[Fin
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (work / "check.json").write_text(text, encoding="utf-8")
     return findings.ordered(found)
+
+
+def _folder_findings(folders: Scan) -> list[Finding]:
+    layout = Finding(
+        "layout",
+        f"training refuses {shown(str(folders.folder))}",
+        "Put each class's photos into a folder of its own: either all next to each other, or in "
+        "the folders train and validation (and one for the last measurement).",
+        [shown(fault) for fault in folders.faults],
+    )
+    unused = Finding(
+        "unused",
+        f"photos outside the class folders, which will not be used: {len(folders.unused)}",
+        "Move them into the folder of their class, or away.",
+        folders.unused,
+    )
+    return [finding for finding in (layout, unused) if finding.items]
 
 
 def _prepared(config: Config, cache: Path) -> tuple[Prepared | None, str]:
@@ -100,9 +116,9 @@ def _refused(refusal: str, found: Sequence[Finding]) -> list[Finding]:
     return [Finding("layout", "training refuses these photos", "Do what it says.", [refusal])]
 
 
-def _counted(census: Census, facts: Sequence[PhotoFacts]) -> dict:
+def _counted(folders: Scan, facts: Sequence[PhotoFacts]) -> dict:
     """Print counts by class and split, sizes and so on; return the counts."""
-    labels, splits = class_balance.class_names(census), class_balance.split_names(facts, census)
+    labels, splits = class_balance.class_names(folders), class_balance.split_names(facts, folders)
     if not labels:
         return {}
     table = class_balance.count_photos(facts, splits, labels)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fashion_keras.check.census import Census
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
-from fashion_keras.data.scan import SPLITS
+from fashion_keras.data.scan import SPLITS, Scan
 from fashion_keras.metrics import wilson_interval
 
 _LEAST_TO_LEARN = 20
@@ -22,14 +21,14 @@ _PERMUTATIONS = 1999
 _LEAST_P, _LEAST_FACTOR, _ERRORS = 0.01, 1.5, 2.5
 
 
-def class_names(census: Census) -> list[str]:
+def class_names(folders: Scan) -> list[str]:
     """Return the names of all classes that any split has, sorted."""
-    return sorted({label for labels in census.classes.values() for label in labels})
+    return sorted({label for labels in folders.classes.values() for label in labels})
 
 
-def split_names(facts: Sequence[PhotoFacts], census: Census) -> list[str]:
+def split_names(facts: Sequence[PhotoFacts], folders: Scan) -> list[str]:
     """Return the splits in use, in order; one without name if none is decided."""
-    found = {one.split for one in facts} | (set(census.classes) - {""})
+    found = {one.split for one in facts} | (set(folders.classes) - {""})
     return [split for split in SPLITS if split in found] or [""]
 
 
@@ -56,15 +55,15 @@ def as_text(table: np.ndarray, splits: Sequence[str], labels: Sequence[str]) -> 
     return "\n".join([*lines, "all".ljust(width) + totals.rstrip()])
 
 
-def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> list[Finding]:
+def class_findings(folders: Scan, facts: Sequence[PhotoFacts], seed: int) -> list[Finding]:
     """Return what is wrong with classes and their sizes.
 
     Args:
-        census: The folders.
+        folders: The folders.
         facts: Their photos.
         seed: Of the permutations that tell whether priors differ.
     """
-    labels, splits = class_names(census), split_names(facts, census)
+    labels, splits = class_names(folders), split_names(facts, folders)
     table = count_photos(facts, splits, labels)
     # Without a folder for training there is nothing to learn from, whatever the others hold.
     learnt = table[:, 0] if splits[0] in ("", SPLITS[0]) else np.zeros(len(labels), dtype=int)
@@ -73,14 +72,14 @@ def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> li
             "empty class",
             "class folders without a photo that can be read; training refuses them",
             "Add photos to them, or remove them.",
-            _empty(census, facts),
+            _empty(folders, facts),
         ),
         Finding(
             "missing class",
             "classes that are not in every split",
             f"Add photos of them. What is not in {SPLITS[0]} cannot be learnt, what is not in the "
             "others cannot be measured.",
-            _missing(census, labels),
+            _missing(folders, labels),
         ),
         Finding(
             "too small to learn",
@@ -105,15 +104,15 @@ def class_findings(census: Census, facts: Sequence[PhotoFacts], seed: int) -> li
     return [finding for finding in findings if finding.items]
 
 
-def _empty(census: Census, facts: Sequence[PhotoFacts]) -> list[str]:
+def _empty(folders: Scan, facts: Sequence[PhotoFacts]) -> list[str]:
     """Name class folders without files, or without readable ones."""
-    files = {(photo.name, photo.split, photo.label) for photo in census.photos}
+    files = {(photo.name, photo.split, photo.label) for photo in folders.photos}
     held = {(split, label) for _, split, label in files}
     # By where the files lie: a split that was drawn for them is not a folder.
-    split_of = {photo.path: photo.split for photo in census.photos}
+    split_of = {photo.path: photo.split for photo in folders.photos}
     readable = {(split_of[one.path], one.label) for one in facts if not one.reason}
     items = []
-    for split, labels in census.classes.items():
+    for split, labels in folders.classes.items():
         for label in labels:
             place = f"{split}/{label}" if split else label
             if (split, label) not in held:
@@ -123,10 +122,10 @@ def _empty(census: Census, facts: Sequence[PhotoFacts]) -> list[str]:
     return items
 
 
-def _missing(census: Census, labels: Sequence[str]) -> list[str]:
+def _missing(folders: Scan, labels: Sequence[str]) -> list[str]:
     return [
         f"{label} has no folder in {split}"
-        for split, held in census.classes.items()
+        for split, held in folders.classes.items()
         for label in labels
         if label not in held
     ]

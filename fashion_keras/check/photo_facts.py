@@ -9,12 +9,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from fashion_keras.check.census import shown
 from fashion_keras.check.findings import Finding
 from fashion_keras.cli import progress
 from fashion_keras.data.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.data.prepare import Prepared, PreparedPhoto
-from fashion_keras.data.scan import SourcePhoto
+from fashion_keras.data.scan import SourcePhoto, shown
 from fashion_keras.data.split import Looks, looks_of
 from fashion_keras.files import sha256_of
 
@@ -66,7 +65,7 @@ def gather_facts(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> li
     """Open every photo.
 
     Args:
-        photos: See `census.take_census`.
+        photos: See `scan.Scan`.
         prepared: The same photos prepared; what that found out is not found out again. None if
             they cannot be prepared: then each one is read here.
     """

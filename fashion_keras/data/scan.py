@@ -1,32 +1,20 @@
-"""Where photos come from: a folder, the drawn sample or a download, as one list of photos."""
+"""Finds the photos of a data set, and everything that is wrong with its folders."""
 
-import hashlib
-import http.client
 import os
-import shutil
-import urllib.error
-import urllib.request
-import zipfile
-import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from fashion_keras.cli import progress
+from fashion_keras.artifacts import made_once
 from fashion_keras.config import InputError
+from fashion_keras.data.download import download_clothing
 from fashion_keras.data.sample import draw_sample
-from fashion_keras.files import made_once
 
 SPLITS = ("train", "validation", "test")
 _OTHER_NAMES = {"val": "validation", "valid": "validation", "training": "train"}
-
-CLOTHING_COMMIT = "11961516512414bf9f6c150a832cfd21b54a6b54"
-CLOTHING_ADDRESS = (
-    f"https://codeload.github.com/alexeygrigorev/clothing-dataset-small/zip/{CLOTHING_COMMIT}"
+_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
+    *(".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
 )
-# GitHub packs archives anew at any time, so the photos are checked, not the archive's bytes.
-CLOTHING_DIGEST = "c6aa7f631ab7f8e366112fde4141d59f60d7b7034c7f33724711740e32875af4"
-_ADVICE = "Name a folder with a copy of the photos instead, or try `sample`."
-_TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 
 
 class SourcePhoto(NamedTuple):
@@ -38,8 +26,49 @@ class SourcePhoto(NamedTuple):
     label: str
 
 
+class Scan(NamedTuple):
+    """What the folders of a data set hold; no photo has been opened.
+
+    Attributes:
+        folder: Where the data set is.
+        classes: Names of the class folders of each split, sorted; the split is empty where the
+            source has none.
+        photos: All files in class folders, by split, class and path.
+        unused: Photos outside the class folders, as paths below `folder`.
+        faults: What is wrong with the layout, in sentences.
+        class_faults: Class folders that are empty or that train lacks, in sentences.
+    """
+
+    folder: Path
+    classes: dict[str, list[str]]
+    photos: list[SourcePhoto]
+    unused: list[str]
+    faults: list[str]
+    class_faults: list[str]
+
+
 def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
-    """List every photo file of a data set, sorted by split, label and path.
+    """List every photo file of a data set, sorted by split, class and path.
+
+    Args:
+        data: See `scan`.
+        cache: See `scan`.
+        seed: See `scan`.
+
+    Raises:
+        InputError: If the folder does not exist, does not hold at least two classes with photos,
+            if a class is empty, or if a split has a class that train lacks. All faults are named.
+    """
+    found = scan(data, cache, seed)
+    if faults := [*found.faults, *found.class_faults]:
+        raise InputError("\n".join(faults))
+    return found.photos
+
+
+def scan(data: str, cache: Path, seed: int = 1) -> Scan:
+    """List the class folders and files of a data set, whatever is wrong with them.
+
+    Hidden files and folders are left out.
 
     Args:
         data: `clothing`, `sample`, or a folder: either with `train` and `validation` (also
@@ -48,43 +77,37 @@ def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
         cache: Folder for the download and the drawn sample.
         seed: Seed of the drawn sample.
 
-    Returns:
-        The files; hidden files and folders are passed over.
-
     Raises:
-        InputError: If the folder does not exist or does not hold at least two classes with
-            photos, if a class is empty, or if a split has a class that train lacks.
+        InputError: If the folder does not exist, or cannot be downloaded.
     """
-    folder = folder_of(data, cache.resolve(), seed)
-    if splits := _split_folders(folder):
-        missing = [split for split in ("train", "validation") if split not in splits]
-        if missing:
-            raise InputError(
-                f"{folder} must hold both train and validation (or class folders only, which are "
-                f"then split). Missing: {', '.join(missing)}"
-            )
-        photos = [
-            photo for split in sorted(splits) for photo in _in_split(folder, splits[split], split)
-        ]
-    else:
-        photos = _in_split(folder, folder, "")
-    _check_classes(folder, photos)
-    return photos
+    folder = _folder_of(data, cache.resolve(), seed)
+    parents = _split_folders(folder)
+    class_folders = {
+        split: [path for parent in paths for path in subfolders(parent)]
+        for split, paths in parents.items()
+    }
+    classes = {
+        split: sorted({shown(path.name) for path in paths})
+        for split, paths in class_folders.items()
+    }
+    photos = [
+        SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
+        for split, paths in class_folders.items()
+        for path in paths
+        for file in _files_below(path)
+    ]
+    faults = [
+        *_split_faults(folder, parents),
+        *_name_faults(class_folders),
+        *_too_few_classes(folder, classes),
+    ]
+    unused = _unused(folder, [path for paths in parents.values() for path in paths])
+    return Scan(folder, classes, photos, unused, faults, _class_faults(class_folders, photos))
 
 
-def folder_of(data: str, cache: Path, seed: int) -> Path:
-    """Return the folder that `data` means; see `find_photos`."""
-    if data == "clothing":
-        return download_clothing(cache)
-    if data == "sample":
-        return made_once(drawn := cache / f"sample-{seed}", lambda: draw_sample(drawn, seed=seed))
-    folder = Path(data).expanduser()
-    if not data or not folder.is_dir():
-        what = f"{folder} is not a folder" if folder.is_file() else f"No folder {folder}"
-        raise InputError(
-            f"{what}. Expected `clothing`, `sample`, or a folder of class folders or of splits."
-        )
-    return folder.resolve()
+def shown(name: str) -> str:
+    """Return the name of a file as it can be printed and is written by `prepare`."""
+    return name.encode("utf-8", errors="backslashreplace").decode()
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -94,41 +117,34 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def split_of(name: str) -> str:
-    """Return the split that a folder of this name stands for, or the name in small letters."""
+    """Return the split that a folder of this name stands for, or the name in lower case."""
     return _OTHER_NAMES.get(name.lower(), name.lower())
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """Return the split folders by split; empty if the folder has none."""
-    splits: dict[str, Path] = {}
+def _folder_of(data: str, cache: Path, seed: int) -> Path:
+    if data == "clothing":
+        return download_clothing(cache)
+    if data == "sample":
+        return made_once(cache / f"sample-{seed}", lambda folder: draw_sample(folder, seed=seed))
+    folder = Path(data).expanduser()
+    if not data or not folder.is_dir():
+        what = f"{folder} is not a folder" if folder.is_file() else f"No folder {folder}"
+        raise InputError(
+            f"{what}. Expected `clothing`, `sample`, or a folder of class folders or of splits."
+        )
+    return folder.resolve()
+
+
+def _split_folders(folder: Path) -> dict[str, list[Path]]:
+    """Return the folders of each split; the folder itself, for no split, if there are none."""
+    found: dict[str, list[Path]] = {}
     for path in subfolders(folder):
         if (split := split_of(path.name)) in SPLITS and any(subfolders(path)):
-            if split in splits:
-                raise InputError(
-                    f"{folder} has two folders for {split}: {splits[split].name} and {path.name}."
-                )
-            splits[split] = path
-    return splits
+            found.setdefault(split, []).append(path)
+    return {split: found[split] for split in SPLITS if split in found} or {"": [folder]}
 
 
-def _in_split(folder: Path, split_folder: Path, split: str) -> list[SourcePhoto]:
-    photos = []
-    for class_folder in subfolders(split_folder):
-        if not class_folder.name.isprintable():
-            raise InputError(
-                f"The name of the class folder {str(class_folder)!r} cannot be shown: rename it."
-            )
-        if not (files := files_below(class_folder)):
-            raise InputError(f"The class folder {class_folder} is empty: add photos or remove it.")
-        photos += [
-            SourcePhoto(path, path.relative_to(folder).as_posix(), split, class_folder.name)
-            for path in files
-        ]
-    return photos
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return all files in a folder and below, hidden ones left out."""
+def _files_below(folder: Path) -> list[Path]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name[0] != "."]
@@ -136,115 +152,69 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def _check_classes(folder: Path, photos: list[SourcePhoto]) -> None:
-    first = "train" if photos and photos[0].split else ""
-    labels = {photo.label for photo in photos if photo.split == first}
-    where = folder / first if first else folder
-    if not labels:
-        raise InputError(
-            f"No class folders with photos in {where}: put each class's photos into a folder of "
+def _unused(folder: Path, used: list[Path]) -> list[str]:
+    """List photos next to class folders, next to split folders, and in other folders."""
+    found = [file for parent in {folder, *used} for file in parent.iterdir() if file.is_file()]
+    if used != [folder]:
+        others = (path for path in subfolders(folder) if path not in used)
+        found += [file for path in others for file in _files_below(path)]
+    names = (file.relative_to(folder).as_posix() for file in found if file.name[0] != ".")
+    return sorted(shown(name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
+
+
+def _split_faults(folder: Path, parents: dict[str, list[Path]]) -> list[str]:
+    faults = [
+        f"{folder} has two folders for {split}: {' and '.join(path.name for path in paths)}."
+        for split, paths in parents.items()
+        if len(paths) > 1
+    ]
+    missing = [split for split in SPLITS[:2] if split not in parents]
+    if missing and "" not in parents:
+        faults.append(
+            f"{folder} must hold both train and validation (or class folders only, which are "
+            f"then split). Missing: {', '.join(missing)}"
+        )
+    return faults
+
+
+def _name_faults(class_folders: dict[str, list[Path]]) -> list[str]:
+    return [
+        f"The name of the class folder {str(path)!r} cannot be shown: rename it."
+        for paths in class_folders.values()
+        for path in paths
+        if not path.name.isprintable()
+    ]
+
+
+def _too_few_classes(folder: Path, classes: dict[str, list[str]]) -> list[str]:
+    labels = classes.get("", classes.get(SPLITS[0], []))
+    if "" in classes and not labels:
+        return [
+            f"No class folders with photos in {folder}: put each class's photos into a folder of "
             "its own."
-        )
-    if {split_of(label) for label in labels} <= set(SPLITS):
-        raise InputError(
-            f"{folder} holds {' and '.join(sorted(labels))} without class folders: put each "
-            "class's photos into a folder of its own inside them."
-        )
+        ]
+    if "" in classes and {split_of(label) for label in labels} <= set(SPLITS):
+        return [
+            f"{folder} holds {' and '.join(labels)} without class folders: put each class's "
+            "photos into a folder of its own inside them."
+        ]
     if len(labels) == 1:
-        raise InputError(
-            f"Only one class in {where}: {labels.pop()}. A classifier needs at least two."
-        )
-    for photo in photos:
-        if photo.label not in labels:
-            raise InputError(
-                f"The class {photo.label!r} is in {photo.split} but not in train: add photos of it "
-                f"to {where / photo.label} or remove {photo.path.parent}."
-            )
+        where = folder if "" in classes else folder / SPLITS[0]
+        return [f"Only one class in {where}: {labels[0]}. A classifier needs at least two."]
+    return []
 
 
-def download_clothing(cache: Path) -> Path:
-    """Download clothing-dataset-small once and return its folder.
-
-    It is pinned to one commit, goes on where an earlier try stopped, and is used only if all photos
-    have the expected bytes. CC0 1.0, https://github.com/alexeygrigorev/clothing-dataset-small.
-
-    Raises:
-        InputError: If it cannot be downloaded, or its content is not what it should be.
-    """
-    folder = cache / f"clothing-dataset-small-{CLOTHING_COMMIT[:7]}"
-    return made_once(folder, lambda: _download_to(folder))
-
-
-def _download_to(folder: Path) -> None:
-    archive = folder.with_name(f"{folder.name}.zip.part")
-    download(CLOTHING_ADDRESS, archive, _ADVICE)
-    unpacked = _unpack(archive, folder.with_name(f"{folder.name}.tmp"))
-    if photos_digest(unpacked) != CLOTHING_DIGEST:
-        archive.unlink()
-        shutil.rmtree(unpacked)
-        raise InputError(
-            f"The download from {CLOTHING_ADDRESS} is damaged or was changed; it has been removed. "
-            f"Run the command again. {_ADVICE}"
-        )
-    os.replace(unpacked, folder)
-    archive.unlink()
-
-
-def download(address: str, file: Path, advice: str) -> None:
-    """Download `address` to `file`, going on behind the bytes that `file` holds already.
-
-    Raises:
-        InputError: At the first failure, with the address, the reason and `advice`.
-    """
-    held = file.stat().st_size if file.exists() else 0
-    headers = {"Range": f"bytes={held}-"} if held else {}
-    request = urllib.request.Request(address, headers=headers)  # noqa: S310 -- not from the user.
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
-            goes_on = response.status == 206
-            total = int(response.headers.get("Content-Length") or 0)
-            chunks = iter(lambda: response.read(1 << 20), b"")
-            with file.open("ab" if goes_on else "wb") as target:
-                for chunk in progress(chunks, total, f"{address} (bytes)", len):
-                    target.write(chunk)
-                received = target.tell() - (held if goes_on else 0)
-        if received < total:
-            raise OSError(f"the connection ended after {received} of {total} bytes")
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # Nothing is left to send: the file was complete already.
-            return
-        raise InputError(f"Cannot download {address}: {error}. {advice}") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(
-            f"Cannot download {address}: {getattr(error, 'reason', error)}. {advice}"
-        ) from error
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Unpack the one top folder of a zip archive to `folder`, replacing what is there."""
-    shutil.rmtree(folder, ignore_errors=True)
-    outside = folder.with_suffix(".unpacking")
-    shutil.rmtree(outside, ignore_errors=True)
-    outside.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(outside)
-        top = next(outside.iterdir())
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, StopIteration) as error:
-        archive.unlink()
-        raise InputError(
-            f"The download {archive} is damaged and has been removed; run the command again."
-        ) from error
-    os.replace(top, folder)
-    outside.rmdir()
-    return folder
-
-
-def photos_digest(folder: Path) -> str:
-    """Return the SHA-256 over the names and bytes of all photos below the folder's splits."""
-    digest = hashlib.sha256()
-    for split in SPLITS:
-        for file in files_below(folder / split):
-            digest.update(file.relative_to(folder).as_posix().encode())
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-    return digest.hexdigest()
+def _class_faults(class_folders: dict[str, list[Path]], photos: list[SourcePhoto]) -> list[str]:
+    held = {(photo.split, photo.label) for photo in photos}
+    train = class_folders.get(SPLITS[0], [])
+    faults = []
+    for split, paths in class_folders.items():
+        for path in paths:
+            if (split, shown(path.name)) not in held:
+                faults.append(f"The class folder {path} is empty: add photos or remove it.")
+            elif train and path.name not in {learnt.name for learnt in train}:
+                faults.append(
+                    f"The class {path.name!r} is in {split} but not in train: add photos of it to "
+                    f"{train[0].with_name(path.name)} or remove {path}."
+                )
+    return faults

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion_keras.check.census import Census
 from fashion_keras.check.class_balance import as_text, chi_square, class_findings, permutation_p
 from fashion_keras.check.photo_facts import PhotoFacts
-from fashion_keras.data.scan import SourcePhoto
+from fashion_keras.data.scan import Scan, SourcePhoto
 
 
 def test_chi_square_of_a_table_worked_by_hand():
@@ -37,7 +36,7 @@ def test_the_table_says_counts_and_shares():
 def test_photos_to_learn_from_are_those_of_train(split, told):
     names = [f"hat/{number}" for number in range(30)] + [f"shoes/{number}" for number in range(3)]
     photos = [SourcePhoto(Path(name), name, split, name.partition("/")[0]) for name in names]
-    census = Census(Path("photos"), {split: ["hat", "shoes"]}, photos, [], [])
+    folders = Scan(Path("photos"), {split: ["hat", "shoes"]}, photos, [], [], [])
     facts = [PhotoFacts(one.name, split, one.label, one.path, "") for one in photos]
-    kinds = {finding.kind for finding in class_findings(census, facts, seed=1)}
+    kinds = {finding.kind for finding in class_findings(folders, facts, seed=1)}
     assert kinds == ({"imbalance", "too small to learn"} if told else set())

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import tuning.search
-from fashion_keras.data import scan as source
+from fashion_keras.data import download as source
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import draw_sample
 from tests.benchmarks import cheap_backbone
@@ -201,15 +201,15 @@ def download_job(place: Path) -> Iterator[Job]:
     address = f"http://127.0.0.1:{server.server_address[1]}/photos.zip"
     digest = source.photos_digest(photos)
 
-    def download(folder: Path) -> None:
-        source.CLOTHING_ADDRESS, source.CLOTHING_DIGEST = address, digest
+    def run(folder: Path) -> None:
+        source.ADDRESS, source.DIGEST = address, digest
         source.download_clothing(folder / "cache")
 
     def made(folder: Path) -> dict[str, bytes]:
         return _tree(next((folder / "cache").glob("clothing-dataset-small-*[0-9a-f]")))
 
     try:
-        yield Job("download", download, made)
+        yield Job("download", run, made)
     finally:
         process.kill()
         process.join()
