@@ -1,24 +1,25 @@
 """Scores a saved file on photos whose category is known: `python -m fashion_keras.evaluate`."""
 
+from __future__ import annotations
+
 import csv
 import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fashion_keras import cli, stopwatch
-from fashion_keras import figures as drawings
+from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
-from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.data.scan import shown, subfolders
 from fashion_keras.inspection import read_metadata
-from fashion_keras.metrics import confusion, photo_rows, scores
-from fashion_keras.predict.inputs import find_files
+
+if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
+    from fashion_keras.classifier import Classifier
+    from fashion_keras.data.prepare import Prepared
 
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
@@ -27,8 +28,8 @@ class Labelled(NamedTuple):
     """A photo whose category is known.
 
     Attributes:
-        file: Where it lies.
-        name: What it is called in tables, as it can be printed.
+        file: Its path.
+        name: Its name in tables, as it can be printed.
         label: Its category.
     """
 
@@ -37,58 +38,72 @@ class Labelled(NamedTuple):
     label: str
 
 
+def labelled(prepared: Prepared, split: str) -> list[Labelled]:
+    """Return the photos of a split with their categories."""
+    return [
+        Labelled(prepared.folder / photo.prepared, photo.file, photo.label)
+        for photo in prepared.split(split)
+    ]
+
+
 def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
-    """List the photos in a folder of class folders, in the order of their names.
+    """Return the photos in a folder of class folders, in the order of their names.
 
     Raises:
         InputError: If a class folder is not one of the labels, or there are no photos.
     """
+    from fashion_keras.data.scan import shown, subfolders
+
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
-    classes = [path.name for path in subfolders(folder)]
-    unknown = [name for name in classes if name not in labels]
+    classes = subfolders(folder)
+    unknown = [path.name for path in classes if path.name not in labels]
     if unknown or not classes:
         raise InputError(
             f"Expected in {folder} folders named {', '.join(labels)}. "
             f"Received: {', '.join(unknown) or 'no folder'}."
         )
-    files = [path for path in find_files(folder) if path.parent != folder]
-    if not files:
+    photos = []
+    for file in sorted(file for path in classes for file in path.rglob("*")):
+        name = file.relative_to(folder)
+        if not file.is_dir() and not any(part.startswith(".") for part in name.parts):
+            photos.append(Labelled(file, shown(name.as_posix()), name.parts[0]))
+    if not photos:
         raise InputError(f"No photos in the class folders of {folder}.")
-    names = [file.relative_to(folder) for file in files]
-    return [
-        Labelled(file, shown(name.as_posix()), name.parts[0])
-        for file, name in zip(files, names, strict=True)
-    ]
+    return photos
 
 
-@stopwatch.stage("scoring")
+@cli.stage("scoring")
 def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
-    """Score a saved file, loaded anew, the way the predict command uses it.
+    """Score a saved file, loaded again, the way the predict command uses it.
 
     Args:
-        model: A file written by `artifact.save_classifier`.
+        model: See `saving.save_classifier`.
         photos: What to score it on, every photo once.
         results: Folder for `predictions.csv` (one row a photo) and `confusion.png`.
 
     Returns:
-        The numbers of `scores`, the SHA-256 of the model file (`model_sha256`), and a line for
-        each photo that cannot be read (`unreadable`); such photos do not count.
+        The numbers of `metrics.scores`, the SHA-256 of the model file (`model_sha256`), and a
+        line for each photo that cannot be read (`unreadable`); such photos do not count.
 
     Raises:
         InputError: If the file is no classifier, or no photo can be read.
     """
+    from fashion_keras.classifier import load_classifier
+    from fashion_keras.figures import draw_confusion
+    from fashion_keras.metrics import confusion, photo_rows, scores
+
     classifier = load_classifier(model)
     labels = classifier.labels
     readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
     true = np.array([labels.index(photo.label) for photo in readable])
     names, given = [photo.name for photo in readable], [photo.label for photo in readable]
     rows = photo_rows(names, given, probabilities, labels)
-    _write_predictions(results / "predictions.csv", labels, rows)
+    with (results / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["file", "true", "predicted", *labels], *rows])
     metrics = scores(true, probabilities, labels)
     table = confusion(true, probabilities.argmax(axis=1), len(labels))
-    title = headline(metrics).split(",")[0]
-    drawings.draw_confusion(table, labels, title, results / "confusion.png")
+    draw_confusion(table, labels, headline(metrics).split(",")[0], results / "confusion.png")
     return metrics | {"model_sha256": sha256_of(model), "unreadable": unreadable}
 
 
@@ -98,9 +113,9 @@ def predict_all(
     """Predict photos whose category is known.
 
     Args:
-        classifier: See `classifier.Classifier`.
+        classifier: See `load_classifier`.
         photos: What to predict.
-        doing: What is being done, for the line that shows the progress.
+        doing: What is being done, for the progress line.
 
     Returns:
         The readable photos, their probabilities `(photos, classes)`, and a line for each other
@@ -110,8 +125,7 @@ def predict_all(
         InputError: If no photo can be read.
     """
     predictions = classifier.predict(photo.file for photo in photos)
-    counted = cli.progress(predictions, len(photos), doing)
-    both = list(zip(photos, counted, strict=True))
+    both = list(zip(photos, cli.progress(predictions, len(photos), doing), strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
     if len(unreadable) == len(photos):
         raise InputError(f"No photo can be read. First: {unreadable[0]}")
@@ -133,13 +147,6 @@ def write_metrics(metrics: dict, start: float, file: Path) -> None:
     """Write the numbers with where they come from as JSON."""
     whole = metrics | {"run": cli.provenance(start)}
     file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_predictions(file: Path, labels: Sequence[str], rows: list[list]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as target:
-        writer = csv.writer(target)
-        writer.writerow(["file", "true", "predicted", *labels])
-        writer.writerows(rows)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -165,12 +172,18 @@ def main(arguments: list[str] | None = None) -> None:
         metavar="FOLDER",
         help="folder for the files written (default: %(default)s)",
     )
-    stopwatch.add_option(options)
     given = options.parse_args(arguments)
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
-    with stopwatch.profiled(given.profile), all_together(given.results, FILES) as work:
+    with all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
+    _show(metrics)
+    print(f"everything is in {given.results}")
+    if metrics["unreadable"]:
+        sys.exit(3)
+
+
+def _show(metrics: dict) -> None:
     for label, row in metrics["by_class"].items():
         print(
             f"{label:<12} {row['support']:>5} photos  precision {row['precision']:.3f}  "
@@ -179,9 +192,6 @@ def main(arguments: list[str] | None = None) -> None:
     print(headline(metrics))
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
-    print(f"everything is in {given.results}")
-    if metrics["unreadable"]:
-        sys.exit(3)
 
 
 if __name__ == "__main__":

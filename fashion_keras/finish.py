@@ -14,6 +14,7 @@ from fashion_keras.evaluate import (
     Labelled,
     evaluate,
     headline,
+    labelled,
     predict_all,
     write_metrics,
 )
@@ -57,14 +58,6 @@ def _temperature(config: Config, prepared: Prepared, trained: Ensemble) -> float
     readable, probabilities, _ = predict_all(Classifier(model, card), photos, "calibrating")
     true = np.array([prepared.labels.index(photo.label) for photo in readable])
     return fit_temperature(true, probabilities)
-
-
-def labelled(prepared: Prepared, split: str) -> list[Labelled]:
-    """Return the photos of a split with their categories."""
-    return [
-        Labelled(prepared.folder / photo.prepared, photo.file, photo.label)
-        for photo in prepared.split(split)
-    ]
 
 
 @stage("scoring")

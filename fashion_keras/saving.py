@@ -165,9 +165,10 @@ def training_metadata(
         See `inspection.read_metadata`.
     """
     from fashion_keras.backbone import BACKBONE
+    from fashion_keras.data.scan import SPLITS
 
     name, licence = _DATA.get(config.data, (Path(config.data).expanduser().resolve().name, ""))
-    counts = {split: len(prepared.split(split)) for split in ("train", "validation", "test")}
+    counts = {split: len(prepared.split(split)) for split in SPLITS}
     return {
         "backbone": BACKBONE,
         "data": {

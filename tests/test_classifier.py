@@ -1,6 +1,6 @@
-"""Tests of a loaded classifier: what it takes, in which order, how far ahead, and the same answers.
+"""Tests of a loaded classifier: what it accepts, order, laziness, and the same answers everywhere.
 
-Where the model itself does not matter, one stands in for it that tells what it was given.
+Where the model itself does not matter, a stand-in records what it was given.
 """
 
 import io
@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 import fashion_keras
+from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier, Prediction, load_classifier, read_pixels
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import PhotoError, read_photo
@@ -26,17 +26,9 @@ from fashion_keras.data.prepare import prepare
 from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
-from tests.conftest import normalised_backbone, small_backbone
+from tests.builders import LABELS, alone, encoded, picture, strong_classifier
 
-LABELS = ["cap", "hat", "sock", "tie"]
-CARD = {"labels": LABELS, "image_size": 71}
-
-
-def strong_classifier() -> Classifier:
-    """Return a classifier whose answers differ strongly from photo to photo."""
-    backbone, head = normalised_backbone(), build_head(Config(inner_size=16), 4)
-    head.set_weights([weight * 4 for weight in head.get_weights()])
-    return Classifier(build_classifier(backbone, head, 71), CARD)
+METADATA = {"labels": LABELS, "image_size": 71}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +37,7 @@ def classifier() -> Classifier:
 
 
 class Recorder:
-    """Stands in for a model: it notes the sizes of batches, and calls a photo by its first pixel.
+    """Stands in for a model: records the sizes of batches, and classifies a photo by its level.
 
     Four classes; a photo of the level 60 is of class 0, of 61 of class 1 and so on.
     """
@@ -55,8 +47,8 @@ class Recorder:
         self._wait = wait
 
     def get_layer(self, name: str) -> Any:
-        """Return what resizes pixels, or a backbone that takes little memory."""
-        return {"resize": lambda pixels: pixels[:, :8, :8], "xception": small_backbone()}[name]
+        """Return what resizes pixels."""
+        return {"resize": lambda pixels: pixels[:, :8, :8]}[name]
 
     def predict_on_batch(self, batch: np.ndarray) -> np.ndarray:
         """Return the probabilities of resized pixels."""
@@ -67,30 +59,11 @@ class Recorder:
 
 def recording(**options: Any) -> tuple[Classifier, Recorder]:
     recorder = Recorder(**options)
-    return Classifier(cast(keras.Model, recorder), CARD), recorder
+    return Classifier(cast(keras.Model, recorder), METADATA), recorder
 
 
 def level(number: int) -> np.ndarray:
     return np.full((8, 8, 3), 60 + number, "uint8")
-
-
-def picture(number: int = 0) -> Image.Image:
-    """Draw a picture that looks different in every position."""
-    rows, columns = np.mgrid[0 : 130 + number, 0 : 90 - number]
-    waves = [rows * 1.9, columns * 2.7, 127 + 120 * np.sin(rows / 9 + columns / (5 + number))]
-    return Image.fromarray(np.stack(waves, axis=-1).clip(0, 255).astype("uint8"))
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **settings)
-    return file.getvalue()
-
-
-def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
-    """Return what the bare model says about one photo."""
-    model: Any = classifier.model
-    return np.asarray(model(pixels[None], training=False))[0]
 
 
 def probabilities(predictions: Iterator[Prediction]) -> np.ndarray:
@@ -123,7 +96,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_lone_photo_of_each_kind_gives_the_answer_of_the_bare_model(
+def test_one_photo_of_each_kind_gives_the_answer_of_the_bare_model(
     form: str, classifier: Classifier, file: Path
 ) -> None:
     photo = FORMS[form](file)
@@ -144,23 +117,17 @@ def test_mixed_list_gives_the_same_answer_for_each(classifier: Classifier, file:
     np.testing.assert_allclose(probabilities(iter(found)), [expected] * len(FORMS), atol=1e-5)
 
 
-def test_grey_array_is_one_photo(classifier: Classifier) -> None:
+def test_grey_array_is_one_photo_and_four_dimensions_are_many(classifier: Classifier) -> None:
     grey = np.asarray(picture().convert("L"))
-    [prediction] = classifier.predict(grey)
     expected = alone(classifier, np.dstack([grey] * 3))
-    np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
-
-
-def test_array_of_four_dimensions_is_many_photos(classifier: Classifier) -> None:
+    np.testing.assert_allclose(probabilities(classifier.predict(grey)), [expected], atol=1e-5)
     photos = np.stack([np.asarray(picture().rotate(90 * turn)) for turn in range(3)])
     expected = [alone(classifier, photo) for photo in photos]
     assert np.abs(np.diff(expected, axis=0)).max(axis=1).min() > 1e-3
     np.testing.assert_allclose(probabilities(classifier.predict(photos)), expected, atol=1e-5)
-    [within] = classifier.predict([photos])
-    assert "expected an array (height, width, 3)" in within.reason
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 7, 32])
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
 def test_order_is_kept_over_batches_of_mixed_sizes(batch_size: int, classifier: Classifier) -> None:
     photos = [np.asarray(picture(number)) for number in range(7)]
     expected = [alone(classifier, photo) for photo in photos]
@@ -181,19 +148,15 @@ def test_order_is_kept_though_the_first_photos_take_longest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "expected"), [(1, [1] * 7), (3, [3, 3, 1]), (7, [7]), (32, [7])]
+    ("batch_size", "expected"), [(1, [1] * 33), (30, [30, 3]), (None, [32, 1])]
 )
-def test_every_photo_is_predicted_once_in_batches(batch_size: int, expected: list[int]) -> None:
+def test_every_photo_is_predicted_once_in_batches(
+    batch_size: int | None, expected: list[int]
+) -> None:
     classifier, recorder = recording()
-    found = list(classifier.predict([level(number) for number in range(7)], batch_size))
-    assert len(found) == 7
+    options: dict[str, Any] = {"batch_size": batch_size} if batch_size else {}
+    assert len(list(classifier.predict([level(0)] * 33, **options))) == 33
     assert recorder.batches == expected
-
-
-def test_batches_have_32_photos_if_nothing_is_said() -> None:
-    classifier, recorder = recording()
-    assert len(list(classifier.predict([level(0)] * 33))) == 33
-    assert recorder.batches == [32, 1]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
@@ -211,14 +174,14 @@ def test_unreadable_photo_has_its_reason_in_its_place(batch_size: int, tmp_path:
     assert sum(recorder.batches) == 4
 
 
-def test_no_photos_give_no_predictions() -> None:
+def test_no_readable_photos_give_no_work() -> None:
     classifier, recorder = recording()
     assert list(classifier.predict([])) == []
-    assert list(classifier.predict([b"", b""])) != []
+    assert len(list(classifier.predict([b"", b""]))) == 2
     assert recorder.batches == []
 
 
-@pytest.mark.parametrize("photo", [42, 4.2, None, ["a list"], object()])
+@pytest.mark.parametrize("photo", [42, None, ["a list"], object()])
 def test_what_is_no_photo_at_all_is_a_type_error(photo: Any) -> None:
     with pytest.raises(TypeError, match="^expected a photo as path, bytes, image .* Received: "):
         list(recording()[0].predict([level(0), photo]))
@@ -226,20 +189,19 @@ def test_what_is_no_photo_at_all_is_a_type_error(photo: Any) -> None:
         read_pixels(photo)
 
 
-@pytest.mark.parametrize("photo", [42, 4.2, None])
-def test_lone_thing_that_is_no_photo_is_a_type_error(photo: Any) -> None:
+def test_single_argument_that_is_no_photo_is_a_type_error() -> None:
     with pytest.raises(TypeError):
-        list(recording()[0].predict(photo))
+        list(recording()[0].predict(cast(Any, 42)))
 
 
-def test_photos_are_taken_as_predictions_are_asked_for_a_few_batches_ahead() -> None:
+def test_photos_are_consumed_as_predictions_are_requested_a_few_batches_ahead() -> None:
     taken = itertools.count()
     predictions = recording()[0].predict((level(next(taken)) for _ in itertools.count()), 4)
     assert next(taken) == 0
-    for asked in range(1, 40):
+    for requested in range(1, 40):
         assert next(predictions).category
-        so_far = next(taken) - asked  # Each look at the counter counts, too.
-        assert asked < so_far <= asked + 3 * 4
+        so_far = next(taken) - requested  # Each reading of the counter counts, too.
+        assert requested < so_far <= requested + 3 * 4
 
 
 def test_photos_are_decoded_at_the_same_time_and_while_the_model_computes() -> None:
@@ -279,9 +241,6 @@ def test_closing_early_leaves_no_thread_and_decodes_no_more() -> None:
     cast(Any, predictions).close()
     assert workers() == before
     assert len(read) < 3 * 40  # Of those taken ahead, most were not begun.
-    done = len(read)
-    time.sleep(0.05)
-    assert len(read) == done
 
 
 @pytest.mark.parametrize("photos", [[b""] * 9 + [42], (1 / 0 for _ in "x")])
@@ -292,7 +251,7 @@ def test_errors_leave_no_thread(photos: Any) -> None:
     assert workers() == before
 
 
-def test_many_photos_are_not_held() -> None:
+def test_memory_stays_flat() -> None:
     alive: weakref.WeakSet = weakref.WeakSet()
 
     class Pixels(np.ndarray):
@@ -310,19 +269,18 @@ def test_many_photos_are_not_held() -> None:
     held = [len(alive) for _ in recording()[0].predict(photos(), 4)]
     assert len(held) == 300
     assert max(held) <= 4 * 4 + 1
-    assert max(held[200:]) <= max(held[:50])
     assert len(alive) <= 1
 
 
-def test_image_that_is_given_many_times_is_read_by_one_thread_only() -> None:
+def test_image_that_is_given_many_times_is_read_by_one_thread_at_a_time() -> None:
     noise = np.random.default_rng(1).integers(0, 256, (600, 600, 3), "uint8")
-    image = Image.open(io.BytesIO(encoded(Image.fromarray(noise), "PNG")))  # Not loaded yet.
+    image = Image.open(io.BytesIO(encoded(Image.fromarray(noise))))  # Not loaded yet.
     found = list(recording()[0].predict([image] * 8))
     assert {one.reason for one in found} == {""}
     assert {one.category for one in found} == {LABELS[int(noise[0, 0, 0]) % 4]}
 
 
-def test_read_turns_the_names_of_a_user_into_pixels() -> None:
+def test_read_turns_any_names_into_pixels() -> None:
     def read(name: str) -> np.ndarray:
         if name == "bad":
             raise PhotoError("it is bad")
@@ -336,32 +294,27 @@ def test_read_turns_the_names_of_a_user_into_pixels() -> None:
     ]
 
 
-def test_saved_file_is_loaded_with_labels_size_and_card(
+def test_saved_file_is_loaded_with_labels_size_and_metadata(
     tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    head = build_head(Config(inner_size=0), 4)
-    facts = {"data": {"name": "drawn"}}
-    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "our.keras", facts)
-    for path in (tmp_path / "our.keras", str(tmp_path / "our.keras")):
+    file, head = tmp_path / "our.keras", build_head(Config(inner_size=0), 4)
+    save_classifier(tiny_backbone, head, LABELS, 71, file, {"data": {"name": "drawn"}})
+    expected = Classifier(build_classifier(tiny_backbone, head, 71), METADATA)
+    for path in (file, str(file)):
         classifier = fashion_keras.load_classifier(path)
         assert isinstance(classifier, fashion_keras.Classifier)
         assert (classifier.labels, classifier.image_size) == (LABELS, 71)
         assert classifier.metadata["data"] == {"name": "drawn"}
         [prediction] = classifier.predict(picture())
         assert isinstance(prediction, fashion_keras.Prediction)
-        expected = alone(
-            Classifier(build_classifier(tiny_backbone, head, 71), CARD), np.asarray(picture())
-        )
-        np.testing.assert_allclose(prediction.probabilities, expected, atol=1e-5)
-
-
-def test_missing_model_is_told(tmp_path: Path) -> None:
+        bare = alone(expected, np.asarray(picture()))
+        np.testing.assert_allclose(prediction.probabilities, bare, atol=1e-5)
     with pytest.raises(InputError, match=r"No model file .*gone\.keras"):
         load_classifier(tmp_path / "gone.keras")
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "turned"])
-def test_probabilities_are_the_same_in_the_test_and_alone(
+def test_probabilities_are_the_same_for_the_prepared_photo_and_the_original(
     kind: str, classifier: Classifier, tmp_path: Path
 ) -> None:
     exif = Image.Exif()

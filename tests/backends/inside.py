@@ -3,36 +3,46 @@
     python inside.py MODEL PHOTOS FOUND
 
 PHOTOS is a folder of `.npy` files, one photo each, `(height, width, 3)` uint8. Into the folder
-FOUND go `probabilities.npz`, `facts.json`, and `saved_again.keras`. Nothing of this project is
-imported: it is not installed there.
+FOUND go `probabilities.npz` and `found.json`. Nothing of this project is imported: it is not
+installed there.
 """
 
+import base64
 import importlib.metadata
 import importlib.util
 import json
 import platform
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-# How many photos are enough, where not all are shown (OpenVINO takes seconds for each).
+# How many photos are enough, where not all are predicted (OpenVINO takes seconds for each).
 REPEATED, SAVED_AGAIN, PREDICTED = 1, 2, 8
+
+
+def labels_in(file: Path) -> list[str]:
+    """Return the labels in the name of the last layer, read with the standard library alone."""
+    with zipfile.ZipFile(file) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    packed = layers[-1]["config"]["name"].removeprefix("facts_")
+    return json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))["labels"]
 
 
 def call(model: Any, photos: list[np.ndarray]) -> np.ndarray:
     """Return the probabilities `(photos, classes)`, each photo by itself in its own size.
 
-    The model is called, not compiled: JAX and OpenVINO would compile it anew for each size.
+    The model is called, not compiled: JAX and OpenVINO would compile it again for each size.
     """
     return np.concatenate([_array(model(photo[None], training=False)) for photo in photos])
 
 
 def predict(model: Any, photos: list[np.ndarray]) -> np.ndarray:
-    """Return the probabilities, the photos in one batch, resized one by one by the model's layer.
+    """Return the probabilities, the photos in one batch, each resized by the model's own layer.
 
     Resizing a second time, inside the model, changes nothing.
     """
@@ -50,19 +60,23 @@ def examine(model_file: Path, photos: list[np.ndarray], found: Path) -> tuple[di
 
     Returns:
         Probabilities: `called` of all photos, `repeated`, `saved_again` and `predicted` of the
-        first few. Seconds: `load` and `called`.
+        first few. And `labels` of the file saved again, `load_seconds` and `call_seconds`.
     """
     start = time.monotonic()
     model: Any = keras.saving.load_model(model_file)
     loaded = time.monotonic()
     probabilities = {"called": call(model, photos)}
-    seconds = {"load": loaded - start, "called": time.monotonic() - loaded}
+    called = time.monotonic()
     probabilities["repeated"] = call(model, photos[:REPEATED])
     probabilities["predicted"] = predict(model, photos[:PREDICTED])
     model.save(found / "saved_again.keras")
     again: Any = keras.saving.load_model(found / "saved_again.keras")
     probabilities["saved_again"] = call(again, photos[:SAVED_AGAIN])
-    return probabilities, {name: round(value, 2) for name, value in seconds.items()}
+    return probabilities, {
+        "labels": labels_in(found / "saved_again.keras"),
+        "load_seconds": round(loaded - start, 2),
+        "call_seconds": round(called - loaded, 2),
+    }
 
 
 def precision(backend: str) -> str:
@@ -70,35 +84,26 @@ def precision(backend: str) -> str:
     if backend != "openvino":
         return "float32"
     openvino: Any = importlib.import_module("openvino")
-    kind = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
-    names = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
-    return names.get(kind) or str(kind)
-
-
-def versions(backend: str) -> dict[str, str]:
-    """Return the versions of what is in use here."""
-    owners = importlib.metadata.packages_distributions()
-    packages = ["keras", owners[backend][0], "numpy"]
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in packages
-    }
+    return openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
 
 
 def main() -> None:
     """Read the command line, examine and write what was found."""
     model, photos, found = map(Path, sys.argv[1:])
     pixels = [np.load(file) for file in sorted(photos.glob("*.npy"))]
-    probabilities, seconds = examine(model, pixels, found)
+    probabilities, facts = examine(model, pixels, found)
     np.savez(found / "probabilities.npz", **probabilities)
     backend = keras.backend.backend()
-    facts = {
-        "backend": backend,
-        "versions": versions(backend),
-        "seconds": seconds,
+    package = importlib.metadata.packages_distributions()[backend][0]
+    facts |= {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in ("keras", package, "numpy")},
+        },
         "precision": precision(backend),
         "has_project": importlib.util.find_spec("fashion_keras") is not None,
     }
-    (found / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    (found / "found.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
 if __name__ == "__main__":

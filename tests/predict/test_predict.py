@@ -26,9 +26,9 @@ from fashion_keras.model import build_head
 from fashion_keras.predict.__main__ import main
 from fashion_keras.predict.web import WebError
 from fashion_keras.saving import save_classifier
+from tests.builders import LABELS, alone, encoded, picture, strong_classifier
 from tests.conftest import normalised_backbone
 from tests.predict.test_rows import parsed
-from tests.test_classifier import LABELS, alone, encoded, picture, strong_classifier
 
 ROOT = Path(__file__).parents[2]
 
