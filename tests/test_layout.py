@@ -19,7 +19,6 @@ ROOMS = [
     "fashion_keras.data.download",
     "fashion_keras.data.scan",
     "fashion_keras.data.split",
-    "fashion_keras.data.inspected",
     "fashion_keras.data.prepare",
     "fashion_keras.pieces",
     "fashion_keras.data.batches",

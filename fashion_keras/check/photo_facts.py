@@ -14,7 +14,7 @@ from fashion_keras.cli import progress
 from fashion_keras.data.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.data.prepare import Prepared, PreparedPhoto
 from fashion_keras.data.scan import SourcePhoto, shown
-from fashion_keras.data.split import Looks, looks_of
+from fashion_keras.data.split import PerceptualHash, perceptual_hash
 from fashion_keras.files import sha256_of
 
 _DRAFT = 144  # Pixels a side that are enough for looks.
@@ -58,7 +58,7 @@ class PhotoFacts(NamedTuple):
     format: str = ""
     turn: int = 1
     sha256: str = ""
-    looks: Looks | None = None
+    looks: PerceptualHash | None = None
 
 
 def gather_facts(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[PhotoFacts]:
@@ -95,13 +95,15 @@ def _read_anew(photo: SourcePhoto, name: str, reason: str) -> PhotoFacts:
     except PhotoError as error:
         return found._replace(reason=str(error))
     sha256 = sha256_of(photo.path)
-    return _with_header(found._replace(sha256=sha256, looks=looks_of(Image.fromarray(pixels))))
+    return _with_header(
+        found._replace(sha256=sha256, looks=perceptual_hash(Image.fromarray(pixels)))
+    )
 
 
 def _looked_up(photo: SourcePhoto, place: PreparedPhoto, folder: Path) -> PhotoFacts:
     with Image.open(folder / place.prepared) as image:
         image.draft("RGB", (_DRAFT, _DRAFT))  # JPEG: decoding a quarter or so is enough.
-        looks = looks_of(image)
+        looks = perceptual_hash(image)
     found = PhotoFacts(place.file, place.split, photo.label, photo.path, "")
     return _with_header(found._replace(sha256=place.sha256, looks=looks))
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
-from fashion_keras.data.split import TURNS, group_copies
+from fashion_keras.data.split import TURNS, group_duplicates
 from fashion_keras.figures import draw_sheet, tile_of
 
 _ROWS, _COLUMNS = 40, 6  # What the picture of duplicates shows at the most.
@@ -24,7 +24,7 @@ def find_twins(facts: Sequence[PhotoFacts]) -> list[list[PhotoFacts]]:
     """
     readable = [one for one in facts if not one.reason]
     looks = [one.looks for one in readable if one.looks]
-    groups = group_copies(looks, [one.sha256 for one in readable])
+    groups = group_duplicates(looks, [one.sha256 for one in readable])
     return [[readable[number] for number in group] for group in groups if len(group) > 1]
 
 

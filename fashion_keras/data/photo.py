@@ -1,4 +1,4 @@
-"""One photo, as a file, bytes, image or array, becomes upright RGB pixels, or a clear error."""
+"""Reads one photo, from a file, bytes, image or array, as upright RGB pixels."""
 
 import io
 import stat
@@ -14,12 +14,11 @@ from fashion_keras.config import InputError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MOST_PIXELS = 80_000_000  # A claim of more is a decompression bomb or a scan, not a seller's photo.
 _MOST_BYTES = 200_000_000
-# A picture of one colour takes nearly no bytes however large it claims to be. Real photos of so
+# An image of one colour takes nearly no bytes however large it claims to be. Real photos of so
 # many pixels have a hundred times as many bytes.
 _BOMB_PIXELS, _BOMB_RATE = 16_000_000, 1000  # From so many pixels on; pixels for each byte.
 SMALLEST_SIDE = 8  # Nothing can be seen in less.
 LARGEST_SIDE = 1024  # Larger photos are reduced with anti-aliasing before anything else is done.
-_STRIP = 256  # Rows of a photo whose mode is changed at a time.
 _ORIENTATION = 0x0112  # EXIF tag; 1 means upright.
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -45,8 +44,8 @@ def read_photo(
     """Decode one photo.
 
     JPEG, PNG, WebP, GIF, BMP, TIFF and AVIF are read, whatever the file is called. The EXIF
-    turn is applied, transparency goes onto white, 16-bit greys are scaled, of an animation the
-    first frame is taken, and sides over `LARGEST_SIDE` pixels are reduced.
+    orientation is applied, transparency becomes white, 16-bit greys are scaled, of an animation
+    the first frame is taken, and sides over `LARGEST_SIDE` pixels are reduced.
 
     Args:
         source: Path of a file, the file's bytes, an image of Pillow (it is not changed), or an
@@ -54,21 +53,17 @@ def read_photo(
             `(height, width, 4)` (with opacity) of numbers from 0 to 255; fractions are rounded.
         most_pixels: Files that claim more are refused.
 
-    Returns:
-        The photo's pixels, and whether the file can be used as it is.
-
     Raises:
         PhotoError: If the bytes are no photo, are damaged, have a side under `SMALLEST_SIDE`, or
-            claim more than `most_pixels`; if an array has another form or other values.
+            claim more than `most_pixels`; if an array has another shape or other values.
     """
-    if isinstance(source, np.ndarray):
-        return Photo(_reduced(_image_of(source)), clean=False)
     try:
+        if isinstance(source, np.ndarray):
+            return Photo(_reduced(_image_of(source)), clean=False)
         if isinstance(source, Image.Image):
-            _check_size(source, None, most_pixels)
+            _check_size(*source.size, most_pixels)
             return Photo(_reduced(ImageOps.exif_transpose(source)), clean=False)
-        content = source if isinstance(source, bytes) else _content_of(source)
-        return _decode(content, most_pixels)
+        return _decode(source if isinstance(source, bytes) else _content_of(source), most_pixels)
     except PhotoError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -83,36 +78,10 @@ def _decode(content: bytes, most_pixels: int) -> Photo:
     if not content:
         raise PhotoError("empty file")
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        _check_size(image, len(content), most_pixels)
-        clean = _is_clean(image) and _is_whole(image, content)
+        _check_size(*image.size, most_pixels, len(content))
+        clean = _is_clean(image) and _is_complete(image, content)
         image.draft(None, (LARGEST_SIDE, LARGEST_SIDE))  # JPEG: decode at 1/2, 1/4 or 1/8.
         return Photo(_reduced(ImageOps.exif_transpose(image)), clean)
-
-
-def _reduced(upright: Image.Image) -> np.ndarray:
-    image = _to_rgb(upright)
-    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=2.0)
-    return np.asarray(image)
-
-
-def _image_of(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)):
-        raise PhotoError(
-            "expected an array (height, width, 3) of pixels from 0 to 255. Received: the shape "
-            f"{array.shape}"
-        )
-    if min(array.shape[:2]) < SMALLEST_SIDE:
-        raise PhotoError(_too_small(array.shape[1], array.shape[0]))
-    if array.dtype.kind not in "uif" or not (array.min() >= 0 and array.max() <= 255):
-        raise PhotoError("expected an array of numbers from 0 to 255. Received: others")
-    if array.dtype.kind == "f" and 0 < array.max() <= 1:
-        raise PhotoError(
-            "expected an array of numbers from 0 to 255. Received: fractions of 1, as if divided "
-            "by 255"
-        )
-    return Image.fromarray(array.round().astype("uint8"))
 
 
 def _content_of(file: Path) -> bytes:
@@ -123,34 +92,22 @@ def _content_of(file: Path) -> bytes:
         if status.st_size > _MOST_BYTES:
             raise PhotoError(f"too large: {status.st_size} bytes, at most {_MOST_BYTES} are read")
         return file.read_bytes()
-    except PhotoError:
-        raise
     except OSError as error:
         if isinstance(error, FileNotFoundError) and file.is_symlink():
             raise PhotoError("a link to a file that does not exist") from error
         raise PhotoError(f"cannot be opened: {error.strerror or error}") from error
-    except ValueError as error:  # A name with a zero byte.
-        raise PhotoError(f"cannot be opened: {error}") from error
 
 
-def _check_size(image: Image.Image, size: int | None, most_pixels: int) -> None:
-    """Refuse photos that would show nothing or eat the memory; `size` in bytes, if known."""
-    pixels = image.width * image.height
+def _check_size(width: int, height: int, most_pixels: int, size: int | None = None) -> None:
+    """Refuse photos that would show nothing or take too much memory; `size` in bytes, if known."""
+    pixels, shape = width * height, f"{width} x {height} pixels"
     if pixels > most_pixels:
-        raise PhotoError(
-            f"too large: {image.width} x {image.height} pixels, at most {most_pixels} are read"
-        )
+        raise PhotoError(f"too large: {shape}, at most {most_pixels} are read")
     if size and pixels > max(_BOMB_PIXELS, _BOMB_RATE * size):
-        raise PhotoError(
-            f"a decompression bomb: {image.width} x {image.height} pixels in {size} bytes"
-        )
-    if min(image.size) < SMALLEST_SIDE:
-        raise PhotoError(_too_small(image.width, image.height))
-
-
-def _too_small(width: int, height: int) -> str:
-    least = SMALLEST_SIDE
-    return f"too small: {width} x {height} pixels, at least {least} x {least} are needed"
+        raise PhotoError(f"a decompression bomb: {shape} in {size} bytes")
+    if min(width, height) < SMALLEST_SIDE:
+        least = f"{SMALLEST_SIDE} x {SMALLEST_SIDE}"
+        raise PhotoError(f"too small: {shape}, at least {least} are needed")
 
 
 def _is_clean(image: Image.Image) -> bool:
@@ -163,8 +120,8 @@ def _is_clean(image: Image.Image) -> bool:
     )
 
 
-def _is_whole(image: Image.Image, content: bytes) -> bool:
-    """Tell damage that Pillow passes over and TensorFlow does not: a PNG's end and checksums."""
+def _is_complete(image: Image.Image, content: bytes) -> bool:
+    """Return False for a PNG without its end or with wrong checksums: TensorFlow refuses it."""
     if image.format != "PNG":
         return True
     try:
@@ -175,25 +132,39 @@ def _is_whole(image: Image.Image, content: bytes) -> bool:
     return content.endswith(_PNG_END)
 
 
+def _reduced(upright: Image.Image) -> np.ndarray:
+    image = _to_rgb(upright)
+    image.thumbnail((LARGEST_SIDE, LARGEST_SIDE), reducing_gap=2.0)
+    return np.asarray(image)
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Turn any mode into RGB, strip by strip: what is made on the way takes many bytes a pixel."""
-    if image.mode == "RGB" and not image.has_transparency_data:
-        return image
-    whole = Image.new("RGB", image.size)
-    for top in range(0, image.height, _STRIP):
-        strip = image.crop((0, top, image.width, min(top + _STRIP, image.height)))
-        whole.paste(_strip_to_rgb(strip), (0, top))
-    return whole
-
-
-def _strip_to_rgb(image: Image.Image) -> Image.Image:
-    """Scale deep greys to 8 bits, lay transparency on white."""
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values, which turns most photos white.
-        deep = np.asarray(image).astype("float64") / 257
-        image = Image.fromarray(deep.round().clip(0, 255).astype("uint8"))
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(white, layer)
-    return image.convert("RGB")
+        deep = (np.asarray(image).astype("int32") + 128) // 257
+        image = Image.fromarray(deep.clip(0, 255).astype("uint8"))
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    layer = image if image.mode == "RGBA" else image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(layer, mask=layer)
+    return white
+
+
+def _image_of(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)):
+        raise PhotoError(
+            "expected an array (height, width, 3) of pixels from 0 to 255. Received: the shape "
+            f"{array.shape}"
+        )
+    _check_size(array.shape[1], array.shape[0], array.size)
+    if array.dtype.kind not in "uif" or not (array.min() >= 0 and array.max() <= 255):
+        raise PhotoError("expected an array of numbers from 0 to 255. Received: others")
+    if array.dtype.kind == "f" and 0 < array.max() <= 1:
+        raise PhotoError(
+            "expected an array of numbers from 0 to 255. Received: fractions of 1, as if divided "
+            "by 255"
+        )
+    return Image.fromarray(array.round().astype("uint8"))

@@ -1,23 +1,30 @@
-"""Checks every photo of a source once and lays out readable ones for Keras to read in batches."""
+"""Checks every photo of a data set once, and lays the readable ones out for Keras to read."""
 
 import collections
 import csv
-import hashlib
+import functools
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from fashion_keras.config import InputError
-from fashion_keras.data.inspected import Inspected, inspect_all
-from fashion_keras.data.scan import SPLITS, SourcePhoto, find_photos
-from fashion_keras.data.split import assign_splits, group_copies
-from fashion_keras.files import one_at_a_time
-from fashion_keras.stopwatch import stage
+from PIL import Image
 
-_LAYOUT = "1"  # Raise it when prepared folders of older versions must not be used any more.
-_DIVISION = "2"  # Raise it when photos without splits are divided in another way.
+from fashion_keras.artifacts import fingerprint, made_once, sha256_of
+from fashion_keras.cli import progress, stage
+from fashion_keras.config import InputError
+from fashion_keras.data.photo import PhotoError, read_photo
+from fashion_keras.data.scan import SPLITS, SourcePhoto, find_photos
+from fashion_keras.data.split import (
+    PerceptualHash,
+    assign_splits,
+    group_duplicates,
+    perceptual_hash,
+)
+
+_LAYOUT = 3  # Raise it when prepared folders of older versions must not be used any more.
 
 
 class PreparedPhoto(NamedTuple):
@@ -57,17 +64,25 @@ class Prepared(NamedTuple):
         return [photo for photo in self.photos if photo.split == name]
 
 
+class _Checked(NamedTuple):
+    photo: SourcePhoto
+    reason: str = ""  # Why it cannot be used; empty if it can be read.
+    sha256: str = ""  # Of the bytes of the file, or of the rewritten one.
+    hash: PerceptualHash | None = None
+    rewritten: Path | None = None  # The photo as PNG, if the file itself cannot be used.
+
+
 @stage("prepare")
 def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
-    """Find a data set's photos, check each, and lay the readable ones out by split and class.
+    """Find the photos of a data set, check each, and lay the readable ones out by split and class.
 
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
-    listed with the reason. Nothing in the source is changed. A second call costs a look at the
-    files' sizes and dates; after a kill it goes on. A source without splits is split by class,
-    80/10/10, with copies (see `split.group_copies`) on one side.
+    listed with the reason. Nothing in the source is changed. As long as names, sizes and dates of
+    the files stay, a second call reads no photo. A source without splits is split 80/10/10 by
+    class, with duplicates (see `split.group_duplicates`) in the same split.
 
     Args:
-        data: See `source.find_photos`.
+        data: See `scan.scan`.
         cache: Folder for prepared photos.
         seed: Seed of the split, and of the drawn sample.
 
@@ -79,16 +94,10 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     """
     sources = find_photos(data, cache, seed)
     folder = cache / "prepared" / _key(sources, seed)
-    work = folder.with_name(f"{folder.name}.tmp")  # What was inspected; it outlives a kill.
-    if work.exists() or not (folder / "photos.csv").exists():
-        with one_at_a_time(folder.with_name(f".{folder.name}.lock"), "these photos ready"):
-            if not (folder / "photos.csv").exists():  # Else the other process has done it.
-                _lay_out(sources, folder, work, seed)
-            shutil.rmtree(work, ignore_errors=True)
+    made_once(folder, functools.partial(_lay_out, sources, seed))
     photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
-    labels = sorted({photo.label for photo in photos})
-    return Prepared(folder, labels, photos, rejected)
+    return Prepared(folder, sorted({photo.label for photo in photos}), photos, rejected)
 
 
 def summary(prepared: Prepared) -> str:
@@ -105,97 +114,104 @@ def summary(prepared: Prepared) -> str:
     return text
 
 
-def _key(sources: list[SourcePhoto], seed: int) -> str:
-    """Hash what decides the outcome: names, sizes and dates of the files, and the split's seed."""
-    digest = hashlib.sha256(_LAYOUT.encode())
+def link_or_copy(original: Path, place: Path) -> None:
+    """Make a link to a file, or a copy of it where links are not possible."""
+    try:
+        place.symlink_to(original)
+    except OSError:  # Windows without the right to make links, or a file system without them.
+        shutil.copyfile(original, place)
+
+
+def _key(sources: Sequence[SourcePhoto], seed: int) -> str:
+    """Return the fingerprint of a source: its files (they are linked), and the split's seed.
+
+    Reading all photos would be slow: sizes and dates stand for their contents.
+    """
+    files = []
     for photo in sources:
         status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
-        line = (str(photo.path), photo.split, status.st_size, status.st_mtime_ns)
-        digest.update(repr(line).encode())
-    if not sources[0].split:
-        digest.update(f"{seed} {_DIVISION}".encode())
-    return digest.hexdigest()[:16]
+        files.append((os.fsencode(photo.path).hex(), status.st_size, status.st_mtime_ns))
+    drawn = None if sources[0].split else seed
+    return fingerprint(layout=_LAYOUT, files=files, seed=drawn)
 
 
-def _lay_out(sources: list[SourcePhoto], folder: Path, work: Path, seed: int) -> None:
-    """Make the prepared folder under another name, then give it its own: never half of it."""
-    inspected = inspect_all(sources, work)
-    readable = [one for one in inspected if not one.reason]
-    rejected = [Rejected(one.photo.name, one.reason) for one in inspected if one.reason]
-    _check_readable(sources, readable, rejected)
+def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
+    checked = _check_all(sources, folder / "rewritten")
+    _require_readable(checked)
+    readable = [one for one in checked if not one.reason]
+    rejected = [Rejected(one.photo.name, one.reason) for one in checked if one.reason]
     if not sources[0].split:
         readable = _with_splits(readable, seed)
-    placed = work / "placed"
-    shutil.rmtree(placed, ignore_errors=True)
-    photos = _place(readable, placed, sorted({photo.label for photo in sources}))
-    _write_rows(placed / "quarantine.csv", Rejected._fields, rejected)
-    _write_rows(placed / "photos.csv", PreparedPhoto._fields, photos)
-    shutil.rmtree(folder, ignore_errors=True)  # What a deletion that was stopped left behind.
-    if os.name == "posix":
-        os.sync()  # Or a power cut could leave the folder, but torn files in it.
-    os.replace(placed, folder)
+    photos = _place(readable, folder, sorted({photo.label for photo in sources}))
+    _write_rows(folder / "quarantine.csv", Rejected._fields, rejected)
+    _write_rows(folder / "photos.csv", PreparedPhoto._fields, photos)
+    (folder / "rewritten").rmdir()
 
 
-def _check_readable(
-    sources: list[SourcePhoto], readable: list[Inspected], rejected: list[Rejected]
-) -> None:
-    kept = {(one.photo.split, one.photo.label) for one in readable}
-    for photo in sources:
+def _check_all(sources: Sequence[SourcePhoto], folder: Path) -> list[_Checked]:
+    """Check photos; the folder is for those that are rewritten."""
+    folder.mkdir(parents=True)
+    pngs = [folder / f"{number}.png" for number in range(len(sources))]
+    # Pillow decodes outside Python's lock, so threads use all cores.
+    with ThreadPoolExecutor() as pool:
+        checked = pool.map(_check, sources, pngs)
+        return list(progress(checked, len(sources), "checking photos"))
+
+
+def _check(photo: SourcePhoto, png: Path) -> _Checked:
+    try:
+        pixels, clean = read_photo(photo.path)
+    except PhotoError as error:
+        return _Checked(photo, str(error))
+    image = Image.fromarray(pixels)
+    if not clean:
+        image.save(png, compress_level=1)
+    digest = sha256_of(photo.path if clean else png)
+    # A source with splits needs no hashes.
+    hashed = None if photo.split else perceptual_hash(image)
+    return _Checked(photo, "", digest, hashed, None if clean else png)
+
+
+def _require_readable(checked: Sequence[_Checked]) -> None:
+    kept = {(one.photo.split, one.photo.label) for one in checked if not one.reason}
+    for photo, reason, *_ in checked:
         if (photo.split, photo.label) not in kept:
-            reason = next(one.reason for one in rejected if one.file == photo.name)
             raise InputError(
                 f"No photo in {photo.path.parent} can be read ({photo.path.name}: {reason}). "
-                "Mend or replace them, or remove the folder."
+                "Fix or replace them, or remove the folder."
             )
 
 
-def _with_splits(readable: list[Inspected], seed: int) -> list[Inspected]:
-    labels = [one.photo.label for one in readable]
-    looks = [one.looks for one in readable if one.looks]
-    groups = group_copies(looks, [one.sha256 for one in readable])
-    splits = assign_splits(labels, groups, seed)
-    divided = [
+def _with_splits(readable: Sequence[_Checked], seed: int) -> list[_Checked]:
+    hashes = [one.hash for one in readable if one.hash]
+    groups = group_duplicates(hashes, [one.sha256 for one in readable])
+    splits = assign_splits([one.photo.label for one in readable], groups, seed)
+    placed = [
         one._replace(photo=one.photo._replace(split=split))
         for one, split in zip(readable, splits, strict=True)
     ]
-    return sorted(divided, key=lambda one: (one.photo.split, one.photo.label, one.photo.path))
+    return sorted(placed, key=lambda one: (one.photo.split, one.photo.label, one.photo.path))
 
 
-def _place(readable: list[Inspected], placed: Path, labels: list[str]) -> list[PreparedPhoto]:
-    for split in sorted({one.photo.split for one in readable}):
+def _place(readable: Sequence[_Checked], folder: Path, labels: list[str]) -> list[PreparedPhoto]:
+    for split in {one.photo.split for one in readable}:
         for label in labels:  # A class without photos in this split needs its folder all the same.
-            (placed / split / label).mkdir(parents=True)
+            (folder / split / label).mkdir(parents=True)
     photos = []
     for number, one in enumerate(readable):
-        suffix = ".png" if one.rewritten or one.photo.path.suffix.lower() == ".png" else ".jpg"
-        place = f"{one.photo.split}/{one.photo.label}/{number:07d}{suffix}"
+        photo = one.photo
+        suffix = ".png" if ".png" in (one.rewritten or photo.path).suffix.lower() else ".jpg"
+        place = f"{photo.split}/{photo.label}/{number:07d}{suffix}"
         if one.rewritten:
-            _move(one.rewritten, placed / place)
+            one.rewritten.rename(folder / place)
         else:
-            link_or_copy(one.photo.path, placed / place)
-        photos.append(
-            PreparedPhoto(one.photo.split, one.photo.label, place, one.photo.name, one.sha256)
-        )
+            link_or_copy(photo.path, folder / place)
+        photos.append(PreparedPhoto(photo.split, photo.label, place, photo.name, one.sha256))
     return photos
 
 
-def _move(rewritten: Path, place: Path) -> None:
-    try:
-        os.link(rewritten, place)  # If this is stopped, the next run finds it where it was.
-    except OSError:  # A file system without second names: the next run writes it again.
-        os.replace(rewritten, place)
-
-
-def link_or_copy(original: Path, link: Path) -> None:
-    """Make a link to a file, or a copy of it where links are not possible."""
-    try:
-        link.symlink_to(original)
-    except OSError:  # Windows without the right to make links, or a file system without them.
-        shutil.copyfile(original, link)
-
-
 def _write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    # A name that is not UTF-8 is written with its bytes as \udcff: it is there to be read only.
+    # A name that is not UTF-8 is written with its bytes as \udcff: it is only for people to read.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file)
         writer.writerow(header)

@@ -16,7 +16,6 @@ from tests.kills.commands import Job, children, end, log_of, start
 UNSAFE = (
     "*.part",
     "*.batches",
-    "inspected-*",
     "oracle.json",
     "tuner0.json",
     "trial.json",
