@@ -1,62 +1,236 @@
-"""Draws every picture: learning curves, confusion matrices, contact sheets of photos."""
+"""Draws every picture: charts as PNG and SVG, confusion matrices, sheets of photos."""
 
+import io
+import math
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 
 from fashion_keras.config import Config
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.scan import SPLITS
-from fashion_keras.fine_tuning import STAGE
 
-_SIDE, _GAP, _LINE, _TITLE = 180, 8, 12, 34  # Pixels: photo, between, line of words, heading.
+FINE_TUNING = "fine-tuning"  # This stage of a history; the others train a head.
+SCALES = {"learning_rate": "log", "inner_size": "log", "droprate": "linear"}
+Rows = Sequence[Mapping[str, Any]]
+
+_PANEL = (4.4, 3.1)  # Inches.
+_LOOKS = (("#0b62a8", "-"), ("#c04a00", "--"), ("#1a1c1f", ":"), ("#8a3a84", "-."))
+_MANY = 500  # More dots than these are stored in an SVG as pixels.
+_LEAST_SHARES = 0.05  # Range of an axis of shares: one photo more or less should look like little.
+_TILE, _TILE_PIXELS = 1.9, 180  # Inches, pixels.
+_METADATA = ("Creator", "Date", "Format", "Type")  # Written to an SVG unless they are None.
 _LETTERS, _LINES = 34, 4  # What fits under a photo.
 
 
-def draw_learning_curves(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Draw loss and accuracy over epochs, for training and validation, as PNG.
+class Series(NamedTuple):
+    """Points of one kind in a chart.
+
+    Attributes:
+        label: Text in the legend; none if empty.
+        x: Horizontal positions.
+        y: Vertical positions; those that are not finite are left out.
+        look: Number of a colour with its dashes.
+        marker: Matplotlib's marker of the points; none if empty.
+        sizes: Area of each dot in points; None for a line.
+    """
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    look: int = 0
+    marker: str = ""
+    sizes: Sequence[float] | None = None
+
+
+class Chart(NamedTuple):
+    """A chart that can be drawn by itself or as one panel of a picture.
+
+    Attributes:
+        title: Text above it.
+        x: Label of the horizontal axis.
+        y: Label of the vertical axis.
+        series: What it shows.
+        scale: `linear`, `log`, or `whole` for whole numbers, of the horizontal axis.
+        shares: Whether the vertical axis shows shares, from 0 to 1.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: Sequence[Series]
+    scale: str = "linear"
+    shares: bool = True
+
+    def describe(self) -> str:
+        """Return the chart in words, for readers who cannot see it."""
+        words = [f"{self.title}: {self.y} against {self.x}."]
+        for one in self.series:
+            points = [point for point in zip(one.y, one.x, strict=True) if math.isfinite(point[0])]
+            if one.label and points:
+                (first, _), (last, _), (most, at) = points[0], points[-1], max(points)
+                words.append(
+                    f"{one.label}: {len(points)} points, the first at {first:.3g}, the last at "
+                    f"{last:.3g}, the highest at {most:.3g} ({self.x} {at:.3g})."
+                )
+        return " ".join(words)
+
+
+def save_png(charts: Sequence[Chart], file: Path, columns: int = 2) -> None:
+    """Draw charts as the panels of one PNG file."""
+    lines = math.ceil(len(charts) / columns)
+    size = (_PANEL[0] * columns, _PANEL[1] * lines)
+    figure = Figure(size, dpi=110, layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).flat
+    for axes, chart in zip(panels, charts, strict=False):
+        _draw(axes, chart)
+        axes.set_title(chart.title, size="medium")
+    figure.savefig(file)
+
+
+def as_svg(chart: Chart) -> str:
+    """Return a chart as an SVG element with a text alternative.
+
+    Charts with different titles share no ids; the same chart always gives the same element.
+    """
+    figure = Figure(_PANEL, layout="constrained")
+    _draw(figure.subplots(), chart)
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": chart.title, "svg.fonttype": "none"}):
+        figure.savefig(file, format="svg", dpi=110, metadata=dict.fromkeys(_METADATA))
+    svg = " ".join(file.getvalue().partition("<svg ")[2].split())
+    prefix = re.sub(r"\W+", "-", chart.title.lower())
+    svg = re.sub(r'( id="|="#|url\(#)', rf"\g<1>{prefix}-", svg)
+    return f'<svg class="chart" role="img" aria-label="{escape(chart.describe())}" {svg}'
+
+
+def _draw(axes: Axes, chart: Chart) -> None:
+    for one in chart.series:
+        colour, dashes = _LOOKS[one.look % len(_LOOKS)]
+        same: dict[str, Any] = {"color": colour, "marker": one.marker, "label": one.label or "_"}
+        if one.sizes is None:
+            axes.plot(one.x, one.y, dashes, linewidth=1.2, markersize=4, **same)
+        else:
+            axes.scatter(one.x, one.y, one.sizes, alpha=0.7, rasterized=len(one.x) > _MANY, **same)
+    axes.set(xlabel=chart.x, ylabel=chart.y)
+    axes.grid(alpha=0.3)
+    if chart.scale == "log":
+        axes.set_xscale("log")
+    elif chart.scale == "whole":
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if chart.shares:
+        low, high = axes.get_ylim()
+        half = min(max(high - low, _LEAST_SHARES), 1) / 2
+        middle = min(max((low + high) / 2, half), 1 - half)
+        axes.set_ylim(middle - half - 0.004, middle + half + 0.004)
+    if sum(bool(one.label) for one in chart.series) > 1:
+        axes.legend(fontsize="small")
+
+
+def learning_curves(history: Rows) -> list[Chart]:
+    """Return charts of accuracy and loss over epochs, of the head and, where it was, fine-tuning.
 
     Args:
-        rows: One row an epoch with its stage (see `ensemble.Ensemble`). Heads and fine-tuning are
-            drawn beside each other; the epoch of each head that was kept, that with the lowest
-            validation loss, is marked; of fine-tuning the last one is.
-        file: Where to save the picture.
+        history: One row an epoch: `stage`, `epoch`, `loss`, `accuracy`, `val_loss`,
+            `val_accuracy`. The epoch that was kept is marked: of a head that with the lowest
+            validation loss, of fine-tuning the last one.
     """
-    tuned = [row for row in rows if row["stage"] == STAGE]
-    parts = [[row for row in rows if row["stage"] != STAGE], tuned]
-    parts = [part for part in parts if part]
-    figure = Figure(figsize=(9, 3.6 * len(parts)), layout="constrained")
-    grid = figure.subplots(len(parts), 2, squeeze=False)
-    for line, part in zip(grid, parts, strict=True):
-        for axes, metric in zip(line, ("loss", "accuracy"), strict=True):
-            _draw_stages(axes, part, metric)
-    figure.savefig(file, dpi=110)
+    parts: dict[str, list] = {"Head": [], "Fine-tuning": []}
+    for row in history:
+        parts["Fine-tuning" if row["stage"] == FINE_TUNING else "Head"].append(row)
+    return [
+        Chart(f"{title}: {name}", "epoch", name, _epochs(rows, name), "whole", name != "loss")
+        for title, rows in parts.items()
+        for name in ("accuracy", "loss")
+        if rows
+    ]
 
 
-def _draw_stages(axes: Any, rows: list[dict[str, Any]], metric: str) -> None:
-    for stage in sorted({row["stage"] for row in rows}):
-        chosen = [row for row in rows if row["stage"] == stage]
-        tuning = stage == STAGE
-        kept = chosen[-1] if tuning else min(chosen, key=lambda row: row["val_loss"])
-        epochs = [row["epoch"] for row in chosen]
-        axes.plot(epochs, [row[metric] for row in chosen], "C0.-", linewidth=1)
-        axes.plot(epochs, [row[f"val_{metric}"] for row in chosen], "C1.-", linewidth=1)
-        axes.plot(kept["epoch"], kept[f"val_{metric}"], "ko", zorder=3)
-    axes.set(
-        xlabel="pass of fine-tuning" if rows[0]["stage"] == STAGE else "epoch of each head",
-        ylabel=metric,
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(axes.get_lines()[:3], ["training", "validation", "kept"])
+def _epochs(rows: Rows, metric: str) -> list[Series]:
+    series = []
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        run = [row for row in rows if row["stage"] == stage]
+        kept = run[-1] if stage == FINE_TUNING else min(run, key=lambda row: row["val_loss"])
+        epochs, name = _column(run, "epoch"), f"val_{metric}"
+        # Several heads, as older versions trained, have one entry in the legend.
+        labels = ("", "", "") if series else ("training", "validation", "kept")
+        series += [
+            Series(labels[0], epochs, _column(run, metric), 0, "."),
+            Series(labels[1], epochs, _column(run, name), 1, "."),
+            Series(labels[2], [kept["epoch"]], [kept[name]], 2, "o"),
+        ]
+    return series
 
 
-def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: Path) -> None:
+def _column(rows: Rows, name: str) -> list[float]:
+    return [float(row[name] or "nan") for row in rows]
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def trial_charts(trials: Rows) -> list[Chart]:
+    """Return a chart of the validation accuracy of trials for each hyperparameter.
+
+    The more epochs a trial was trained, the larger its dot; failed trials have none.
+
+    Args:
+        trials: Rows of `trials.csv`, as numbers or as text.
+    """
+    done = [row for row in trials if row["status"] == "COMPLETED"]
+    most = max(_column(done, "last_epoch"), default=1)
+    charts = []
+    for name, scale in SCALES.items():
+        series = []
+        for look, marker, label in ((0, "o", "with augmented copies"), (1, "x", "without")):
+            rows = [row for row in done if bool(float(row["augmented_copies"])) != bool(look)]
+            sizes = [10 + 50 * epochs / most for epochs in _column(rows, "last_epoch")]
+            points = _column(rows, name), _column(rows, "val_accuracy")
+            series += [Series(label, *points, look, marker, sizes)] if rows else []
+        title = f"Trials by {_words(name)}"
+        charts.append(Chart(title, _words(name), "validation accuracy", series, scale))
+    return charts
+
+
+def best_so_far(trials: Rows) -> Chart:
+    """Return a chart of the best validation accuracy after each trial of `trials.csv`."""
+    scores = [row["val_accuracy"] if row["status"] == "COMPLETED" else "nan" for row in trials]
+    best = np.fmax.accumulate(np.array(scores, dtype=float)).tolist()
+    series = Series("best", range(1, len(best) + 1), best)
+    return Chart("Best trial so far", "trials", "validation accuracy", [series], "whole")
+
+
+def hyperparameter_chart(curves: Rows, name: str) -> Chart:
+    """Return a chart of accuracy over epochs with a line for each value of a hyperparameter.
+
+    Args:
+        curves: Rows of `curves.csv`: `hyperparameter`, `value`, `epoch` and `val_accuracy`.
+        name: The hyperparameter.
+    """
+    series = []
+    for value in dict.fromkeys(row["value"] for row in curves if row["hyperparameter"] == name):
+        rows = [row for row in curves if (row["hyperparameter"], row["value"]) == (name, value)]
+        points = _column(rows, "epoch"), _column(rows, "val_accuracy")
+        series.append(Series(f"{float(value):g}", *points, len(series)))
+    title = f"Accuracy for each {_words(name)}"
+    return Chart(title, "epoch", "validation accuracy", series, "whole")
+
+
+def draw_confusion(
+    table: np.ndarray, labels: Sequence[str], title: str, file: Path | BinaryIO
+) -> None:
     """Draw a confusion matrix as PNG: counts as text, shares of each true class as colour.
 
     Args:
@@ -66,7 +240,7 @@ def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: P
         file: Where to save it.
     """
     side = min(3 + 0.5 * len(labels), 40)  # Inches; Matplotlib draws no more than 65,536 pixels.
-    figure = Figure(figsize=(side, side), layout="constrained")
+    figure = Figure((side, side), dpi=110, layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -79,7 +253,7 @@ def draw_confusion(table: np.ndarray, labels: Sequence[str], title: str, file: P
         if count:
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, str(count), ha="center", va="center", color=colour)
-    figure.savefig(file, dpi=110)
+    figure.savefig(file)
 
 
 class Tile(NamedTuple):
@@ -101,11 +275,11 @@ def tile_of(file: Path, words: str) -> Tile:
         photo.PhotoError: If it cannot be read.
     """
     image = Image.fromarray(read_photo(file).pixels)
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((_TILE_PIXELS, _TILE_PIXELS))
     return Tile(np.asarray(image), words)
 
 
-def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path) -> None:
+def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path | BinaryIO) -> None:
     """Draw rows of photos as PNG.
 
     Args:
@@ -113,26 +287,17 @@ def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path) -> None:
         title: Text above them.
         file: Where to save the picture.
     """
-    lines = max(_fitted(tile.words).count("\n") + 1 for tiles in rows for tile in tiles)
-    wide, high = _SIDE + _GAP, _SIDE + _GAP + lines * _LINE
-    width = max(max(map(len, rows)) * wide + _GAP, 4 * wide)
-    canvas = np.full((_TITLE + len(rows) * high + _GAP, width, 3), 255, "uint8")
-    figure = Figure(figsize=(canvas.shape[1] / 100, canvas.shape[0] / 100), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    for row, tiles in enumerate(rows):
-        for column, tile in enumerate(tiles):
-            left, top = _GAP + column * wide, _TITLE + row * high
-            square = ImageOps.pad(Image.fromarray(tile.pixels), (_SIDE, _SIDE), color="#eeeeee")
-            canvas[top : top + _SIDE, left : left + _SIDE] = np.asarray(square)
+    columns, lines = max(4, *map(len, rows)), len(rows)
+    figure = Figure((_TILE * columns, (_TILE + 0.5) * lines + 0.4), dpi=100, layout="constrained")
+    for axes in figure.subplots(lines, columns, squeeze=False).flat:
+        axes.set_axis_off()
+    for line, tiles in enumerate(rows):
+        for axes, tile in zip(figure.axes[line * columns :], tiles, strict=False):
+            axes.imshow(tile.pixels)
             # A name is no formula, whatever dollar signs it has.
-            place = (left + _SIDE / 2, top + _SIDE + 3)
-            axes.text(
-                *place, _fitted(tile.words), ha="center", va="top", size=6.5, parse_math=False
-            )
-    axes.text(_GAP, _TITLE / 2, title, va="center", size=10, parse_math=False)
-    axes.imshow(canvas, interpolation="none")
-    figure.savefig(file, dpi=100)
+            axes.set_title(_fitted(tile.words), y=0, va="top", pad=-3, size=6.5, parse_math=False)
+    figure.suptitle(title, size=10, parse_math=False)
+    figure.savefig(file)
 
 
 def _fitted(words: str) -> str:
@@ -143,37 +308,33 @@ def _fitted(words: str) -> str:
 
 
 def draw_batch(
-    prepared: Prepared, config: Config, file: Path, photos: int = 12, draws: int = 5
+    prepared: Prepared, config: Config, file: Path, photos: int = 12, copies: int = 5
 ) -> None:
-    """Draw training photos with their labels and, beside each, augmented copies of it.
+    """Draw training photos with their labels, each followed by augmented copies of it.
 
-    The pixels come out of the same reader and the same layers that training uses.
+    The pixels come from the same reader and the same layers that training uses.
 
     Args:
         prepared: The data set.
         config: `image_size`, `rotation`, `zoom` and `seed` are used.
         file: Where to save the picture, a PNG.
         photos: How many photos, drawn at random.
-        draws: Views of each.
+        copies: Augmented copies of each.
     """
     from fashion_keras.data.batches import load_split
     from fashion_keras.model import build_augmentation
 
     batches = load_split(prepared, SPLITS[0], config.image_size, photos, config.seed)
     pixels, numbers = next(iter(batches))
-    augmented_copies = [
-        _shown(build_augmentation(config, config.seed + 1000 * view)(pixels, training=True))
-        for view in range(1, draws + 1)
+    augmented = [
+        build_augmentation(config, config.seed + 1000 * copy)(pixels, training=True)
+        for copy in range(1, copies + 1)
     ]
-    plain = _shown(pixels)
+    shown = np.asarray([pixels, *augmented]).round().clip(0, 255).astype("uint8")
     rows = [
-        [Tile(plain[row], prepared.labels[int(number)])]
-        + [Tile(view[row], f"view {place}") for place, view in enumerate(augmented_copies, start=1)]
+        [Tile(shown[0, row], prepared.labels[int(number)])]
+        + [Tile(shown[copy, row], f"copy {copy}") for copy in range(1, copies + 1)]
         for row, number in enumerate(np.asarray(numbers))
     ]
     title = f"training photos at {config.image_size} px, and augmented copies of each"
     draw_sheet(rows, title, file)
-
-
-def _shown(pixels: Any) -> np.ndarray:
-    return np.asarray(pixels).round().clip(0, 255).astype("uint8")

@@ -21,8 +21,8 @@ from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.finish import save_calibrated, score_once
 from fashion_keras.inspection import read_metadata
 from fashion_keras.report import tensor_board
-from fashion_keras.report.__main__ import PAGE, write_report
-from fashion_keras.report.page import Sources
+from fashion_keras.report.__main__ import PAGE
+from fashion_keras.report.page import Sources, write_report
 from fashion_keras.training import Material, Watch, open_material, write_history
 
 MODEL_FILE = "fashion.keras"
@@ -164,7 +164,7 @@ def _write_outcome(
     (results / "config.json").write_text(to_json(config), encoding="utf-8")
     (results / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
     write_history(trained.history, results / "history.csv")
-    drawings.draw_learning_curves(trained.history, results / "learning_curves.png")
+    drawings.save_png(drawings.learning_curves(trained.history), results / "learning_curves.png")
 
 
 def _minutes(text: str) -> float:

@@ -1,5 +1,6 @@
 """Builds what many tests need: pictures, encoded photos, and a classifier with strong answers."""
 
+import argparse
 import io
 from typing import Any
 
@@ -40,3 +41,12 @@ def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
     """Return the probabilities of the bare model for one photo."""
     model: Any = classifier.model
     return np.asarray(model(pixels[None], training=False))[0]
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[str]:
+    """Return every option, `--top`, and argument, `model`, of a command, but `--help`."""
+    return [
+        action.option_strings[-1] if action.option_strings else action.dest
+        for action in parser._actions
+        if action.dest != "help"
+    ]

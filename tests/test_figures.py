@@ -1,5 +1,8 @@
-"""Tests of the pictures: they are written, can be opened, and show the data they were given."""
+"""Tests of the pictures: they can be opened, and show the data they are given."""
 
+import io
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +10,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.figures import draw_confusion, draw_learning_curves
-
-
-def history(epochs: int, loss: float) -> list[dict[str, Any]]:
-    """Return a history whose loss falls from a first value."""
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    return [
-        {"stage": "head 1", "epoch": epoch} | dict.fromkeys(names, loss / epoch)
-        for epoch in range(1, epochs + 1)
-    ]
+from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared
+from fashion_keras.figures import (
+    Chart,
+    Series,
+    Tile,
+    as_svg,
+    best_so_far,
+    draw_batch,
+    draw_confusion,
+    draw_sheet,
+    hyperparameter_chart,
+    learning_curves,
+    save_png,
+    tile_of,
+    trial_charts,
+)
 
 
 def pixels(file: Path) -> np.ndarray:
@@ -25,56 +35,196 @@ def pixels(file: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def two_heads() -> list[dict[str, Any]]:
-    return history(3, 2.0) + [{**row, "stage": "head 2", "loss": 9.0} for row in history(3, 2.0)]
+def epochs(stage: str, *losses: float) -> list[dict[str, Any]]:
+    return [
+        {"stage": stage, "epoch": epoch, "loss": loss, "accuracy": 1 - loss}
+        | {"val_loss": loss, "val_accuracy": epoch / 10}
+        for epoch, loss in enumerate(losses, start=1)
+    ]
 
 
-@pytest.mark.parametrize("rows", [history(3, 1.0), history(4, 2.0), two_heads()])
-def test_learning_curves_follow_the_history(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    draw_learning_curves(history(3, 2.0), tmp_path / "first.png")
-    draw_learning_curves(rows, tmp_path / "second.png")
-    first, second = pixels(tmp_path / "first.png"), pixels(tmp_path / "second.png")
-    assert first.shape == second.shape
-    assert not np.array_equal(first, second)
+def trial(status: str = "COMPLETED", **values: Any) -> dict[str, Any]:
+    row = {"learning_rate": "0.001", "inner_size": "64", "droprate": "0.2", "augmented_copies": "1"}
+    return {**row, "val_accuracy": "0.8", "last_epoch": "4", "status": status, **values}
 
 
-def test_same_history_gives_the_same_picture(tmp_path: Path) -> None:
-    for name in ("first.png", "second.png"):
-        draw_learning_curves(history(3, 2.0), tmp_path / name)
-    np.testing.assert_array_equal(pixels(tmp_path / "first.png"), pixels(tmp_path / "second.png"))
+CURVES = [
+    {"hyperparameter": name, "value": value, "epoch": epoch, "val_accuracy": value * epoch / 9}
+    for name in ("droprate", "inner_size")
+    for value in (0.2, 0.5, 0.8)
+    for epoch in (1, 2)
+]
 
 
-def test_learning_curves_of_one_epoch(tmp_path: Path) -> None:
-    draw_learning_curves(history(1, 2.0), tmp_path / "curves.png")
-    assert pixels(tmp_path / "curves.png").std() > 0
+def test_learning_curves_mark_the_epoch_that_was_kept() -> None:
+    history = epochs("head", 0.3, 0.1, 0.2) + epochs("fine-tuning", 0.1, 0.2)
+    charts = {chart.title: chart for chart in learning_curves(history)}
+    assert list(charts) == [
+        f"{stage}: {metric}" for stage in ("Head", "Fine-tuning") for metric in ("accuracy", "loss")
+    ]
+    training, validation, kept = charts["Head: loss"].series
+    assert (training.label, training.x, training.y) == ("training", [1, 2, 3], [0.3, 0.1, 0.2])
+    assert (kept.x, kept.y) == ([2], [0.1])
+    assert charts["Fine-tuning: accuracy"].series[2][1:3] == ([2], [0.2])
+    assert len(learning_curves(epochs("head", 0.5))) == 2
+
+
+def test_several_heads_of_an_older_version_share_a_legend() -> None:
+    chart, _ = learning_curves(epochs("head 1", 0.5) + epochs("head 2", 0.4))
+    assert [one.label for one in chart.series] == ["training", "validation", "kept", "", "", ""]
+
+
+def test_trials_are_dots_that_grow_with_their_epochs() -> None:
+    rows = [
+        trial(),
+        trial(augmented_copies="0", val_accuracy="0.6"),
+        trial(last_epoch="12", inner_size=32),
+        trial("FAILED", val_accuracy=""),
+    ]
+    charts = trial_charts(rows)
+    assert [chart.scale for chart in charts] == ["log", "log", "linear"]
+    augmented, plain = charts[1].series
+    assert (augmented.x, augmented.y) == ([64, 32], [0.8, 0.8])
+    assert augmented.sizes is not None
+    assert augmented.sizes[1] > augmented.sizes[0]
+    assert (plain.label, plain.x, plain.y) == ("without", [64], [0.6])
+    assert all(not chart.series for chart in trial_charts(rows[3:]))
+
+
+def test_best_so_far_ignores_trials_that_failed() -> None:
+    accuracies = ["", "0.5", "", "0.4", "0.7"]
+    rows = [trial("COMPLETED" if one else "FAILED", val_accuracy=one) for one in accuracies]
+    (series,) = best_so_far(rows).series
+    np.testing.assert_array_equal(series.y, [np.nan, 0.5, 0.5, 0.5, 0.7])
+
+
+def test_hyperparameter_chart_has_a_line_for_each_value() -> None:
+    chart = hyperparameter_chart(CURVES, "droprate")
+    assert [one.label for one in chart.series] == ["0.2", "0.5", "0.8"]
+    assert chart.series[2].y == pytest.approx([0.8 / 9, 1.6 / 9])
+
+
+def test_png_has_a_panel_for_each_chart(tmp_path: Path) -> None:
+    charts = learning_curves(epochs("head", 0.3, 0.1))
+    for name, chosen, columns in (("wide", charts, 2), ("high", charts, 1), ("one", charts[:1], 1)):
+        save_png(chosen, tmp_path / f"{name}.png", columns)
+    wide, high, one = (pixels(tmp_path / f"{name}.png") for name in ("wide", "high", "one"))
+    height, width = one.shape[:2]
+    assert wide.shape == pytest.approx((height, 2 * width, 3), abs=1)
+    assert high.shape == pytest.approx((2 * height, width, 3), abs=1)
+
+
+def svg_charts() -> list[Chart]:
+    charts = learning_curves(epochs("head", 0.3, 0.1))
+    return [*charts, *trial_charts([trial()]), hyperparameter_chart(CURVES, "droprate")]
+
+
+def test_svg_needs_no_file_and_no_script_and_is_always_the_same() -> None:
+    for chart in svg_charts():
+        svg = as_svg(chart)
+        assert svg == as_svg(chart)
+        assert svg.startswith('<svg class="chart" role="img" aria-label="')
+        assert svg.endswith("</svg>")
+        assert not re.search(r"<script|<image|href=\"(?!#)|url\((?!#)", svg)
+        assert f">{chart.x}</text>" in svg
+
+
+def test_ids_of_different_charts_differ_and_references_find_them() -> None:
+    found: set[str] = set()
+    for svg in map(as_svg, svg_charts()):
+        ids = re.findall(r' id="([^"]+)"', svg)
+        assert len(ids) == len(set(ids))
+        assert not found & set(ids)
+        assert set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg)) <= set(ids)
+        found |= set(ids)
+
+
+def test_many_dots_are_stored_as_pixels() -> None:
+    few, many = (
+        Chart("dots", "x", "y", [Series("", *values, marker="o", sizes=values[0])])
+        for values in (np.random.default_rng(1).random((2, count)) for count in (400, 4000))
+    )
+    assert "data:image/png;base64," not in as_svg(few)
+    assert "data:image/png;base64," in as_svg(many)
+    assert len(as_svg(many)) < len(as_svg(few))
+
+
+def test_a_chart_is_described_in_words() -> None:
+    series = [Series("a & <b>", [1, 2, 3, 4], [0.5, 0.75, 0.7, float("nan")]), Series("", [1], [1])]
+    chart = Chart("Accuracy", "epoch", "accuracy", series)
+    words = (
+        "Accuracy: accuracy against epoch. a & <b>: 3 points, the first at 0.5, the last at 0.7, "
+        "the highest at 0.75 (epoch 2)."
+    )
+    assert chart.describe() == words
+    assert 'aria-label="Accuracy: accuracy against epoch. a &amp; &lt;b&gt;: 3' in as_svg(chart)
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"), [([0.99, 1.0], (0.95, 1.0)), ([0.5, 0.51], (0.48, 0.53)), ([0, 1], (0, 1))]
+)
+def test_shares_that_hardly_differ_look_like_it(
+    values: list[float], ends: tuple[float, float]
+) -> None:
+    ticks = re.findall(
+        r">(\d\.\d+)</text>", as_svg(Chart("", "", "", [Series("", [0, 9], values)]))
+    )
+    assert (min(map(float, ticks)), max(map(float, ticks))) == ends
 
 
 @pytest.mark.parametrize("classes", [2, 40])
 def test_confusion_of_few_and_many_classes(classes: int, tmp_path: Path) -> None:
     labels = [f"class {number}" for number in range(classes)]
-    draw_confusion(np.eye(classes, dtype=int) * 5, labels, "all right", tmp_path / "table.png")
-    draw_confusion(np.full((classes, classes), 3), labels, "all right", tmp_path / "other.png")
+    draw_confusion(np.eye(classes, dtype=int) * 5, labels, "accuracy 1", tmp_path / "table.png")
+    draw_confusion(np.full((classes, classes), 3), labels, "accuracy 0", tmp_path / "other.png")
     table, other = pixels(tmp_path / "table.png"), pixels(tmp_path / "other.png")
     assert min(table.shape[:2]) >= 110 * (3 + 0.5 * classes) - 1
     assert not np.array_equal(table, other)
 
 
-def test_confusion_colours_shares_of_each_true_class(tmp_path: Path) -> None:
-    draw_confusion(np.array([[9, 0], [0, 1]]), ["a", "b"], "", tmp_path / "table.png")
-    picture = pixels(tmp_path / "table.png")
-    darkest = (picture == [8, 48, 107]).all(axis=-1)  # Where `Blues` ends: a share of 1.
-    # Nine photos and one are both all of their class: the two fields are equally dark.
-    height, width = darkest.shape
-    upper, lower = darkest[: height // 2, : width // 2], darkest[height // 2 :, width // 2 :]
-    assert min(upper.sum(), lower.sum()) > 0.4 * darkest.sum() > 1000
-
-
-def test_confusion_of_a_class_without_photos(tmp_path: Path) -> None:
-    draw_confusion(np.array([[2, 1], [0, 0]]), ["a", "b"], "", tmp_path / "table.png")
-    assert (tmp_path / "table.png").stat().st_size > 1000
+@pytest.mark.parametrize("table", [[[9, 0], [0, 1]], [[9, 0], [0, 0]]])
+def test_confusion_colours_shares_of_each_true_class(table: list, tmp_path: Path) -> None:
+    draw_confusion(np.array(table), ["a", "b"], "", tmp_path / "table.png")
+    darkest = (pixels(tmp_path / "table.png") == [8, 48, 107]).all(axis=-1)  # A share of 1.
+    height, width = (side // 2 for side in darkest.shape)
+    for row, quarter in enumerate((darkest[:height, :width], darkest[height:, width:])):
+        # Nine photos and one are both all of their class: the two fields are equally dark.
+        assert (quarter.sum() > 500) == bool(table[row][row])
 
 
 @pytest.mark.parametrize("label", ["$\\oops$", "5 % $ 10 $", "a_b^c", "<b>"])
 def test_labels_are_no_formulas(label: str, tmp_path: Path) -> None:
     draw_confusion(np.eye(2, dtype=int), [label, "other"], "", tmp_path / "table.png")
-    assert (tmp_path / "table.png").exists()
+    draw_sheet([[Tile(np.zeros((9, 9, 3), "uint8"), label)]], label, tmp_path / "sheet.png")
+    assert {file.name for file in tmp_path.iterdir()} == {"sheet.png", "table.png"}
+
+
+@pytest.mark.parametrize(
+    "shrink", [lambda image: image, lambda image: image.resize((1200, 300))], ids=["small", "wide"]
+)
+def test_a_sheet_shows_every_photo(shrink: Callable, tmp_path: Path) -> None:
+    shrink(Image.new("RGB", (40, 10), "red")).save(tmp_path / "photo.png")
+    tile = tile_of(tmp_path / "photo.png", "a name that is too long for one line " * 9)
+    assert max(tile.pixels.shape) <= 180
+    file = io.BytesIO()
+    draw_sheet([[tile, tile], [tile]], "title", file)
+    red = (np.asarray(Image.open(file).convert("RGB")) == [255, 0, 0]).all(axis=-1)
+    height, width = (side // 2 for side in red.shape)
+    assert width == pytest.approx(2 * 190, abs=1)
+    counts = [red[:height, :190].sum(), red[:height, 190:380].sum(), red[height:, :190].sum()]
+    assert counts == pytest.approx([counts[0]] * 3, rel=0.05)
+    assert red[height:, 190:].sum() == 0
+
+
+def test_a_batch_shows_photos_and_their_augmented_copies(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    for name, zoom in (("one", 0.1), ("again", 0.1), ("zoomed", 0.5)):
+        config = Config(image_size=71, zoom=zoom)
+        draw_batch(prepared, config, tmp_path / f"{name}.png", photos=2, copies=3)
+    one, again, zoomed = (pixels(tmp_path / f"{name}.png") for name in ("one", "again", "zoomed"))
+    np.testing.assert_array_equal(one, again)
+    assert one.shape[1] == pytest.approx(4 * 190, abs=1)
+    differs = (one != zoomed).any(axis=(0, 2))
+    assert not differs[:190].any()  # The photos themselves.
+    assert differs[190:].any()

@@ -15,7 +15,7 @@ from fashion_keras.cli import progress
 from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers
 from fashion_keras.files import whole_file
-from fashion_keras.report.outcome import Tested
+from fashion_keras.report.outcome import Predictions as Tested
 from fashion_keras.stopwatch import stage
 from fashion_keras.training import MONITOR, Material, train, training_batches
 

@@ -6,9 +6,7 @@ from typing import Any
 import keras_tuner
 
 from fashion_keras.config import Config
-from fashion_keras.report.outcome import read_json, read_rows
-from fashion_keras.report.page import render, write_page
-from fashion_keras.report.search_section import search_section
+from fashion_keras.report import search_page
 from fashion_keras.stopwatch import stage
 from tuning.space import sample_config
 
@@ -40,15 +38,4 @@ def write_search_page(folder: Path, base: Config, planned: int, file: Path) -> N
         planned: Number of trials in all.
         file: Where to write it.
     """
-    summary = read_json(folder / "search.json") or {"space": space_of(base)}
-    trials, finalists, curves = (
-        read_rows(folder / f"{name}.csv") for name in ("trials", "finalists", "curves")
-    )
-    content = {
-        "data": Path(base.data).expanduser().resolve().name,
-        "image_size": base.image_size,
-        "frozen": base.weights != "none",
-        "planned": planned,
-        "search": search_section(trials, finalists, curves, summary),
-    }
-    write_page(render("search.html", content), file)
+    search_page.write_search_page(folder, base, planned, space_of(base), file)

@@ -1,1 +1,1 @@
-"""The report command: a folder of results becomes one HTML page."""
+"""One HTML page of a folder of results, and what TensorBoard shows: `fashion_keras.report`."""

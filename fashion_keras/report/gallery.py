@@ -1,119 +1,109 @@
-"""Photos for the page: the worst predictions with their heat maps, and some of each cell."""
+"""Photos for the page: the worst predictions with heat maps, and some of each kind of mistake."""
 
 import base64
 import collections
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import keras
 import numpy as np
 from PIL import Image
 
 from fashion_keras.data.photo import read_photo
 from fashion_keras.grad_cam import explainer, overlay
-from fashion_keras.report.outcome import Tested
+from fashion_keras.report.outcome import Predictions
 
 TOP = 18  # Photos with heat maps.
-_SIDE, _SMALL_SIDE = 260, 112  # Longest side in pixels.
-_MOST_SMALL = 300  # Small photos in all: about 1.5 MB.
-_WRONG, _RIGHT = 12, 4  # Most small photos of one cell.
+MOST_THUMBNAILS = 300  # About 1.5 MB.
+_SIDE, _THUMBNAIL = 260, 112  # Longest side in pixels.
+_WRONG, _CORRECT = 12, 4  # Most thumbnails of one cell.
 
 
-def top_losses(tested: Tested, files: Mapping[str, Path], model: keras.Model) -> list[dict]:
-    """Return the photos whose true class got the least probability, with heat maps.
+def worst_predictions(scored: Predictions, files: Mapping[str, Path], model: Any) -> list[dict]:
+    """Return the photos with the highest losses and their heat maps, the highest first.
 
     Args:
-        tested: What the saved file said.
-        files: Where each photo lies, by its name.
-        model: That of the saved file, for Grad-CAM.
+        scored: What the classifier predicted.
+        files: Path of each photo, by its name.
+        model: The classifier's Keras model, for Grad-CAM.
     """
-    worst = tested.top_losses(TOP)
-    # Of a wrong prediction both are shown: what spoke for it, and what for the truth.
-    asked = [list(dict.fromkeys([int(tested.predicted[at]), int(tested.true[at])])) for at in worst]
-    photos = [read_photo(files[tested.names[at]]).pixels for at in worst]
-    maps = map(explainer(model), photos, asked)
-    return [
-        _loss(tested, at, pixels, dict(zip(categories, heats, strict=True)))
-        for at, pixels, categories, heats in zip(worst, photos, asked, maps, strict=True)
-    ]
+    explain = explainer(model)
+    found = []
+    for at in scored.top_losses(TOP):
+        pixels = read_photo(files[scored.names[at]]).pixels
+        true, predicted = int(scored.true[at]), int(scored.predicted[at])
+        classes = list(dict.fromkeys([predicted, true]))
+        small = _reduced(pixels, _SIDE)
+        heats = zip(classes, explain(pixels, classes), strict=True)
+        found.append(
+            {
+                "file": scored.names[at],
+                "true": scored.labels[true],
+                "predicted": scored.labels[predicted],
+                "correct": true == predicted,
+                "probability": float(scored.confidence[at]),
+                "true_probability": float(scored.true_probability[at]),
+                "loss": float(scored.losses[at]),
+                "photo": _picture(small),
+                "heats": [
+                    {"label": scored.labels[number], **_picture(overlay(small, heat))}
+                    for number, heat in heats
+                ],
+            }
+        )
+    return found
 
 
-def _loss(tested: Tested, at: int, pixels: np.ndarray, heats: dict[int, np.ndarray]) -> dict:
-    small = _reduced(pixels, _SIDE)
-    return {
-        "file": tested.names[at],
-        "true": tested.labels[tested.true[at]],
-        "predicted": tested.labels[tested.predicted[at]],
-        "right": bool(tested.correct[at]),
-        "probability": float(tested.confidence[at]),
-        "true_probability": float(tested.true_probability[at]),
-        "loss": float(tested.losses[at]),
-        "photo": _picture(small),
-        "heats": [
-            {"label": tested.labels[number], **_picture(overlay(small, heat))}
-            for number, heat in heats.items()
-        ],
-    }
+def cells(scored: Predictions, files: Mapping[str, Path]) -> list[dict]:
+    """Return the cells of the confusion matrix with photos; the most frequent mistakes first.
 
-
-def cells(tested: Tested, files: Mapping[str, Path]) -> list[dict]:
-    """Return photos of each cell of the confusion matrix; the most frequent mistakes first.
-
-    Of right predictions the least sure are shown, of wrong ones the surest. Where there are too
-    many for one page, the name alone is told.
+    Of correct predictions the least confident are shown, of mistakes the most confident. Where
+    there are too many photos for one page, only their names are shown.
     """
     members: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
-    for at, (true, said) in enumerate(zip(tested.true, tested.predicted, strict=True)):
-        members[int(true), int(said)].append(at)
+    for at, pair in enumerate(zip(scored.true.tolist(), scored.predicted.tolist(), strict=True)):
+        members[pair].append(at)
     order = sorted(members, key=lambda pair: (pair[0] == pair[1], -len(members[pair]), pair))
-    share = max(1, _MOST_SMALL // len(order))
-    found, left = [], _MOST_SMALL
+    share = max(1, MOST_THUMBNAILS // len(order))
+    found, left = [], MOST_THUMBNAILS
     for pair in order:
-        shown = _members_shown(tested, members[pair], share)
-        found.append(_cell(tested, files, pair, len(members[pair]), shown, left))
+        shown = _shown(scored, members[pair], share)
+        found.append(
+            {
+                "id": cell_id(*pair),
+                "true": scored.labels[pair[0]],
+                "predicted": scored.labels[pair[1]],
+                "correct": pair[0] == pair[1],
+                "count": len(members[pair]),
+                "share": len(members[pair]) / int((scored.true == pair[0]).sum()),
+                "photos": [
+                    _thumbnail(scored, at, files, number < left) for number, at in enumerate(shown)
+                ],
+            }
+        )
         left -= len(shown)
     return found
 
 
-def _members_shown(tested: Tested, members: list[int], share: int) -> list[int]:
-    right = bool(tested.correct[members[0]])
-    sign = 1 if right else -1
-    ordered = sorted(members, key=lambda at: (sign * tested.confidence[at], at))
-    return ordered[: min(share, _RIGHT if right else _WRONG)]
+def _shown(scored: Predictions, members: Sequence[int], share: int) -> list[int]:
+    correct = scored.correct[members[0]]
+    sign = 1 if correct else -1
+    ordered = sorted(members, key=lambda at: (sign * scored.confidence[at], at))
+    return ordered[: min(share, _CORRECT if correct else _WRONG)]
 
 
-def _cell(
-    tested: Tested,
-    files: Mapping[str, Path],
-    pair: tuple[int, int],
-    count: int,
-    shown: Sequence[int],
-    left: int,
-) -> dict:
-    photos = [
-        {"file": tested.names[at], "probability": float(tested.confidence[at])}
-        | (_small_picture(files[tested.names[at]]) if number < left else {"address": ""})
-        for number, at in enumerate(shown)
-    ]
-    true, predicted = (tested.labels[number] for number in pair)
-    return {
-        "id": cell_id(*pair),
-        "true": true,
-        "predicted": predicted,
-        "right": pair[0] == pair[1],
-        "count": count,
-        "photos": photos,
-    }
+def _thumbnail(scored: Predictions, at: int, files: Mapping[str, Path], pictured: bool) -> dict:
+    name = scored.names[at]
+    found = {"file": name, "probability": float(scored.confidence[at]), "address": ""}
+    if pictured:
+        found |= _picture(_reduced(read_photo(files[name]).pixels, _THUMBNAIL))
+    return found
 
 
 def cell_id(true: int, predicted: int) -> str:
-    """Return the name of a cell inside the page; of numbers, since labels may be any text."""
+    """Return the id of a cell in the page; made of numbers, since labels may be any text."""
     return f"cell-{true}-{predicted}"
-
-
-def _small_picture(file: Path) -> dict:
-    return _picture(_reduced(read_photo(file).pixels, _SMALL_SIDE))
 
 
 def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
@@ -123,7 +113,7 @@ def _reduced(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def _picture(pixels: np.ndarray) -> dict:
-    """Return a picture as an address that holds all of it, with its size."""
+    """Return a picture as a data URL, with its size."""
     packed = io.BytesIO()
     Image.fromarray(pixels).save(packed, "JPEG", quality=76, optimize=True)
     text = base64.b64encode(packed.getvalue()).decode()

@@ -1,4 +1,4 @@
-"""Reads back what training, test and search wrote down."""
+"""Reads the results that training, evaluation and search wrote."""
 
 import csv
 import json
@@ -7,9 +7,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+# Names in results of earlier versions.
+_TODAY = {
+    "views": "augmented_copies",
+    "averaged_epochs": "ema_epochs",
+    "cut": "fine_tune_from",
+    "fine_tuning_views": "fine_tuning_copies",
+    "fine_tuning_rate": "fine_tuning_learning_rate",
+    "knob": "hyperparameter",
+}
 
-class Tested(NamedTuple):
-    """What a saved file said of labelled photos.
+
+class Predictions(NamedTuple):
+    """What a classifier predicted for labelled photos.
 
     Attributes:
         names: Name of each photo.
@@ -25,17 +35,17 @@ class Tested(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """Number of the class that each photo was given, `(photos,)`."""
+        """Number of the predicted class, `(photos,)`."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """Probability of that class, `(photos,)`."""
+        """Probability of the predicted class, `(photos,)`."""
         return self.probabilities.max(axis=1)
 
     @property
     def correct(self) -> np.ndarray:
-        """Whether it is the true one, `(photos,)` bool."""
+        """Whether the predicted class is the true one, `(photos,)` bool."""
         return self.predicted == self.true
 
     @property
@@ -46,22 +56,22 @@ class Tested(NamedTuple):
     @property
     def losses(self) -> np.ndarray:
         """Negative log of the probability of the true class, `(photos,)`."""
-        # Not the negative: that of a certain and right answer would be shown as -0.00.
+        # The absolute value, as the negative of log(1) would be shown as -0.00.
         return np.abs(np.log(np.clip(self.true_probability, 1e-15, 1)))
 
     def top_losses(self, count: int) -> list[int]:
-        """Return the numbers of the photos with the highest losses, the worst first."""
-        return [int(number) for number in np.argsort(self.true_probability, kind="stable")[:count]]
+        """Return the numbers of the photos with the highest losses, the highest first."""
+        return np.argsort(self.true_probability, kind="stable")[:count].tolist()
 
 
-def read_tested(file: Path) -> Tested | None:
-    """Read `predictions.csv` of `evaluate`; None if there is none."""
+def read_predictions(file: Path) -> Predictions | None:
+    """Read `predictions.csv` of `evaluate`; None if the file does not exist."""
     if not file.exists():
         return None
     with file.open(newline="", encoding="utf-8") as source:
         header, *rows = csv.reader(source)
-    labels = header[3:]  # By place: a category may be called `file`.
-    return Tested(
+    labels = header[3:]  # By position: a category may be called `file`.
+    return Predictions(
         [row[0] for row in rows],
         np.array([labels.index(row[1]) for row in rows]),
         np.array([row[3:] for row in rows], dtype="float64"),
@@ -70,18 +80,22 @@ def read_tested(file: Path) -> Tested | None:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Read a JSON object; empty if there is no such file."""
+    """Read a JSON object; empty if the file does not exist."""
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+def todays_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Return hyperparameters by the names that they have today."""
+    return {_TODAY.get(name, name): value for name, value in values.items()}
+
+
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read a table, numbers as floats; empty if there is no such file."""
+    """Read a table, numbers as floats; empty if the file does not exist."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as source:
-        return [
-            {name: _number(text) for name, text in row.items()} for row in csv.DictReader(source)
-        ]
+        rows = csv.DictReader(source)
+        return [todays_names({name: _number(text) for name, text in row.items()}) for row in rows]
 
 
 def _number(text: str) -> float | str:

@@ -20,7 +20,8 @@ from PIL import Image
 
 from fashion_keras.figures import draw_confusion, draw_sheet, tile_of
 from fashion_keras.metrics import confusion
-from fashion_keras.report.outcome import Tested, read_tested
+from fashion_keras.report.outcome import Predictions as Tested
+from fashion_keras.report.outcome import read_predictions as read_tested
 from fashion_keras.training import Watch, unwatched
 
 _FILE = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"

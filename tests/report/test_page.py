@@ -1,110 +1,94 @@
-"""Tests of the page: nothing in it is code, all links lead somewhere, all texts can be read."""
+"""Tests of the page: names stay text, all links work, it can be read by everybody."""
 
 import itertools
 import json
 import re
-from html.parser import HTMLParser
+import shutil
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_keras.backend import keras
 from fashion_keras.config import Config, to_json
 from fashion_keras.evaluate import Labelled
-from fashion_keras.metrics import photo_rows, scores
+from fashion_keras.metrics import scores
 from fashion_keras.model import build_head
-from fashion_keras.report.page import TEMPLATES, Sources, gather, render, write_page
+from fashion_keras.report.html import TEMPLATES, render, write_page
+from fashion_keras.report.page import Sources, gather
 from fashion_keras.saving import add_metadata, save_classifier
+from tests.report.html_page import EVIL, Page
+from tests.report.test_search_page import TRIALS
 
-EVIL = "<script>alert(1)</script>"
+ROOT = Path(__file__).parents[2]
 LABELS = [EVIL, 'b" onload="x', "c&amp;"]
 VALIDATION = {"accuracy": 0.75, "loss": 0.5}
-HISTORY = "stage,epoch,loss,accuracy,val_loss,val_accuracy,seconds\nhead 1,1,0.5,0.6,0.7,0.5,2\n"
-TRIALS = (
-    "trial,status,learning_rate,inner_size,droprate,copies,last_epoch,val_accuracy,seconds\n"
-    "0000,COMPLETED,0.001,100,0.2,1,4,0.8,1.5\n"
-)
+HISTORY = "stage,epoch,loss,accuracy,val_loss,val_accuracy,seconds\nhead,1,0.5,0.6,0.7,0.5,2\n"
+WINNER = {"learning_rate": 0.001, "augmented_copies": 1}
 
 
-class Page(HTMLParser):
-    """Lists the elements of a page, and its text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.words = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep an element."""
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        """Keep a text."""
-        self.words += data
-
-    def all(self, name: str) -> list[dict[str, str | None]]:
-        """Return the attributes of all elements of a kind."""
-        return [attributes for tag, attributes in self.elements if tag == name]
+def write_winner(sources: Sources, winner: dict[str, Any], **others: Any) -> None:
+    numbers = {"validation_accuracy": 0.8, "spread": 0.01, "seeds": 3, "image_size": 150}
+    text = json.dumps({"winner": winner, **numbers, "run": {"seconds": 1}} | others)
+    (sources.search / "search.json").write_text(text)
 
 
 @pytest.fixture
 def sources(tiny_backbone: keras.Model, tmp_path: Path) -> Sources:
     """Write all that a run writes, with labels and names of files that look like code."""
-    folder = tmp_path / "final"
+    folder, search = tmp_path / "final", tmp_path / "search"
     folder.mkdir()
+    search.mkdir()
     head = build_head(Config(inner_size=0), 3)
-    facts = {"validation": VALIDATION, "licences": {"data": EVIL}}
-    save_classifier(tiny_backbone, head, LABELS, 71, folder / "our.keras", facts)
+    data = {"name": "photos", "fingerprint": "a", "photos": {}}
+    metadata = {"validation": VALIDATION, "licences": {"data": EVIL}, "data": data}
+    save_classifier(tiny_backbone, head, LABELS, 71, folder / "our.keras", metadata)
     (folder / "training.json").write_text(json.dumps({"validation": VALIDATION}))
     (folder / "history.csv").write_text(HISTORY)
-    config = Config(learning_rate=0.001, inner_size=100, droprate=0.2)
-    (folder / "config.json").write_text(to_json(config))
-    search = tmp_path / "search"
-    search.mkdir()
+    (folder / "config.json").write_text(to_json(Config(learning_rate=0.001)))
     (search / "trials.csv").write_text(TRIALS)
-    knobs = {"learning_rate": 0.001, "inner_size": 100, "droprate": 0.2}
-    numbers = {"validation_accuracy": 0.8, "spread": 0.01, "seeds": 3, "image_size": 150}
-    (search / "search.json").write_text(json.dumps({"winner": knobs, **numbers}))
-    return Sources(folder / "our.keras", folder, folder, search, EVIL)
+    found = Sources(folder / "our.keras", folder, folder, search, EVIL)
+    run = {"seconds": 3.0, "machine": EVIL, "python": "3", "command": EVIL}
+    write_winner(found, WINNER, fingerprint="a", run=run)
+    return found
 
 
 @pytest.fixture
 def photos(sources: Sources, tmp_path: Path) -> list[Labelled]:
-    """Draw seven photos, and write what was said of them: five rightly, two not."""
+    """Draw seven photos, and write predictions for them: five correct, two not."""
     Image.fromarray(np.full((40, 30, 3), 99, "uint8")).save(tmp_path / "photo.png")
     true = np.array([0, 0, 0, 1, 1, 2, 2])
-    said = np.array([0, 0, 1, 1, 1, 2, 0])
+    predicted = np.array([0, 0, 1, 1, 1, 2, 0])
     rows = np.full((7, 3), 0.1)
-    rows[np.arange(7), said] = 0.8
+    rows[np.arange(7), predicted] = 0.8
     names = [f"{LABELS[label]}/{at}<img src=x>.png" for at, label in enumerate(true)]
-    given = [LABELS[label] for label in true]
-    lines = photo_rows(names, given, rows, LABELS)
-    header = ["file", "true", "predicted", *LABELS]
-    text = "\n".join(
-        ",".join('"' + x.replace('"', '""') + '"' for x in r) for r in [header, *lines]
-    )
-    (sources.tested / "predictions.csv").write_text(text)
-    run = {"seconds": 3.0, "machine": EVIL, "python": "3", "command": EVIL}
-    unreadable = [f"{EVIL}: damaged"]
-    metrics = scores(true, rows, LABELS) | {"run": run, "unreadable": unreadable}
+    lines = [["file", "true", "predicted", *LABELS]] + [
+        [name, LABELS[label], LABELS[other], *map(str, row)]
+        for name, label, other, row in zip(names, true, predicted, rows, strict=True)
+    ]
+    quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines]
+    (sources.tested / "predictions.csv").write_text("\n".join(quoted))
+    metrics = scores(true, rows, LABELS) | {"unreadable": [f"{EVIL}: damaged"]}
     (sources.tested / "metrics.json").write_text(json.dumps(metrics))
     return [
-        Labelled(tmp_path / "photo.png", name, label)
-        for name, label in zip(names, given, strict=True)
+        Labelled(tmp_path / "photo.png", name, LABELS[label])
+        for name, label in zip(names, true, strict=True)
     ]
+
+
+def page_of(sources: Sources, photos: list[Labelled]) -> Page:
+    return Page(render("report.html", gather(sources, photos)))
 
 
 @pytest.fixture
 def page(sources: Sources, photos: list[Labelled]) -> Page:
     """Return the whole page."""
-    return Page(render("report.html", gather(sources, photos)))
+    return page_of(sources, photos)
 
 
-def test_names_are_text_whatever_they_hold(page: Page) -> None:
+def test_names_are_text_whatever_they_contain(page: Page) -> None:
     assert not page.all("script")
     assert not any(name.startswith("on") for _, given in page.elements for name in given)
     assert all((image["src"] or "").startswith("data:image/jpeg;") for image in page.all("img"))
@@ -115,7 +99,10 @@ def test_names_are_text_whatever_they_hold(page: Page) -> None:
 def test_page_needs_no_other_file(page: Page) -> None:
     assert not {"link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.elements}
     addresses = [
-        given[name] for _, given in page.elements for name in ("src", "href") if name in given
+        given[name]
+        for _, given in page.elements
+        for name in ("src", "href", "xlink:href")
+        if name in given
     ]
     assert all((address or "").startswith(("data:", "#")) for address in addresses)
     assert "url(" not in page.words
@@ -128,13 +115,13 @@ def test_every_link_leads_to_one_place(page: Page) -> None:
     assert len(places) == len(set(places))
     links = {(link["href"] or "")[1:] for link in page.all("a")}
     assert links <= set(places)
-    assert {"cell-0-0", "cell-0-1", "cell-2-0", "losses", "facts"} <= links
+    assert {"cell-0-0", "cell-0-1", "cell-2-0", "losses", "setup"} <= links
 
 
 def test_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert all(image["alt"] for image in page.all("img"))
     assert len(page.all("table")) == len(page.all("caption"))
-    assert all(one.get("aria-label") or one.get("aria-hidden") for one in page.all("svg"))
+    assert all(one["aria-label"] and one["role"] == "img" for one in page.all("svg"))
     assert all(one.get("scope") for one in page.all("th"))
     levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
@@ -142,24 +129,23 @@ def test_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_sections_stand_in_their_order(page: Page) -> None:
-    order = "training matrix pairs classes losses cells calibration coverage search facts"
+def test_sections_follow_each_other(page: Page) -> None:
+    order = "training matrix mistakes classes losses cells calibration coverage search setup"
     assert [section["id"] for section in page.all("section")] == order.split()
-    assert (
-        "71.4 % of the photos are named rightly: 5 of 7, 95 % interval 35.9 to 91.8 %" in page.words
-    )
-    assert "The best trials" in page.words
+    verdict = "Accuracy 71.4 %: 5 of 7 photos classified correctly, 95 % interval 35.9 to 91.8 %"
+    assert verdict in page.words
+    assert "Best trials" in page.words
 
 
 def test_what_is_missing_is_said(sources: Sources) -> None:
     for name in ("training.json", "history.csv", "config.json"):
         (sources.trained / name).unlink()
-    page = Page(render("report.html", gather(sources, [])))
+    page = page_of(sources, [])
     assert "There is no test score" in page.words
-    assert "75.0 %" in page.words  # The card tells the validation score.
-    assert "No history of the training lies beside our.keras." in page.words
-    assert "No search is known that our.keras came from." in page.words
-    assert page.words.count("No photos were tested on.") == 7
+    assert "75.0 %" in page.words  # The validation accuracy is in the saved file.
+    assert "There is no history of the training next to our.keras." in page.words
+    assert "There is no search that our.keras is known to come from." in page.words
+    assert page.words.count("There are no test photos.") == 7
     assert not page.all("img")
 
 
@@ -168,45 +154,54 @@ def test_history_of_another_training_is_not_shown(sources: Sources, photos: list
     (sources.trained / "training.json").write_text(json.dumps(other))
     content = gather(sources, photos)
     assert "of another training run" in content["curves"]["missing"]
-    assert content["facts"]["config"] == {}
-
-
-def stages(content: dict) -> list[str]:
-    return [run["stage"] for run in content["facts"]["runs"]]
+    assert content["config"] == {}
 
 
 @pytest.mark.parametrize(
-    ("found", "why"),
+    ("winner", "photos", "reason"),
     [
-        ({"winner": {"learning_rate": 0.01}}, "with other values"),
-        ({"winner": {"learning_rate": 0.001, "augmented_copies": 3}}, "with other values"),
-        ({}, "with other values"),
-        ({"winner": {"learning_rate": 0.001}, "fingerprint": "b"}, "on other photos"),
+        ({"learning_rate": 0.01}, "a", "other hyperparameters"),
+        ({"learning_rate": 0.001, "augmented_copies": 3}, "a", "other hyperparameters"),
+        ({"learning_rate": 0.001, "views": 3}, "a", "other hyperparameters"),
+        ({}, "a", "other hyperparameters"),
+        (WINNER, "b", "used other photos"),
+        (WINNER, "a", ""),
+        ({"learning_rate": 0.001, "views": 1}, "", ""),
     ],
 )
-def test_search_that_a_file_does_not_come_from_is_no_stage_of_it(
-    found: dict, why: str, sources: Sources
+def test_only_the_search_that_a_file_comes_from_is_shown(
+    winner: dict, photos: str, reason: str, sources: Sources
 ) -> None:
-    add_metadata(sources.model, {"data": {"name": "photos", "fingerprint": "a", "photos": {}}})
-    own = {"winner": {"learning_rate": 0.001, "augmented_copies": 1}, "fingerprint": "a"}
-    for summary, expected in ((own, ["search"]), (found, [])):
-        written = json.dumps(summary | {"run": {"seconds": 1}})
-        (sources.search / "search.json").write_text(written)
-        content = gather(sources, [])
-        assert stages(content) == expected
-    assert f"our.keras was trained {why}" in content["search"]["missing"]
+    write_winner(sources, winner, fingerprint=photos)
+    content = gather(sources, [])
+    assert reason in content["search"].get("missing", "")
+    assert bool(reason) == ("missing" in content["search"])
+    assert [run["stage"] for run in content["runs"]] == ([] if reason else ["search"])
 
 
-def test_temperature_of_the_card_is_told(sources: Sources, photos: list[Labelled]) -> None:
-    before = Page(render("report.html", gather(sources, photos)))
-    assert "The saved file names no temperature other than 1" in before.words
+def test_temperature_of_the_saved_file_is_shown(sources: Sources, photos: list[Labelled]) -> None:
+    assert "The saved file has no temperature other than 1" in page_of(sources, photos).words
     add_metadata(sources.model, {"temperature": 0.5})
-    page = Page(render("report.html", gather(sources, photos)))
+    page = page_of(sources, photos)
     assert "Temperature 0.500, fitted on the validation photos." in page.words
     assert "before temperature scaling" in page.words
 
 
-def test_a_name_that_is_no_utf_8_does_not_harm(tmp_path: Path) -> None:
+def test_results_of_an_earlier_version_give_a_page(
+    sources: Sources, photos: list[Labelled]
+) -> None:
+    released = ROOT / "results" / "released"
+    for name in ("config.json", "training.json", "history.csv"):
+        shutil.copy(released / name, sources.trained)
+    shutil.copytree(released / "search", sources.search, dirs_exist_ok=True)
+    training = json.loads((released / "training.json").read_text())
+    add_metadata(sources.model, {"validation": training["validation"]})
+    page = page_of(sources, photos)
+    for words in ("Fine-tuning: loss", "ema epochs", "Accuracy for each droprate", "90 trials"):
+        assert words in page.words
+
+
+def test_a_name_that_is_no_utf_8_does_no_harm(tmp_path: Path) -> None:
     write_page("caf\udce9", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == "caf\\udce9"
 
@@ -234,9 +229,8 @@ def palettes() -> list[Any]:
 
 @pytest.mark.parametrize("palette", palettes())
 def test_colours_have_the_contrast_of_wcag_aa(palette: dict[str, str]) -> None:
-    cells = [f"{kind}{level}" for kind in ("right", "wrong") for level in (1, 2, 3, 4)]
+    cells = [f"{kind}{level}" for kind in ("correct", "wrong") for level in (1, 2, 3, 4)]
     texts = [("text", "page"), ("soft", "page"), ("link", "page"), ("text", "field")]
     for text, ground in [*texts, *((f"on-{cell}", cell) for cell in cells)]:
         assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
-    for line in ("c0", "c1", "c2", "c3"):
-        assert contrast(palette[line], palette["page"]) >= 3, line
+    assert contrast(palette["focus"], palette["page"]) >= 3

@@ -150,7 +150,9 @@ def test_data_without_a_test_has_no_pictures(tmp_path):
 
 def test_the_worst_prediction_comes_first():
     probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]])
-    tested = outcome.Tested(["a", "b", "c"], np.array([0, 1, 0]), probabilities, ["hat", "shoes"])
+    tested = outcome.Predictions(
+        ["a", "b", "c"], np.array([0, 1, 0]), probabilities, ["hat", "shoes"]
+    )
     told = tensor_board.top_losses(tested)
     assert [name for name, _ in told] == ["b", "c", "a"]
     assert told[0][1] == "shoes\ntaken for hat (0.80)\nloss 1.61"

@@ -1,0 +1,57 @@
+"""Fills the templates of pages with values."""
+
+import datetime
+import functools
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from fashion_keras import __version__
+from fashion_keras.artifacts import whole_file
+from fashion_keras.cli import duration
+from fashion_keras.figures import Chart, as_svg
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(template: str, content: dict[str, Any]) -> str:
+    """Return a page; all names in `content` are shown as text, whatever they contain."""
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        _environment()
+        .get_template(template)
+        .render(content | {"made": now, "version": __version__})
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    environment.filters["number"] = _number
+    environment.filters["duration"] = duration
+    environment.filters["svg"] = _svg
+    return environment
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _svg(chart: Chart) -> Markup:
+    return Markup(as_svg(chart))  # noqa: S704 (Matplotlib escapes text)
+
+
+def write_page(text: str, file: Path) -> None:
+    """Write a page, whole or not at all."""
+    with whole_file(file) as unfinished:
+        # Names of files may hold what UTF-8 cannot.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,96 @@
+"""Tests of the page of a search: it can be watched while the search runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fashion_keras.config import Config
+from fashion_keras.report.search_page import search_section, write_search_page
+from tests.report.html_page import EVIL, Page
+
+CONFIG = Config(data=f"photos/{EVIL}", image_size=150)
+HEADER = (
+    "trial,status,learning_rate,inner_size,droprate,augmented_copies,last_epoch,val_accuracy,"
+    "val_loss,seconds\n"
+)
+TRIALS = HEADER + "1,COMPLETED,0.001,100,0.2,1,4,0.8,0.6,1.5\n"
+BETTER = "2,COMPLETED,0.002,200,0.3,0,8,0.9,0.5,2.0\n3,COMPLETED,0.003,300,0.4,0,8,0.8,0.5,2.0\n"
+FAILED = "4,FAILED,0.1,16,0.5,0,4,,,1.5\n"
+SPACE = [{"name": "learning_rate", "least": 1e-4, "most": 0.1, "steps": "log"}]
+FINALISTS = (
+    "learning_rate,inner_size,droprate,augmented_copies,mean,spread,seed_1\n"
+    + 2 * "0.1,16,0.5,0,0.81,0.01,0.81\n"
+)
+CURVES = "hyperparameter,value,epoch,val_accuracy\ndroprate,0.2,1,0.5\ndroprate,0.8,1,0.25\n"
+
+
+def page_of(folder: Path, trials: str, config: Config = CONFIG) -> Page:
+    (folder / "trials.csv").write_text(trials)
+    write_search_page(folder, config, 90, SPACE, folder / "report.html")
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def finish(folder: Path, **others: Any) -> None:
+    run = {"seconds": 90.0, "machine": "2 cores", "command": "python -m tuning.search"}
+    numbers = {"validation_accuracy": 0.81, "spread": 0.01, "seeds": 3, "epochs": 9}
+    (folder / "search.json").write_text(json.dumps({**numbers, "run": run, **others}))
+    (folder / "finalists.csv").write_text(FINALISTS)
+    (folder / "curves.csv").write_text(CURVES)
+
+
+def refreshes(page: Page) -> bool:
+    return any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
+
+
+def test_page_of_a_running_search_reloads_itself(tmp_path: Path) -> None:
+    page = page_of(tmp_path, TRIALS + BETTER + FAILED)
+    assert refreshes(page)
+    words = "4 of 90 trials are complete; the best has a validation accuracy of 90.0 %."
+    assert words in page.words
+    assert "1 of them failed." in page.words
+    assert "learning rate" in page.words
+    assert EVIL.rpartition("/")[2] in page.words
+    assert not page.all("script")
+    assert len(page.all("svg")) == 4
+
+
+def test_the_folder_here_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my photos").mkdir()
+    monkeypatch.chdir(tmp_path / "my photos")
+    assert "Search on my photos" in page_of(tmp_path, TRIALS, Config(data=".")).words
+
+
+def test_page_after_a_first_trial_that_failed(tmp_path: Path) -> None:
+    page = page_of(tmp_path, HEADER + FAILED)
+    assert "1 of 90 trials are complete; none has succeeded yet." in page.words
+    assert refreshes(page)
+    assert not page.all("svg")
+
+
+def test_page_of_a_finished_search_does_not_reload(tmp_path: Path) -> None:
+    finish(tmp_path)
+    page = page_of(tmp_path, TRIALS)
+    assert not refreshes(page)
+    winner = "The winner, the best of 2 finalists, has a validation accuracy of 81.0 % ± 1.0 %"
+    assert f"{winner} over 3 seeds." in page.words
+    assert "for the 9 epochs of all trials. 90 s for the whole command" in page.words
+    assert "were complete before" not in page.words
+    assert "Accuracy for each droprate" in page.words
+    assert len(page.all("svg")) == 5
+
+
+def test_the_best_trials_come_first_and_failed_ones_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text(TRIALS + BETTER + FAILED)
+    found = search_section(tmp_path, SPACE)
+    assert [row["trial"] for row in found["best"]] == [2, 3, 1]  # A tie: the lower loss is better.
+    assert (found["finished"], found["failed"], found["seconds"]) == (4, 1, 7)
+    assert found["space"] == SPACE
+
+
+def test_what_the_search_wrote_of_its_space_counts_more(tmp_path: Path) -> None:
+    (tmp_path / "trials.csv").write_text(TRIALS)
+    finish(tmp_path, space=[{"name": "droprate"}])
+    assert search_section(tmp_path, SPACE)["space"] == [{"name": "droprate"}]
+    assert search_section(tmp_path)["finalists"][0]["seeds"] == [0.81]
