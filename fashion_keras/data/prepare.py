@@ -2,8 +2,6 @@
 
 import collections
 import csv
-import functools
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +92,7 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     """
     sources = find_photos(data, cache, seed)
     folder = cache / "prepared" / _key(sources, seed)
-    made_once(folder, functools.partial(_lay_out, sources, seed))
+    made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
     photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
     return Prepared(folder, sorted({photo.label for photo in photos}), photos, rejected)
@@ -130,13 +128,18 @@ def _key(sources: Sequence[SourcePhoto], seed: int) -> str:
     files = []
     for photo in sources:
         status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
-        files.append((os.fsencode(photo.path).hex(), status.st_size, status.st_mtime_ns))
+        files.append((str(photo.path), status.st_size, status.st_mtime_ns))
     drawn = None if sources[0].split else seed
     return fingerprint(layout=_LAYOUT, files=files, seed=drawn)
 
 
 def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
-    checked = _check_all(sources, folder / "rewritten")
+    pngs = [folder / "rewritten" / f"{number}.png" for number in range(len(sources))]
+    pngs[0].parent.mkdir(parents=True)
+    # Pillow decodes outside Python's lock, so threads use all cores.
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(_check, sources, pngs)
+        checked = list(progress(results, len(sources), "checking photos"))
     _require_readable(checked)
     readable = [one for one in checked if not one.reason]
     rejected = [Rejected(one.photo.name, one.reason) for one in checked if one.reason]
@@ -146,16 +149,6 @@ def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
     _write_rows(folder / "quarantine.csv", Rejected._fields, rejected)
     _write_rows(folder / "photos.csv", PreparedPhoto._fields, photos)
     (folder / "rewritten").rmdir()
-
-
-def _check_all(sources: Sequence[SourcePhoto], folder: Path) -> list[_Checked]:
-    """Check photos; the folder is for those that are rewritten."""
-    folder.mkdir(parents=True)
-    pngs = [folder / f"{number}.png" for number in range(len(sources))]
-    # Pillow decodes outside Python's lock, so threads use all cores.
-    with ThreadPoolExecutor() as pool:
-        checked = pool.map(_check, sources, pngs)
-        return list(progress(checked, len(sources), "checking photos"))
 
 
 def _check(photo: SourcePhoto, png: Path) -> _Checked:
@@ -213,9 +206,7 @@ def _place(readable: Sequence[_Checked], folder: Path, labels: list[str]) -> lis
 def _write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
     # A name that is not UTF-8 is written with its bytes as \udcff: it is only for people to read.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+        csv.writer(file).writerows([header, *rows])
 
 
 def _read_rows(path: Path) -> list[list[str]]:

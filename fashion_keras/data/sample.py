@@ -4,7 +4,7 @@ Colours, patterns, sizes, tilts, backdrops and noise come from the same distribu
 class, so that only shape tells the classes apart.
 """
 
-import tempfile
+import itertools
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,16 +103,11 @@ def draw_photo(
     """Draw one photo of a garment.
 
     Args:
-        label: What to draw, one of `LABELS`.
+        label: One of `LABELS`.
         generator: Decides everything that varies.
-        width: Pixels across, at least 1.
-        height: Pixels down, at least 1.
-
-    Returns:
-        An RGB photo.
+        width: Pixels across.
+        height: Pixels down.
     """
-    if label not in LABELS:
-        raise ValueError(f"expected a label out of {', '.join(LABELS)}, received {label!r}")
     tilt = generator.normal(0, 0.08)
     roles = _draw_roles(label, generator, (width, height), tilt)
     colours = _choose_colours(generator)
@@ -136,30 +131,22 @@ def draw_photo(
 def draw_sample(
     folder: Path, photos_per_class: Mapping[str, int] = PHOTOS_PER_CLASS, seed: int = 1
 ) -> Path:
-    """Write the sample as folder/split/label/number.jpg, unless the folder exists.
+    """Write the sample as folder/split/label/number.jpg.
 
     Args:
-        folder: Where the sample goes; what already exists there is never changed.
+        folder: Where the sample goes.
         photos_per_class: How many photos of each class every split has.
         seed: Not negative; it decides the photos. Asking for more photos keeps the first ones.
 
     Returns:
         The folder.
     """
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # Renaming at the end means that a killed run never leaves a half-written sample behind.
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
-        unfinished = Path(scratch) / "sample"
-        for split, count in photos_per_class.items():
-            for label in LABELS:
-                (unfinished / split / label).mkdir(parents=True)
-                for number in range(count):
-                    name = f"{split}/{label}/{number:03}.jpg"
-                    generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-                    draw_photo(label, generator).save(unfinished / name, quality=90)
-        unfinished.rename(folder)
+    for split, label in itertools.product(photos_per_class, LABELS):
+        (folder / split / label).mkdir(parents=True)
+        for number in range(photos_per_class[split]):
+            name = f"{split}/{label}/{number:03}.jpg"
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            draw_photo(label, generator).save(folder / name, quality=90)
     return folder
 
 

@@ -1,6 +1,8 @@
 """Finds the photos of a data set, and everything that is wrong with its folders."""
 
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,20 +50,15 @@ class Scan(NamedTuple):
 
 
 def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
-    """List every photo file of a data set, sorted by split, class and path.
-
-    Args:
-        data: See `scan`.
-        cache: See `scan`.
-        seed: See `scan`.
+    """List every photo file of a data set (see `scan`), by split, class and path.
 
     Raises:
         InputError: If the folder does not exist, does not hold at least two classes with photos,
             if a class is empty, or if a split has a class that train lacks. All faults are named.
     """
     found = scan(data, cache, seed)
-    if faults := [*found.faults, *found.class_faults]:
-        raise InputError("\n".join(faults))
+    if found.faults or found.class_faults:
+        raise InputError("\n".join([*found.faults, *found.class_faults]))
     return found.photos
 
 
@@ -81,28 +78,25 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
         InputError: If the folder does not exist, or cannot be downloaded.
     """
     folder = _folder_of(data, cache.resolve(), seed)
-    parents = _split_folders(folder)
-    class_folders = {
-        split: [path for parent in paths for path in subfolders(parent)]
-        for split, paths in parents.items()
-    }
+    splits = _split_folders(folder)
     classes = {
-        split: sorted({shown(path.name) for path in paths})
-        for split, paths in class_folders.items()
+        split: [path for parent in parents for path in subfolders(parent)]
+        for split, parents in splits.items()
     }
     photos = [
         SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
-        for split, paths in class_folders.items()
+        for split, paths in classes.items()
         for path in paths
         for file in _files_below(path)
     ]
-    faults = [
-        *_split_faults(folder, parents),
-        *_name_faults(class_folders),
-        *_too_few_classes(folder, classes),
-    ]
-    unused = _unused(folder, [path for paths in parents.values() for path in paths])
-    return Scan(folder, classes, photos, unused, faults, _class_faults(class_folders, photos))
+    return Scan(
+        folder,
+        {split: sorted({shown(path.name) for path in paths}) for split, paths in classes.items()},
+        photos,
+        _unused(folder, [parent for parents in splits.values() for parent in parents]),
+        list(_layout_faults(folder, splits, classes)),
+        list(_class_faults(classes, {(photo.split, photo.label) for photo in photos})),
+    )
 
 
 def shown(name: str) -> str:
@@ -162,59 +156,43 @@ def _unused(folder: Path, used: list[Path]) -> list[str]:
     return sorted(shown(name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
 
 
-def _split_faults(folder: Path, parents: dict[str, list[Path]]) -> list[str]:
-    faults = [
-        f"{folder} has two folders for {split}: {' and '.join(path.name for path in paths)}."
-        for split, paths in parents.items()
-        if len(paths) > 1
-    ]
-    missing = [split for split in SPLITS[:2] if split not in parents]
-    if missing and "" not in parents:
-        faults.append(
+def _layout_faults(
+    folder: Path, splits: dict[str, list[Path]], classes: dict[str, list[Path]]
+) -> Iterator[str]:
+    for split, parents in splits.items():
+        if len(parents) > 1:
+            names = " and ".join(parent.name for parent in parents)
+            yield f"{folder} has two folders for {split}: {names}."
+    missing = [split for split in SPLITS[:2] if split not in splits]
+    if missing and "" not in splits:
+        yield (
             f"{folder} must hold both train and validation (or class folders only, which are "
             f"then split). Missing: {', '.join(missing)}"
         )
-    return faults
+    for path in itertools.chain(*classes.values()):
+        if not path.name.isprintable():
+            yield f"The name of the class folder {str(path)!r} cannot be shown: rename it."
+    names = [shown(path.name) for path in classes.get("", classes.get(SPLITS[0], []))]
+    advice = "put each class's photos into a folder of its own"
+    if not names and "" in splits:
+        yield f"No class folders with photos in {folder}: {advice}."
+    elif "" in splits and {split_of(name) for name in names} <= set(SPLITS):
+        yield f"{folder} holds {' and '.join(names)} without class folders: {advice} inside them."
+    elif len(names) == 1:
+        where = splits.get(SPLITS[0], [folder])[0]
+        yield f"Only one class in {where}: {names[0]}. A classifier needs at least two."
 
 
-def _name_faults(class_folders: dict[str, list[Path]]) -> list[str]:
-    return [
-        f"The name of the class folder {str(path)!r} cannot be shown: rename it."
-        for paths in class_folders.values()
-        for path in paths
-        if not path.name.isprintable()
-    ]
-
-
-def _too_few_classes(folder: Path, classes: dict[str, list[str]]) -> list[str]:
-    labels = classes.get("", classes.get(SPLITS[0], []))
-    if "" in classes and not labels:
-        return [
-            f"No class folders with photos in {folder}: put each class's photos into a folder of "
-            "its own."
-        ]
-    if "" in classes and {split_of(label) for label in labels} <= set(SPLITS):
-        return [
-            f"{folder} holds {' and '.join(labels)} without class folders: put each class's "
-            "photos into a folder of its own inside them."
-        ]
-    if len(labels) == 1:
-        where = folder if "" in classes else folder / SPLITS[0]
-        return [f"Only one class in {where}: {labels[0]}. A classifier needs at least two."]
-    return []
-
-
-def _class_faults(class_folders: dict[str, list[Path]], photos: list[SourcePhoto]) -> list[str]:
-    held = {(photo.split, photo.label) for photo in photos}
-    train = class_folders.get(SPLITS[0], [])
-    faults = []
-    for split, paths in class_folders.items():
-        for path in paths:
-            if (split, shown(path.name)) not in held:
-                faults.append(f"The class folder {path} is empty: add photos or remove it.")
-            elif train and path.name not in {learnt.name for learnt in train}:
-                faults.append(
-                    f"The class {path.name!r} is in {split} but not in train: add photos of it to "
-                    f"{train[0].with_name(path.name)} or remove {path}."
-                )
-    return faults
+def _class_faults(
+    classes: dict[str, list[Path]], with_photos: set[tuple[str, str]]
+) -> Iterator[str]:
+    train = {path.name: path for path in classes.get(SPLITS[0], [])}
+    for split, path in ((split, path) for split, paths in classes.items() for path in paths):
+        if (split, shown(path.name)) not in with_photos:
+            yield f"The class folder {path} is empty: add photos or remove it."
+        elif train and path.name not in train:
+            place = next(iter(train.values())).with_name(path.name)
+            yield (
+                f"The class {path.name!r} is in {split} but not in train: add photos of it to "
+                f"{place} or remove {path}."
+            )
