@@ -137,18 +137,6 @@ def load_model(path: Path) -> tuple[keras.Model, dict]:
     return model, metadata
 
 
-def load_backbone(path: Path) -> keras.Model:
-    """Load the backbone of a saved classifier: scaled pixels to feature maps.
-
-    Raises:
-        InputError: See `inspection.checked_members`.
-    """
-    from fashion_keras.backbone import BACKBONE
-
-    model: Any = load_model(path)[0]
-    return model.get_layer(BACKBONE)
-
-
 def training_metadata(
     config: Config, prepared: Prepared, validation: dict[str, float], data_licence: str = ""
 ) -> dict:

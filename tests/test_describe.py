@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.describe import lines_of, main
 from fashion_keras.inspection import layer_name, read_metadata
@@ -65,11 +64,6 @@ def test_every_known_fact_has_a_line_of_its_own() -> None:
         assert set(without) < set(lines_of(METADATA))
 
 
-def test_command_prints_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--json", str(write(tmp_path / "our.keras", METADATA))])
-    assert json.loads(capsys.readouterr().out) == METADATA
-
-
 def test_released_file_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     main([str(RELEASED)])
     names = [line[:12].strip() for line in capsys.readouterr().out.splitlines()]
@@ -105,16 +99,6 @@ def test_metadata_in_another_form_are_refused(
         main([str(file)])
     main([str(file), "--json"])
     assert json.loads(capsys.readouterr().out) == read_metadata(file)
-
-
-def test_missing_file_ends_with_one_line_and_exit_code_2(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        cli.run(lambda: main([str(tmp_path / "gone.keras")]))
-    out, error = capsys.readouterr()
-    assert (caught.value.code, out, error.count("\n")) == (2, "", 1)
-    assert error.startswith(f"error: No model file {tmp_path / 'gone.keras'}; ")
 
 
 def test_command_runs_as_a_program_without_keras(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tests of what is refused before anything of a saved file is loaded, and of its metadata."""
+"""Tests of what is refused before anything of a saved file is loaded."""
 
 import base64
 import importlib.metadata
@@ -11,23 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import keras
 import numpy as np
 import pytest
 from keras.src.saving.serialization_lib import SafeModeScope
 
+from fashion_keras.backend import keras
 from fashion_keras.config import InputError
-from fashion_keras.inspection import (
-    OLDEST_KERAS,
-    check_file,
-    checked_members,
-    layer_name,
-    read_metadata,
-)
-from fashion_keras.saving import RELEASED, load_model
+from fashion_keras.inspection import OLDEST_KERAS, check_file, layer_name, read_metadata
+from fashion_keras.saving import load_model
 
 METADATA = {"format": 1, "labels": ["dress", "Schuhe für Kinder", 't-shirt "V"'], "image_size": 8}
 Members = dict[str, bytes]
+Change = Callable[[Members], Members]
 
 
 def small_model(name: str) -> keras.Model:
@@ -62,27 +57,6 @@ def write(file: Path, members: Members, packed: int = zipfile.ZIP_STORED) -> Non
             archive.writestr(name, content)
 
 
-def with_config(whole: Members, change: Callable[[dict], Any]) -> Members:
-    """Return the members with another configuration."""
-    config = json.loads(whole["config.json"])
-    change(config)
-    return whole | {"config.json": json.dumps(config).encode()}
-
-
-def with_name(whole: Members, name: str) -> Members:
-    """Return the members with another name of the last layer."""
-    config = whole["config.json"].replace(layer_name(METADATA).encode(), name.encode())
-    return whole | {"config.json": config}
-
-
-def with_weights(whole: Members, change: Callable[[h5py.File], Any]) -> Members:
-    """Return the members with other weights."""
-    changed = io.BytesIO(whole["model.weights.h5"])
-    with h5py.File(changed, "r+") as weights:
-        change(weights)
-    return whole | {"model.weights.h5": changed.getvalue()}
-
-
 def refuse(file: Path, message: str) -> None:
     """Assert that a file is neither checked nor loaded, with one line that begins with its name."""
     for act in (check_file, load_model):
@@ -90,6 +64,7 @@ def refuse(file: Path, message: str) -> None:
             act(file)
         assert str(caught.value).startswith(f"{file} ")
         assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < len(str(file)) + 330
 
 
 @pytest.fixture
@@ -102,10 +77,9 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras.saving.load_model", load)
 
 
-@pytest.mark.parametrize("packed", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 @pytest.mark.parametrize("name", ["our.keras", "download(1)"])
-def test_whole_file_is_loaded(name: str, packed: int, whole: Members, tmp_path: Path) -> None:
-    write(tmp_path / name, whole, packed)
+def test_whole_file_is_loaded(name: str, whole: Members, tmp_path: Path) -> None:
+    write(tmp_path / name, whole, zipfile.ZIP_DEFLATED)
     assert read_metadata(tmp_path / name) == check_file(tmp_path / name) == METADATA
     model, metadata = load_model(tmp_path / name)
     assert metadata == METADATA
@@ -114,15 +88,15 @@ def test_whole_file_is_loaded(name: str, packed: int, whole: Members, tmp_path: 
         np.testing.assert_array_equal(found, weight)
 
 
-def test_released_file_is_accepted() -> None:
-    metadata = check_file(RELEASED)
-    assert (len(metadata["labels"]), metadata["image_size"]) == (10, 299)
+# Files that are damaged or of another kind.
 
 
 def test_missing_file_names_the_command_that_makes_one(file: Path) -> None:
     for act in (read_metadata, check_file, load_model):
         with pytest.raises(InputError, match=r"^No model file .*; `python -m fashion_keras.final`"):
             act(file)
+    file.write_text("a file, not a folder")
+    refuse(file / "our.keras", r"cannot be opened: Not a directory\.$")
 
 
 @pytest.mark.parametrize(
@@ -131,7 +105,6 @@ def test_missing_file_names_the_command_that_makes_one(file: Path) -> None:
         (b"<html>404 not found</html>", r"is not a \.keras file: File is not a zip"),
         (b"", r"is not a \.keras file: "),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), r"is not a \.keras file but HDF5, such as older"),
-        (b"PK\x03\x04" + bytes(99), r"is cut off or damaged \(copy or download it again\): "),
     ],
 )
 def test_file_of_another_kind_is_refused(content: bytes, message: str, file: Path) -> None:
@@ -139,12 +112,6 @@ def test_file_of_another_kind_is_refused(content: bytes, message: str, file: Pat
     refuse(file, message)
     with pytest.raises(InputError, match=message):
         read_metadata(file)
-
-
-def test_folder_and_path_below_a_file_are_refused(file: Path) -> None:
-    refuse(file.parent, r" cannot be opened: ")
-    file.write_text("a file, not a folder")
-    refuse(file / "our.keras", r"cannot be opened: Not a directory\.$")
 
 
 def test_file_that_is_cut_off_anywhere_is_refused(whole: Members, file: Path) -> None:
@@ -164,26 +131,64 @@ def test_flipped_bit_is_found(name: str, whole: Members, file: Path) -> None:
     refuse(file, rf"is cut off or damaged \(.*\): Bad CRC-32 for file '{name}'$")
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.weights.h5"])
-def test_zip_without_a_member_is_refused(name: str, whole: Members, file: Path) -> None:
-    write(file, {key: content for key, content in whole.items() if key != name})
-    refuse(file, rf"is not a \.keras file: it is a zip without {name}\.$")
+def without(name: str) -> Change:
+    return lambda whole: {key: content for key, content in whole.items() if key != name}
+
+
+def named(name: str) -> Change:
+    """Return what gives the last layer another name."""
+    old = layer_name(METADATA).encode()
+    key = "config.json"
+    return lambda whole: whole | {key: whole[key].replace(old, name.encode())}
+
+
+def packed(text: bytes) -> str:
+    """Return the name of a layer that holds any text in the place of metadata."""
+    return "facts_" + base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+NO_LABELS = r"holds no labels: .*`python -m fashion_keras.final` makes such a file\.$"
+NEWER = layer_name({"format": 2, "classes": {"a": 0}, "side": [8, 8]})
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [(b"{", "not JSON"), (b"\xff\xfe\xfd", "not JSON"), (b"[]", "not a JSON object")],
+    ("change", "message"),
+    [
+        *(
+            (without(name), rf"is not a \.keras file: it is a zip without {name}\.$")
+            for name in ("config.json", "model.weights.h5")
+        ),
+        (lambda whole: whole | {"config.json": b"{"}, r"its config\.json is not JSON\.$"),
+        (lambda whole: whole | {"config.json": b"\xff\xfe"}, r"its config\.json is not JSON\.$"),
+        (lambda whole: whole | {"config.json": b"[]"}, r"config\.json is not a JSON object\.$"),
+        (lambda whole: whole | {"config.json": b'{"config": 1}'}, NO_LABELS),
+        (lambda whole: whole | {"model.weights.h5": b"?"}, "is damaged: its model.*signature not"),
+        *(
+            (named(name), NO_LABELS)
+            for name in (
+                *("facts_a", "facts_äöü", layer_name(METADATA).replace("facts_", "fact_")),
+                *(packed(b'{"a": '), packed(b"\xff\xff\xff\xff"), packed(b'["format"]')),
+                packed(b'{"labels": ["a"], "image_size": 8}'),
+                packed(b'{"format": "1", "labels": ["a"], "image_size": 8}'),
+            )
+        ),
+        *(
+            (named(layer_name(METADATA | {"labels": labels})), NO_LABELS)
+            for labels in (None, "abc", [], {"a": 1}, [1, 2], ["a", "\x1b[2J"])
+        ),
+        *(
+            (named(layer_name(METADATA | {"image_size": size})), "metadata lack the size of photos")
+            for size in (None, 0, 8.0, "8", True)
+        ),
+        (named(NEWER), r"has format 2; .* reads formats up to 1\. Install a newer one\.$"),
+    ],
 )
-def test_configuration_that_is_no_json_object_is_refused(
-    text: bytes, message: str, whole: Members, file: Path
+@pytest.mark.usefixtures("untouched")
+def test_file_without_its_parts_is_refused(
+    change: Change, message: str, whole: Members, file: Path
 ) -> None:
-    write(file, whole | {"config.json": text})
-    refuse(file, rf"is damaged: its config\.json is {message}\.$")
-
-
-def test_weights_that_are_not_hdf5_are_refused(whole: Members, file: Path) -> None:
-    write(file, whole | {"model.weights.h5": b"weights"})
-    refuse(file, r"is damaged: its model\.weights\.h5: .*file signature not found")
+    write(file, change(whole))
+    refuse(file, message)
 
 
 def arrays_of(weights: h5py.File) -> list[str]:
@@ -193,13 +198,20 @@ def arrays_of(weights: h5py.File) -> list[str]:
     return places
 
 
+def with_weights(whole: Members, change: Callable[[h5py.File, str], Any]) -> Members:
+    """Return the members with weights that were changed at the place of the first array."""
+    changed = io.BytesIO(whole["model.weights.h5"])
+    with h5py.File(changed, "r+") as weights:
+        change(weights, arrays_of(weights)[0])
+    return whole | {"model.weights.h5": changed.getvalue()}
+
+
 @pytest.mark.filterwarnings("ignore")  # As for a user: Keras' warnings are no errors.
 @pytest.mark.parametrize("shape", [(7,), None])
 def test_weights_that_are_missing_or_of_another_shape_are_refused_in_one_line(
     shape: tuple[int] | None, whole: Members, file: Path
 ) -> None:
-    def change(weights: h5py.File) -> None:
-        place = arrays_of(weights)[0]
+    def change(weights: h5py.File, place: str) -> None:
         del weights[place]
         if shape:
             weights[place] = np.ones(shape, "float32")
@@ -208,70 +220,14 @@ def test_weights_that_are_missing_or_of_another_shape_are_refused_in_one_line(
     with pytest.raises(InputError, match=r"our\.keras cannot be loaded: .*no matching") as caught:
         load_model(file)
     assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) <= len(f"{file} cannot be loaded: ") + 300
 
 
-@pytest.mark.parametrize(
-    "form", [list, lambda outputs: {"a": outputs[0]}, lambda outputs: outputs[0]]
-)
-def test_labels_for_another_number_of_classes_are_refused(
-    form: Callable[[list], Any], file: Path
-) -> None:
-    model = small_model(layer_name(METADATA | {"labels": ["a", "b"]}))
+@pytest.mark.parametrize("form", [list, lambda outputs: {"a": outputs[0]}])
+def test_labels_for_other_outputs_are_refused(form: Callable[[list], Any], file: Path) -> None:
+    model = small_model(layer_name(METADATA))
     keras.Model(model.inputs, form([model.output, model.output])).save(file)
-    with pytest.raises(InputError, match=r"damaged: its model does not have 2 classes\.$"):
+    with pytest.raises(InputError, match=r"damaged: its model does not have 3 classes\.$"):
         load_model(file)
-
-
-@pytest.mark.parametrize("functional", [True, False])
-def test_model_without_labels_names_the_command_that_writes_them(
-    functional: bool, file: Path
-) -> None:
-    inputs, layer = keras.Input((2,)), keras.layers.Dense(1)
-    model = keras.Model(inputs, layer(inputs)) if functional else keras.Sequential([inputs, layer])
-    model.save(file)
-    refuse(file, r"holds no labels: .*`python -m fashion_keras.final` makes such a file\.$")
-
-
-def packed(text: bytes) -> str:
-    """Return the name of a layer that holds any text in the place of metadata."""
-    return "facts_" + base64.urlsafe_b64encode(text).decode().rstrip("=")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "facts_a",
-        "facts_äöü",
-        packed(b'{"a": '),
-        packed(b"\xff\xff\xff\xff"),
-        packed(b'["format"]'),
-        packed(b'{"labels": ["a"], "image_size": 8}'),
-        packed(b'{"format": "1", "labels": ["a"], "image_size": 8}'),
-        layer_name(METADATA).replace("facts_", "fact_"),
-        *(
-            layer_name(METADATA | {"labels": labels})
-            for labels in (None, "abc", [], {"a": 1}, [1, 2], ["a", "\x1b[2J"])
-        ),
-    ],
-)
-def test_last_layer_without_labels_is_refused(name: str, whole: Members, file: Path) -> None:
-    write(file, with_name(whole, name))
-    refuse(file, "holds no labels: it was not saved by this project")
-
-
-@pytest.mark.parametrize("size", [None, 0, -8, 8.0, "8", True])
-def test_metadata_without_a_size_are_refused(size: Any, whole: Members, file: Path) -> None:
-    write(file, with_name(whole, layer_name(METADATA | {"image_size": size})))
-    refuse(file, r"is damaged: its metadata lack the size of photos\.$")
-
-
-def test_newer_format_is_refused_whatever_else_it_holds(whole: Members, file: Path) -> None:
-    newer = layer_name({"format": 2, "classes": {"a": 0}, "side": [8, 8]})
-    write(file, with_name(whole, newer) | {"model.weights.h5": b"?"})
-    refuse(file, r"has format 2; this version .* reads formats up to 1\. Install a newer one\.$")
-    with pytest.raises(InputError, match="has format 2; "):
-        read_metadata(file)
 
 
 # Code and other files, by way of the configuration.
@@ -282,6 +238,13 @@ def layer(config: dict, name: str) -> dict:
     head = next(one for one in config["config"]["layers"] if one["name"] == "head")
     layers = [*config["config"]["layers"], *head["config"]["layers"]]
     return next(one for one in layers if one["name"] == name)
+
+
+def with_config(whole: Members, change: Callable[[dict], Any]) -> Members:
+    """Return the members with another configuration."""
+    config = json.loads(whole["config.json"])
+    change(config)
+    return whole | {"config.json": json.dumps(config).encode()}
 
 
 def described(module: str | None, name: str, config: Any = None, **more: Any) -> dict:
@@ -309,124 +272,81 @@ def test_code_of_a_lambda_layer_is_never_run(
     assert mark.exists()  # Plain Keras runs it.
 
 
-# What stands in place of a layer: any other class or function, and any other way to name one.
-LAYERS = {
-    "TFSMLayer": described("keras.layers", "TFSMLayer", {"filepath": "saved_model"}),
-    "TFSMLayer, dotted": described("keras", "layers.TFSMLayer", {"filepath": "saved_model"}),
-    "TorchModuleWrapper": described("keras.layers", "TorchModuleWrapper", {"module": "pickle"}),
-    "StringLookup": described("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
-    "custom": described("my_package", "Mine", {}, registered_name="my_package>Mine"),
-    "custom, disguised": {"registered_name": "my_package>Dense"},
-    "private class": described("keras.src.layers.core.lambda_layer", "Lambda", {}),
-    "no module": described(None, "Dense", {}),
-    "os.system": described("os", "system", {"command": "touch mark"}, registered_name="system"),
-    "module is a list": described(["keras.layers"], "Dense", {}),  # type: ignore[arg-type]
-    "typespec": described("os", "__typespec__", ["id"], spec_name="system"),
-    "long": described("m" * 10_000, "\x1b[2J\n" * 10_000, {}),
-}
 EVIL = described("os", "system", {"command": "touch mark"})
-PLACES: dict[str, Callable[[dict], Any]] = {
-    **{
-        key: lambda config, key=key: layer(config, "inner")["config"].update({key: EVIL})
+# Other classes and functions in place of a layer, and other ways to name them.
+LAYERS = [
+    EVIL,
+    described("keras.layers", "TFSMLayer", {"filepath": "saved_model"}),
+    described("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
+    described("my_package", "Mine", {}, registered_name="my_package>Mine"),
+    {"registered_name": "my_package>Dense"},
+    described("keras.src.layers.core.lambda_layer", "Lambda", {}),
+    described(None, "Dense", {}),
+    described("m" * 10_000, "\x1b[2J\n" * 10_000, {}),
+]
+PLACES: list[Callable[[dict], Any]] = [
+    *(
+        lambda config, key=key: layer(config, "inner")["config"].update({key: EVIL})
         for key in ("activation", "kernel_initializer", "bias_constraint", "dtype", "anything")
-    },
-    "build_config": lambda config: layer(config, "inner").update(build_config={"shape": EVIL}),
-    "compile_config of the head": lambda config: layer(config, "head").update(
-        compile_config={"loss": [EVIL]}
     ),
-    "argument of a call": lambda config: layer(config, "inner")["inbound_nodes"][0].update(
-        kwargs={"training": [{"a": [EVIL]}]}
-    ),
-    "reference to a tensor": lambda config: layer(config, "inner")["inbound_nodes"][0]["args"][0][
-        "config"
-    ].update(shape=EVIL),
-    "top": lambda config: config.update(evil=EVIL),
-}
+    lambda config: layer(config, "inner").update(build_config={"shape": EVIL}),
+    lambda config: layer(config, "head").update(compile_config={"loss": [EVIL]}),
+    lambda config: layer(config, "inner")["inbound_nodes"][0].update(kwargs={"a": [{"b": EVIL}]}),
+    lambda config: config.update(evil=EVIL),
+]
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("new", LAYERS)
 @pytest.mark.usefixtures("untouched")
 def test_other_parts_than_a_classifier_needs_are_refused(
-    kind: str, whole: Members, file: Path
+    new: dict, whole: Members, file: Path
 ) -> None:
-    write(file, with_config(whole, lambda config: layer(config, "inner").update(LAYERS[kind])))
+    write(file, with_config(whole, lambda config: layer(config, "inner").update(new)))
     refuse(file, r"is refused: it holds custom code or parts that a classifier does not need \(")
-    with pytest.raises(InputError) as caught:
-        check_file(file)
-    assert len(str(caught.value)) < len(str(file)) + 300
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("change", PLACES)
 @pytest.mark.usefixtures("untouched")
-def test_code_is_found_wherever_it_hides(place: str, whole: Members, file: Path) -> None:
-    write(file, with_config(whole, PLACES[place]))
+def test_code_is_found_wherever_it_hides(
+    change: Callable[[dict], Any], whole: Members, file: Path
+) -> None:
+    write(file, with_config(whole, change))
     refuse(file, r"is refused: .* need \('os': 'system'\)\.$")
-
-
-@pytest.mark.usefixtures("untouched")
-def test_compilation_of_the_model_is_left_out(whole: Members, file: Path) -> None:
-    write(
-        file, with_config(whole, lambda config: config.update(compile_config={"optimizer": EVIL}))
-    )
-    assert b"system" not in checked_members(file)[1]["config.json"]
 
 
 # Other files, by way of the weights.
 
 
-def external_link(weights: h5py.File, place: str, other: Path) -> None:
+def external_link(weights: h5py.File, place: str) -> None:
     del weights[place]
-    weights[place] = h5py.ExternalLink(str(other), "secret")
+    weights[place] = h5py.ExternalLink("other.h5", "secret")
 
 
-def external_group(weights: h5py.File, place: str, other: Path) -> None:
-    del weights["layers"]
-    weights["layers"] = h5py.ExternalLink(str(other), "/")
-
-
-def soft_link(weights: h5py.File, place: str, other: Path) -> None:
+def soft_link(weights: h5py.File, place: str) -> None:
     weights.move(place, "elsewhere")
     weights[place] = h5py.SoftLink("/elsewhere")
 
 
-def external_storage(weights: h5py.File, place: str, other: Path) -> None:
-    shape = weights[place].shape  # type: ignore[union-attr]
+def external_storage(weights: h5py.File, place: str) -> None:
     del weights[place]
-    storage = [(str(other), 0, h5py.h5f.UNLIMITED)]
-    weights.create_dataset(place, shape, "float32", external=storage)
+    weights.create_dataset(place, (3,), "float32", external=[("other", 0, h5py.h5f.UNLIMITED)])
 
 
-def virtual_dataset(weights: h5py.File, place: str, other: Path) -> None:
-    shape = weights[place].shape  # type: ignore[union-attr]
+def virtual_dataset(weights: h5py.File, place: str) -> None:
     del weights[place]
-    layout = h5py.VirtualLayout(shape, "float32")
-    layout[...] = h5py.VirtualSource(str(other), "secret", shape)
+    layout = h5py.VirtualLayout((3,), "float32")
+    layout[...] = h5py.VirtualSource("other.h5", "secret", (3,))
     weights.create_virtual_dataset(place, layout)
 
 
-@pytest.mark.parametrize(
-    "change", [external_link, external_group, soft_link, external_storage, virtual_dataset]
-)
+@pytest.mark.parametrize("change", [external_link, soft_link, external_storage, virtual_dataset])
 @pytest.mark.usefixtures("untouched")
 def test_weights_that_are_not_in_the_file_are_refused(
     change: Any, whole: Members, file: Path
 ) -> None:
-    other = file.with_name("other.h5")
-    with h5py.File(other, "w") as weights:
-        weights["secret"] = np.ones((3, 3, 3, 2), "float32")
-    write(file, with_weights(whole, lambda weights: change(weights, arrays_of(weights)[0], other)))
+    write(file, with_weights(whole, change))
     refuse(file, r"is refused: its weights are not all in the file itself \('[a-z0-9_/]+'\)\.$")
 
-
-def test_cycle_of_groups_ends(whole: Members, file: Path) -> None:
-    def change(weights: h5py.File) -> None:
-        weights["layers/again"] = weights["/"]
-
-    write(file, with_weights(whole, change))
-    assert check_file(file) == METADATA
-
-
-# The installed Keras.
 
 MAJOR, MINOR, _ = OLDEST_KERAS
 
@@ -434,11 +354,9 @@ MAJOR, MINOR, _ = OLDEST_KERAS
 @pytest.mark.parametrize(
     ("version", "refused"),
     [
-        ("2.15.0", True),
         (f"{MAJOR}.{MINOR - 1}.99", True),
         (f"{MAJOR}.{MINOR}.0", False),
         (f"{MAJOR}.{MINOR + 1}.0.dev1", False),
-        (f"{MAJOR}.{MINOR + 1}.0rc0", False),
     ],
 )
 def test_keras_that_is_too_old_is_refused(

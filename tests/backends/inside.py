@@ -11,7 +11,6 @@ import base64
 import importlib.metadata
 import importlib.util
 import json
-import platform
 import sys
 import time
 import zipfile
@@ -21,8 +20,7 @@ from typing import Any
 import keras
 import numpy as np
 
-# How many photos are enough, where not all are predicted (OpenVINO takes seconds for each).
-REPEATED, SAVED_AGAIN, PREDICTED = 1, 2, 8
+SAVED_AGAIN, PREDICTED = 2, 8  # OpenVINO takes seconds for each photo, so a few are enough.
 
 
 def labels_in(file: Path) -> list[str]:
@@ -42,10 +40,7 @@ def call(model: Any, photos: list[np.ndarray]) -> np.ndarray:
 
 
 def predict(model: Any, photos: list[np.ndarray]) -> np.ndarray:
-    """Return the probabilities, the photos in one batch, each resized by the model's own layer.
-
-    Resizing a second time, inside the model, changes nothing.
-    """
+    """Return the probabilities, the photos in one batch, each resized by the model's own layer."""
     resize = model.get_layer("resize")
     same = [_array(resize(photo[None].astype("float32"))) for photo in photos]
     return model.predict(np.concatenate(same), batch_size=len(same), verbose=0)
@@ -55,52 +50,26 @@ def _array(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def examine(model_file: Path, photos: list[np.ndarray], found: Path) -> tuple[dict, dict]:
-    """Load, predict, predict again, save, load and predict.
-
-    Returns:
-        Probabilities: `called` of all photos, `repeated`, `saved_again` and `predicted` of the
-        first few. And `labels` of the file saved again, `load_seconds` and `call_seconds`.
-    """
+def main() -> None:
+    """Load, predict, save, load and predict again; write what was found."""
+    file, folder, found = map(Path, sys.argv[1:])
+    photos = [np.load(photo) for photo in sorted(folder.glob("*.npy"))]
     start = time.monotonic()
-    model: Any = keras.saving.load_model(model_file)
+    model: Any = keras.saving.load_model(file)
     loaded = time.monotonic()
-    probabilities = {"called": call(model, photos)}
+    probabilities: dict[str, Any] = {"called": call(model, photos)}
     called = time.monotonic()
-    probabilities["repeated"] = call(model, photos[:REPEATED])
     probabilities["predicted"] = predict(model, photos[:PREDICTED])
     model.save(found / "saved_again.keras")
     again: Any = keras.saving.load_model(found / "saved_again.keras")
     probabilities["saved_again"] = call(again, photos[:SAVED_AGAIN])
-    return probabilities, {
+    np.savez(found / "probabilities.npz", **probabilities)
+    package = importlib.metadata.packages_distributions()[keras.backend.backend()][0]
+    facts = {
         "labels": labels_in(found / "saved_again.keras"),
         "load_seconds": round(loaded - start, 2),
         "call_seconds": round(called - loaded, 2),
-    }
-
-
-def precision(backend: str) -> str:
-    """Return what a compiled model computes in; OpenVINO takes bfloat16 where the CPU has it."""
-    if backend != "openvino":
-        return "float32"
-    openvino: Any = importlib.import_module("openvino")
-    return openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT").get_type_name()
-
-
-def main() -> None:
-    """Read the command line, examine and write what was found."""
-    model, photos, found = map(Path, sys.argv[1:])
-    pixels = [np.load(file) for file in sorted(photos.glob("*.npy"))]
-    probabilities, facts = examine(model, pixels, found)
-    np.savez(found / "probabilities.npz", **probabilities)
-    backend = keras.backend.backend()
-    package = importlib.metadata.packages_distributions()[backend][0]
-    facts |= {
-        "versions": {
-            "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in ("keras", package, "numpy")},
-        },
-        "precision": precision(backend),
+        "versions": {name: importlib.metadata.version(name) for name in ("keras", package)},
         "has_project": importlib.util.find_spec("fashion_keras") is not None,
     }
     (found / "found.json").write_text(json.dumps(facts), encoding="utf-8")
