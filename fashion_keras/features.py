@@ -1,261 +1,491 @@
-"""Photos become vectors or maps through the frozen backbone, once; they are kept on disk."""
+"""Photos become features through the frozen backbone, once: `python -m fashion_keras.features`.
 
-import contextlib
-import hashlib
-import importlib.metadata
-import json
+Features are kept in chunks of a few hundred photos. A chunk is a pure function of the content of
+its photos, of the backbone and of some fields of `Config`: whoever makes it makes the same.
+"""
+
+import argparse
+import functools
+import itertools
 import math
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
 
-from fashion_keras.backbone import blocks, weights_digest
-from fashion_keras.cli import progress
-from fashion_keras.config import Config, InputError
-from fashion_keras.data.batches import class_numbers, load_photos
-from fashion_keras.data.prepare import Prepared
-from fashion_keras.data.scan import SPLITS
-from fashion_keras.devices import precision_in_force
-from fashion_keras.disk import in_words
-from fashion_keras.forward import augmented, forward, narrowed
-from fashion_keras.growing import GrowingArray, begun_size
-from fashion_keras.model import build_augmentation, draw_on
-from fashion_keras.pieces import Features, Piece, Shard, lay_out, opened, piece_of
-from fashion_keras.stopwatch import spent, stage, waited
+from fashion_keras import cli
+from fashion_keras.artifacts import fingerprint, in_words, one_at_a_time, whole_file
+from fashion_keras.config import Config, InputError, deciding
+from fashion_keras.data.prepare import Prepared, PreparedPhoto
+from fashion_keras.parallel import Pool, pool
+
+if TYPE_CHECKING:  # Importing Keras takes seconds, which `--help` does not need.
+    from fashion_keras.backend import keras
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
-# Half precision halves the maps on disk; their values are of the order of 1, far from its limits.
-_TYPES = {"vectors": "<f4", "maps": "<f2"}
-_WHOLE = Shard(1, 1)
+_PHOTOS = 256  # In a chunk, about: a whole number of batches.
+_IN_MEMORY = 2**28  # Bytes of features that are read at once; more stay on disk.
+# Half precision halves the feature maps; their values are of the order of 1, far from its limits.
+_TYPES = {"features": "float32", "feature_maps": "float16"}
+_DONE: Any = object()
+
+Array = tuple[str, int]  # A split, and the number of a copy: 0 for the photos as they are.
+
+
+class Chunks:
+    """Rows that lie in several `.npy` files, read as one array when they are asked for.
+
+    Args:
+        files: In order; all hold equally many rows, only the last one may hold fewer.
+
+    Attributes:
+        shape: As of an array.
+        dtype: As of an array.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self._files = files
+        first, last = (np.load(file, mmap_mode="r") for file in (files[0], files[-1]))
+        self._rows = len(first)
+        count = self._rows * (len(files) - 1) + len(last)
+        self.shape: tuple[int, ...] = (count, *first.shape[1:])
+        self.dtype: np.dtype = first.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Return the rows of a number, a slice, an array of numbers or a mask."""
+        numbers = np.arange(len(self))[rows]
+        found = np.empty((*numbers.shape, *self.shape[1:]), self.dtype)
+        owners = numbers // self._rows
+        for owner in np.unique(owners):
+            mine = owners == owner
+            # A map that stays open would count what was read through it as memory of this process.
+            chunk = np.load(self._files[owner], mmap_mode="r")
+            found[mine] = chunk[numbers[mine] % self._rows]
+        return found
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+
+Features = np.ndarray | Chunks
+
+
+class _Chunk(NamedTuple):
+    """One copy of some photos.
+
+    Attributes:
+        photos: The photos, in order.
+        seed: Of their augmentation; None for the photos as they are.
+        files: Where to write what is computed, by name (see `_TYPES`).
+    """
+
+    photos: list[PreparedPhoto]
+    seed: int | None
+    files: dict[str, Path]
 
 
 class FeatureStore:
-    """The vectors and maps of one data set through one backbone, computed at first need.
+    """The features and feature maps of a data set through one backbone, computed at first need.
 
     Args:
         prepared: The data set.
-        config: `image_size`, `batch_size`, `seed` and the augmentation decide the features.
-        backbone: See `backbone.build_backbone`; its weights must not change before all is computed.
+        config: The fields that decide `features` and `copies` are used.
+        backbone: See `model.build_backbone`.
         cache: Folder in which features are kept.
+        workers: Processes that compute (see `parallel.pool`).
 
     Attributes:
         folder: The one inside it.
     """
 
     def __init__(
-        self, prepared: Prepared, config: Config, backbone: keras.Model, cache: Path
+        self,
+        prepared: Prepared,
+        config: Config,
+        backbone: "keras.Model",
+        cache: Path,
+        workers: int = 1,
     ) -> None:
+        from fashion_keras.model import precision_in_force, versions, weights_digest
+
         self._prepared = prepared
         self._config = config
         self._backbone = backbone
-        self._weights_digest = weights_digest(backbone)
-        # Asked for again and again; of a million photos it takes a second.
-        self._photos_digests = {split: _photos_digest(prepared, split) for split in SPLITS}
-        self.folder = cache / f"vectors-{_LAYOUT}"
+        self._workers = workers
+        self._facts = deciding(config, "features") | {
+            "precision": precision_in_force(config.precision),
+            "weights": weights_digest(backbone),
+            "versions": versions(),
+            "layout": _LAYOUT,
+        }
+        self._chunk_size = max(1, _PHOTOS // config.feature_batch_size) * config.feature_batch_size
+        self.folder = cache / "features"
 
-    def vectors(self, split: str, view: int = 0) -> Features:
-        """Return one view of all photos of a split as vectors; what is missing is computed.
-
-        A file gets its name when it is whole; a view that was interrupted goes on after the last
-        whole batch (see `growing.GrowingArray`). Shards that others made are used (see `make`).
+    def features(self, split: str, copy: int = 0) -> Features:
+        """Return the features of all photos of a split; missing chunks are computed.
 
         Args:
             split: `train`, `validation` or `test`.
-            view: 0 for the photos themselves; 1, 2, ... for augmented copies.
+            copy: 0 for the photos as they are; 1, 2, ... for augmented copies.
 
         Returns:
-            `(photos, 2048)` float32, mapped from disk, in the order of `Prepared.split`.
+            `(photos, model.FEATURES)` float32, in the order of `Prepared.split`.
         """
-        self.make(split, view)
-        return opened(self._pieces(split, view))
+        self.make([(split, copy)])
+        files = self._files(split, copy)
+        if sum(file.stat().st_size for file in files) > _IN_MEMORY:
+            return Chunks(files)
+        return np.concatenate([np.load(file) for file in files])
 
-    def maps(self, split: str, view: int, fine_tune_from: str) -> Features:
-        """Return one view of all photos of a split as maps; its vectors are kept on the way.
+    def feature_maps(self, split: str, copy: int, fine_tune_from: str) -> Chunks:
+        """Return the feature maps of all photos of a split; their features are kept, too.
 
         Args:
-            split: See `vectors`.
-            view: See `vectors`.
+            split: See `features`.
+            copy: See `features`.
             fine_tune_from: Name of the block of the backbone whose input is kept.
 
         Returns:
-            `(photos, rows, columns, channels)` float16, mapped from disk.
+            `(photos, rows, columns, channels)` float16, read from disk.
         """
-        self.make(split, view, fine_tune_from)
-        return opened(self._pieces(split, view, fine_tune_from))
+        self.make([(split, copy)], fine_tune_from)
+        return Chunks(self._files(split, copy, fine_tune_from))
 
-    def make(
-        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
-    ) -> None:
-        """Compute what is missing of a view, or of a shard of it, as vectors or as maps.
-
-        Args:
-            split: See `vectors`.
-            view: See `vectors`.
-            fine_tune_from: See `maps`; vectors alone without it.
-            shard: The share of the photos; only they are read.
-        """
-        while missing := self._missing(split, view, fine_tune_from, shard):
-            # Meanwhile others may make some of the rest.
-            self._compute(split, view, fine_tune_from, missing[0])
-
-    def make_maps(self, augmented_copies: int, fine_tune_from: str, shard: Shard = _WHOLE) -> None:
-        """Make the maps and vectors of validation and of copies 0 to `augmented_copies`.
+    def make_feature_maps(self, copies: int, fine_tune_from: str) -> None:
+        """Compute the feature maps of validation and of the training photos with their copies.
 
         Raises:
-            InputError: If the disk has no room for them.
+            InputError: If the disk has too little room for them.
         """
-        wanted = [("train", view) for view in range(augmented_copies + 1)] + [("validation", 0)]
-        lower = keras.Model(self._backbone.inputs, blocks(self._backbone)[fine_tune_from])
-        shape = lower.compute_output_shape((1, *2 * [self._config.image_size], 3))
-        missing = [
-            piece for which in wanted for piece in self._missing(*which, fine_tune_from, shard)
-        ]
-        photos = sum(piece.stop - piece.start for piece in missing)
-        size_of_one = math.prod(shape) * np.dtype(_TYPES["maps"]).itemsize
-        needed = photos * size_of_one - sum(begun_size(piece.file) for piece in missing)
+        from fashion_keras.model import feature_maps_shape
+
+        arrays = [("train", copy) for copy in range(copies + 1)] + [("validation", 0)]
+        photos = sum(self.missing(*array, fine_tune_from) for array in arrays)
+        shape = feature_maps_shape(self._backbone, fine_tune_from, self._config.image_size)
+        needed = photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"Fine-tuning keeps {in_words(needed)} of maps in {self.folder}, where "
-                f"{in_words(free)} are free. Give another `--cache` or fewer "
+                f"Fine-tuning keeps {in_words(needed)} of feature maps in {self.folder}, where "
+                f"{in_words(free)} are free. Choose another `--cache` or fewer "
                 "`--fine-tuning-copies`."
             )
-        if missing:
-            print(f"maps for fine-tuning take {in_words(needed)} in {self.folder}", flush=True)
-        for split, view in wanted:
-            self.make(split, view, fine_tune_from, shard)
+        if photos:
+            print(f"feature maps take {in_words(needed)} in {self.folder}", flush=True)
+        self.make(arrays, fine_tune_from)
 
-    def missing(self, split: str, view: int, fine_tune_from: str | None = None) -> bool:
-        """Tell whether something of this view still has to be computed."""
-        return bool(self._missing(split, view, fine_tune_from))
+    def missing(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> int:
+        """Return how many photos still have to go through the backbone."""
+        return sum(len(chunk.photos) for chunk in self._missing(split, copy, fine_tune_from))
 
-    def _missing(
-        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
-    ) -> list[Piece]:
-        pieces = self._pieces(split, view, fine_tune_from, shard)
-        return [piece for piece in pieces if not piece.file.exists()]
+    def key(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> str:
+        """Return the key of all that decides these features, down to the last bit."""
+        return fingerprint(chunks=self._keys(split, copy, fine_tune_from))
 
-    def _pieces(
-        self, split: str, view: int, fine_tune_from: str | None = None, shard: Shard = _WHOLE
-    ) -> list[Piece]:
-        """Return the pieces that hold a view, or a shard of it, those that are missing, too."""
-        count = len(self._prepared.split(split))
-        rows = shard.rows(count, self._config.batch_size)
-        return lay_out(self._file(split, view, fine_tune_from), count, *rows)
+    def make(self, arrays: Iterable[Array], fine_tune_from: str | None = None) -> None:
+        """Compute what is missing of several splits and copies.
 
-    def _file(self, split: str, view: int, fine_tune_from: str | None = None) -> Path:
-        return self.folder / f"{self.key(split, view, fine_tune_from)}.npy"
+        Args:
+            arrays: Each a split and the number of a copy.
+            fine_tune_from: See `feature_maps`; without it only features are computed.
+        """
+        arrays = [array for array in arrays if self._missing(*array, fine_tune_from)]
+        with ExitStack() as stack:
+            # Locks are taken in one order by all processes, so that no two wait for each other.
+            for key in sorted({self.key(*array, fine_tune_from) for array in arrays}):
+                lock = self.folder / f".{key}.lock"
+                stack.enter_context(one_at_a_time(lock, f"features in {self.folder}"))
+            runs = [self._missing(*array, fine_tune_from) for array in arrays]
+            if any(runs):
+                self._say_found(arrays, runs)
+                self._compute([run for run in runs if run], fine_tune_from)
 
-    def key(self, split: str, view: int = 0, fine_tune_from: str | None = None) -> str:
-        """Hash all that decides the numbers of a view, down to the last bit, on one machine."""
-        config = self._config
-        facts = {
-            "photos": self._photos_digests[split],
-            "image_size": config.image_size,
-            "weights": self._weights_digest,
-            # Sums are added up in another order in batches of another size.
-            "batch_size": config.batch_size,
-            "versions": [keras.__version__, *_backend()],
-            "view": view,
-        }
-        if precision_in_force(config.precision) != "float32":
-            facts["precision"] = config.precision
-        if view:
-            facts["augmentation"] = [config.rotation, config.zoom, config.seed]
+    def _say_found(self, arrays: Sequence[Array], runs: Sequence[Sequence[_Chunk]]) -> None:
+        count = sum(len(self._prepared.split(split)) for split, _ in arrays)
+        found = count - sum(len(chunk.photos) for run in runs for chunk in run)
+        if found:
+            print(f"found the features of {found} of {count} photos and copies", flush=True)
+
+    def _compute(self, runs: Sequence[Sequence[_Chunk]], fine_tune_from: str | None) -> None:
+        chunks = [chunk for run in runs for chunk in run]
+        label = f"features at {self._config.image_size} px"
+        total = sum(len(chunk.photos) for chunk in chunks)
+        with pool(min(self._workers, len(chunks))) as workers:
+            settings = (self._prepared.folder, self._config)
+            if workers.size == 1:
+                model = _feature_model(self._backbone, self._config, fine_tune_from)
+                computed = _computed(runs, *settings, model)
+            else:
+                shared = workers.share(_packed(self._backbone, fine_tune_from))
+                computed = _computed_by(workers, chunks, *settings, shared)
+            for chunk, found in cli.progress(computed, total, label, _photos_of):
+                for name, file in chunk.files.items():
+                    with whole_file(file) as unfinished:
+                        np.save(unfinished, found[name])
+
+    def _missing(self, split: str, copy: int, fine_tune_from: str | None) -> list[_Chunk]:
+        """Return the chunks of which a file is missing."""
+        kind = "feature_maps" if fine_tune_from else "features"
+        files = {kind: self._files(split, copy, fine_tune_from)}
+        missing = [number for number, file in enumerate(files[kind]) if not file.exists()]
+        files["features"] = self._files(split, copy)
+        return [
+            _Chunk(
+                self._photos(split)[number],
+                self._seed(split, copy, number) if copy else None,
+                {name: of[number] for name, of in files.items() if not of[number].exists()},
+            )
+            for number in missing
+        ]
+
+    def _seed(self, split: str, copy: int, number: int) -> int:
+        digest = self._digests[split][number]
+        seed = fingerprint(photos=digest, copy=copy, seed=self._config.augmentation_seed)
+        return int(seed[:7], 16)
+
+    def _files(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[Path]:
+        return [self.folder / f"{key}.npy" for key in self._keys(split, copy, fine_tune_from)]
+
+    def _keys(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[str]:
+        facts: dict[str, Any] = dict(self._facts)
+        if copy:
+            facts |= deciding(self._config, "copies") | {"copy": copy}
         if fine_tune_from:
-            facts["maps"] = [fine_tune_from, _TYPES["maps"]]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+            facts |= {"fine_tune_from": fine_tune_from}
+        return [fingerprint(photos=digest, **facts) for digest in self._digests[split]]
 
-    @stage("vectors")
-    def _compute(self, split: str, view: int, fine_tune_from: str | None, piece: Piece) -> None:
-        """Write vectors or maps, or both, of some photos to files; go on where it stopped."""
-        if weights_digest(self._backbone) != self._weights_digest:
-            raise RuntimeError("The backbone was trained on; its features would be kept as others.")
-        count = piece.stop - piece.start
-        label = self._label(split, view, fine_tune_from, piece)
-        files = self._files(split, view, fine_tune_from, piece)
-        with contextlib.ExitStack() as stack:
-            targets = {name: GrowingArray(file, count) for name, file in files.items()}
-            for target in targets.values():
-                stack.callback(target.close)
-            if all(target.ready for target in targets.values()):
-                return
-            done = _common_end(list(targets.values()))
-            if done:
-                print(f"{label}: going on after {done} photos", flush=True)
-            left = (piece.start + done, piece.stop)
-            batches = self._batches(split, view, fine_tune_from, *left) if done < count else []
-            for features, _ in progress(batches, count - done, label, _batch_length):
-                with spent("I/O"):
-                    for name, target in targets.items():
-                        target.append(narrowed(features[name], _TYPES[name]))
-            with spent("I/O"):
-                for target in targets.values():
-                    target.finish()
+    def _photos(self, split: str) -> list[list[PreparedPhoto]]:
+        photos, size = self._prepared.split(split), self._chunk_size
+        return [photos[start : start + size] for start in range(0, len(photos), size)]
 
-    def _label(self, split: str, view: int, fine_tune_from: str | None, piece: Piece) -> str:
-        kind = "maps" if fine_tune_from else "vectors"
-        label = f"{split} {kind} at {self._config.image_size} px, view {view}"
-        if piece.stop - piece.start == len(self._prepared.split(split)):
-            return label
-        return f"{label}, photos {piece.start + 1} to {piece.stop}"
+    @functools.cached_property
+    def _digests(self) -> dict[str, list[str]]:
+        """One digest for the photos of each chunk, by split."""
+        return {
+            split: [fingerprint(photos=[one.sha256 for one in chunk]) for chunk in chunks]
+            for split in {photo.split for photo in self._prepared.photos}
+            for chunks in [self._photos(split)]
+        }
 
-    def _files(
-        self, split: str, view: int, fine_tune_from: str | None, piece: Piece
-    ) -> dict[str, Path]:
-        """Return the files to be written, by name: of maps also their vectors that are missing."""
-        if not fine_tune_from:
-            return {"vectors": piece.file}
-        count = len(self._prepared.split(split))
-        vectors, rows = self._file(split, view), (piece.start, piece.stop)
-        if all(one.file.exists() for one in lay_out(vectors, count, *rows)):
-            return {"maps": piece.file}
-        return {"maps": piece.file, "vectors": piece_of(vectors, *rows, count).file}
 
-    def _batches(
-        self, split: str, view: int, fine_tune_from: str | None, start: int, stop: int
-    ) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
-        """Yield vectors (and maps) and the class numbers of each batch of photos; see `forward`."""
-        config = self._config
-        size, batch_size = config.image_size, config.batch_size
-        photos, prepared = self._prepared.split(split)[start:stop], self._prepared
-        pixels = load_photos(photos, prepared.folder, size, batch_size)
-        numbers = np.split(
-            class_numbers(prepared, split)[start:stop], range(batch_size, stop - start, batch_size)
+def _photos_of(computed: tuple[_Chunk, Any]) -> int:
+    return len(computed[0].photos)
+
+
+def _feature_model(
+    backbone: "keras.Model", config: Config, fine_tune_from: str | None
+) -> "keras.Model":
+    from fashion_keras.model import build_feature_model, copied, precision_in_force
+
+    precision = precision_in_force(config.precision)
+    if precision != "float32":
+        backbone = copied(backbone, precision)
+    return build_feature_model(backbone, fine_tune_from)
+
+
+def _computed(
+    runs: Iterable[Sequence[_Chunk]], folder: Path, config: Config, model: "keras.Model"
+) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
+    """Yield each chunk and what the model gives for it, by name.
+
+    Args:
+        runs: Chunks of one size each, but for the last of a run.
+        folder: See `Prepared`.
+        config: The fields that decide `features` and `copies` are used.
+        model: See `model.build_feature_model`.
+    """
+    from fashion_keras.model import memory_advice
+
+    size = config.feature_batch_size
+    for run in runs:
+        with closing(_one_ahead(_batches(run, folder, config))) as pixels:
+            for chunk in run:
+                steps = range(0, len(chunk.photos), size)
+                with memory_advice("--feature-batch-size", size):
+                    parts = [_narrowed(model.predict_on_batch(next(pixels))) for _ in steps]
+                yield (
+                    chunk,
+                    {name: np.concatenate([one[name] for one in parts]) for name in parts[0]},
+                )
+
+
+def _batches(run: Sequence[_Chunk], folder: Path, config: Config) -> Generator[Any, None, None]:
+    """Yield the pixels of each batch, augmented if the chunk says so; none crosses a chunk."""
+    from fashion_keras.data.batches import load_photos
+    from fashion_keras.model import build_augmentation
+
+    photos = [photo for chunk in run for photo in chunk.photos]
+    size = config.feature_batch_size
+    with closing(load_photos(photos, folder, config.image_size, size)) as batches:
+        for chunk in run:
+            augmentation = None if chunk.seed is None else build_augmentation(config, chunk.seed)
+            for pixels in itertools.islice(batches, math.ceil(len(chunk.photos) / size)):
+                yield augmentation(pixels, training=True) if augmentation else pixels
+
+
+def _one_ahead(items: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    """Yield items; a thread makes the next one meanwhile."""
+    with closing(items), ThreadPoolExecutor(max_workers=1) as thread:
+        waiting = thread.submit(next, items, _DONE)
+        while (item := waiting.result()) is not _DONE:
+            waiting = thread.submit(next, items, _DONE)
+            yield item
+
+
+def _narrowed(batch: Any) -> dict[str, np.ndarray]:
+    """Return outputs in the types in which they are kept.
+
+    Raises:
+        RuntimeError: If one of the numbers is not finite then.
+    """
+    with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
+        found = {name: np.asarray(values).astype(_TYPES[name]) for name, values in batch.items()}
+    for values in found.values():
+        if not np.isfinite(values).all():
+            raise RuntimeError(f"The backbone gives numbers that {values.dtype} cannot hold.")
+    return found
+
+
+def _packed(backbone: "keras.Model", fine_tune_from: str | None) -> tuple[str, list, str | None]:
+    return backbone.to_json(), backbone.get_weights(), fine_tune_from
+
+
+def _computed_by(
+    workers: Pool, chunks: Sequence[_Chunk], folder: Path, config: Config, shared: Any
+) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
+    """Yield what `_computed` does, in another order; each chunk is a task."""
+    waiting = iter(range(len(chunks)))
+
+    def submit(numbers: Iterable[int]) -> None:
+        for number in numbers:
+            photos = chunks[number].photos
+            contents = [(folder / photo.prepared).read_bytes() for photo in photos]
+            workers.submit(number, chunk_of, chunks[number], contents, config, shared)
+
+    submit(itertools.islice(waiting, 2 * workers.size))  # Not all: their photos are in memory.
+    for _ in chunks:
+        number, found = workers.next_done()
+        submit(itertools.islice(waiting, 1))
+        yield chunks[number], found
+
+
+_on_this_worker: dict[tuple, Any] = {}  # The model of the task before.
+
+
+def chunk_of(
+    chunk: _Chunk, contents: Sequence[bytes], config: Config, packed: tuple[str, list, str | None]
+) -> dict[str, np.ndarray]:
+    """Return what the backbone gives for the photos of one chunk; runs on a worker.
+
+    Args:
+        chunk: The chunk.
+        contents: Content of each photo's file.
+        config: See `FeatureStore`.
+        packed: The backbone as JSON, its weights, and the block whose feature maps are wanted.
+    """
+    from fashion_keras.backend import keras
+
+    text, weights, fine_tune_from = packed
+    key = (text, fine_tune_from, config)
+    if key not in _on_this_worker:
+        _on_this_worker.clear()
+        backbone: Any = keras.models.model_from_json(text)
+        backbone.set_weights(weights)
+        _on_this_worker[key] = _feature_model(backbone, config, fine_tune_from)
+    with tempfile.TemporaryDirectory() as name:
+        for photo, content in zip(chunk.photos, contents, strict=True):
+            file = Path(name, photo.prepared)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        ((_, found),) = _computed([[chunk]], Path(name), config, _on_this_worker[key])
+    return found
+
+
+_FIELDS = (
+    "data",
+    "weights",
+    "image_size",
+    "augmented_copies",
+    "rotation",
+    "zoom",
+    "precision",
+    "feature_batch_size",
+    "split_seed",
+    "augmentation_seed",
+)
+_FOR_FEATURE_MAPS = ("fine_tune_from", "fine_tuning_copies")
+
+
+def make_features(config: Config, cache: Path, maps: bool = False, workers: int = 1) -> None:
+    """Compute the features that a search needs, and with `maps` the feature maps of `final`.
+
+    Raises:
+        InputError: If photos or weights cannot be had or used, or there is no room on the disk.
+    """
+    from fashion_keras.data.prepare import prepare, summary
+    from fashion_keras.fine_tuning import PIXELS, check_fine_tune_from, chosen_fine_tune_from
+    from fashion_keras.model import check_weights
+    from fashion_keras.training import open_datasets
+
+    check_weights(config.weights)
+    check_fine_tune_from(config)
+    if maps and chosen_fine_tune_from(config) == PIXELS:
+        raise InputError(
+            f"`--fine-tune-from {config.fine_tune_from}` starts from photos on this machine and "
+            "needs no feature maps. Choose a block, such as `--fine-tune-from block11`."
         )
-        batches = waited("decode", zip(pixels, numbers, strict=True))
-        if view:
-            augmentation = build_augmentation(config, config.seed + 1000 * view)
-            draw_on(augmentation, start // batch_size)
-            batches = waited("augment", augmented(batches, augmentation))
-        precision = precision_in_force(config.precision)
-        return waited("forward", forward(batches, self._backbone, fine_tune_from, precision))
+    prepared = prepare(config.data, cache, config.split_seed)
+    print(summary(prepared))
+    store = open_datasets(config, prepared, cache, workers).store
+    if maps:  # First, because they give features, too.
+        store.make_feature_maps(config.fine_tuning_copies, chosen_fine_tune_from(config))
+    copies = range(config.augmented_copies + 1)
+    store.make([*(("train", copy) for copy in copies), ("validation", 0)])
+    print(f"the features are in {store.folder}")
 
 
-def _common_end(targets: list[GrowingArray]) -> int:
-    """Return after how many rows all of them stopped at the end of a batch, and cut them there."""
-    ends = set.intersection(*(set(target.ends) for target in targets))
-    done = max(ends, default=0)
-    for target in targets:
-        target.keep(done)
-    return done
+def _options() -> argparse.ArgumentParser:
+    options = cli.parser(
+        "Compute the features of all photos ahead, as search and training do when they need them.\n"
+        "\n"
+        "With --workers several processes share the work, on this machine or on a Ray cluster.\n"
+        "Features depend on all these options: give the same ones to search and training.",
+        "fashion_keras.features",
+        "examples:\n  python -m fashion_keras.features --data photos/ --image-size 150\n"
+        "  python -m fashion_keras.features --data photos/ --feature-maps --workers 4",
+    )
+    cli.add_config_options(options, _FIELDS, Config())
+    options.add_argument(
+        "--feature-maps",
+        action="store_true",
+        help="compute the feature maps for fine-tuning, too (0.5 MB for each copy of a photo)",
+    )
+    cli.add_config_options(options, _FOR_FEATURE_MAPS, Config(), "; with --feature-maps only")
+    cli.add_cache_option(options)
+    cli.add_workers_option(options)
+    return options
 
 
-def _batch_length(batch: tuple[dict[str, np.ndarray], np.ndarray]) -> int:
-    return len(batch[1])
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, compute features, and say what comes next."""
+    options = _options()
+    given = options.parse_args(arguments)
+    config = cli.chosen(given, Config())
+    make_features(config, given.cache, given.feature_maps, given.workers)
+    module = "fashion_keras.final" if given.feature_maps else "tuning.search"
+    fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS
+    size = {"image_size": str(config.image_size)}  # A search has another default.
+    print(f"now run: {cli.next_command(module, options, given, fields, **size)}")
 
 
-def _photos_digest(prepared: Prepared, split: str) -> str:
-    digest = hashlib.sha256()
-    for photo in prepared.split(split):
-        digest.update(bytes.fromhex(photo.sha256))
-    return digest.hexdigest()
-
-
-def _backend() -> tuple[str, str]:
-    name = keras.backend.backend()
-    return name, importlib.metadata.version(name)
+if __name__ == "__main__":
+    cli.run(main)

@@ -4,26 +4,32 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from fashion_keras import cli, stopwatch
 from fashion_keras import figures as drawings
 from fashion_keras.artifacts import all_together, check_free
-from fashion_keras.auto_rate import add_rate_option, take_auto, with_found_rate
-from fashion_keras.backbone import check_weights
-from fashion_keras.budget import Plan, plan
-from fashion_keras.config import Config, InputError, names, read_config, to_json
+from fashion_keras.config import Config, names, read_config, to_json
 from fashion_keras.data.prepare import prepare, summary
-from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
-from fashion_keras.fine_tuning import fine_tune
+from fashion_keras.fine_tuning import (
+    PIXELS,
+    STAGE,
+    FineTuned,
+    check_fine_tune_from,
+    chosen_fine_tune_from,
+    fine_tune,
+)
 from fashion_keras.finish import save_calibrated, score_once
 from fashion_keras.inspection import read_metadata
+from fashion_keras.learning_rate import add_rate_option, take_auto, with_found_rate
+from fashion_keras.model import check_weights
+from fashion_keras.planning import Plan, plan
 from fashion_keras.report import tensor_board
 from fashion_keras.report.__main__ import PAGE
 from fashion_keras.report.page import Sources, write_report
-from fashion_keras.training import Material, Watch, open_material, write_history
+from fashion_keras.training import Datasets, open_datasets, train_head, write_history
 
 MODEL_FILE = "fashion.keras"
 RATE_PICTURE = "learning_rate.png"
@@ -74,22 +80,20 @@ def final(
     check_weights(config.weights)
     check_fine_tune_from(config)
     check_free(results)
-    if budget is not None and config.weights == "none":
-        raise InputError("`--budget` plans fine-tuning; with `--weights none` use `--epochs`.")
-    prepared = prepare(config.data, cache, config.seed)
+    prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
-    material = open_material(config, prepared, cache)
+    datasets = open_datasets(config, prepared, cache)
     planned = None
     if budget is not None:
-        config, planned = plan(config, material, budget, start, cache)
+        config, planned = plan(config, datasets, budget, start, cache)
         _show_plan(planned)
     print(f"everything will be in {results}", flush=True)
     with all_together(results, FILES) as work:
-        _make_maps(config, material)
+        _make_maps(config, datasets)
         if find_rate:
-            config = with_found_rate(config, material, work / RATE_PICTURE)
+            config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_run(board, "final")
-        trained = _train(config, material, cache, tensor_board.watch(run))
+        trained = _train(config, datasets, cache, tensor_board.watch(run))
         save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
         photos, metrics = score_once(work / MODEL_FILE, prepared, work)
@@ -110,10 +114,10 @@ def _show_plan(planned: Plan) -> None:
         print(f"left out for the budget: {line}", flush=True)
 
 
-def _make_maps(config: Config, material: Material) -> None:
+def _make_maps(config: Config, datasets: Datasets) -> None:
     """Make the maps for fine-tuning, because they give the vectors for the heads, too."""
-    if material.store is None or not config.fine_tuning_epochs:
-        print("no fine-tuning: the backbone " + ("stays frozen" if material.store else "is new"))
+    if not config.fine_tuning_epochs:
+        print("no fine-tuning: the backbone stays frozen")
         return
     fine_tune_from = chosen_fine_tune_from(config)
     print(
@@ -121,29 +125,31 @@ def _make_maps(config: Config, material: Material) -> None:
         flush=True,
     )
     if fine_tune_from != PIXELS:
-        material.store.make_maps(config.fine_tuning_copies, fine_tune_from)
+        datasets.store.make_feature_maps(config.fine_tuning_copies, fine_tune_from)
 
 
-def _train(config: Config, material: Material, cache: Path, watch: Watch) -> Ensemble:
-    """Train the heads, then, unless it is random or stays frozen, the backbone with them."""
-    trained = train_ensemble(config, material, watch, cache)
-    print(_outcome("heads", trained), flush=True)
-    if material.store is not None and config.fine_tuning_epochs:
-        before = trained.validation
-        trained = fine_tune(config, material, trained, cache, watch)
-        print(_outcome("fine-tuning", trained), flush=True)
-        if trained.validation["loss"] > before["loss"]:
-            print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the heads", flush=True)
-    return trained
+def _train(config: Config, datasets: Datasets, cache: Path, watch: Callable) -> FineTuned:
+    """Train the head, then, unless it stays frozen, the backbone with it."""
+    trained = train_head(config, datasets, cache, watch("head"))
+    history = [{"stage": "head"} | row for row in trained.history]
+    before = {name: trained.best[f"val_{name}"] for name in ("loss", "accuracy")}
+    _print_outcome("the head", before)
+    if not config.fine_tuning_epochs:
+        return FineTuned(datasets.backbone, trained.head, history, before)
+    tuned = fine_tune(config, datasets, trained, cache, watch(STAGE))
+    _print_outcome(STAGE, tuned.validation)
+    if tuned.validation["loss"] > before["loss"]:
+        print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head", flush=True)
+    return tuned._replace(history=[*history, *({"stage": STAGE} | row for row in tuned.history)])
 
 
-def _outcome(stage: str, trained: Ensemble) -> str:
-    accuracy, loss = trained.validation["accuracy"], trained.validation["loss"]
-    return f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}"
+def _print_outcome(stage: str, validation: dict[str, float]) -> None:
+    accuracy, loss = validation["accuracy"], validation["loss"]
+    print(f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}", flush=True)
 
 
 def _show_on_board(
-    run: Path, config: Config, trained: Ensemble, metrics: dict, seconds: float
+    run: Path, config: Config, trained: FineTuned, metrics: dict, seconds: float
 ) -> None:
     told = {f"validation_{name}": value for name, value in trained.validation.items()}
     if metrics:
@@ -152,7 +158,7 @@ def _show_on_board(
 
 
 def _write_outcome(
-    results: Path, config: Config, trained: Ensemble, planned: Plan | None, start: float
+    results: Path, config: Config, trained: FineTuned, planned: Plan | None, start: float
 ) -> None:
     outcome = {
         "validation": trained.validation,

@@ -9,7 +9,6 @@ from fashion_keras.artifacts import sha256_of
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.ensemble import Ensemble
 from fashion_keras.evaluate import (
     Labelled,
     evaluate,
@@ -18,6 +17,7 @@ from fashion_keras.evaluate import (
     predict_all,
     write_metrics,
 )
+from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.metrics import fit_temperature
 from fashion_keras.model import build_classifier
 from fashion_keras.saving import add_metadata, save_classifier, training_metadata
@@ -28,7 +28,7 @@ _TOLD = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
 
 @stage("saving")
 def save_calibrated(
-    config: Config, prepared: Prepared, trained: Ensemble, file: Path, data_licence: str = ""
+    config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str = ""
 ) -> float:
     """Save a trained classifier whose probabilities are calibrated on validation.
 
@@ -50,7 +50,7 @@ def save_calibrated(
     return temperature
 
 
-def _temperature(config: Config, prepared: Prepared, trained: Ensemble) -> float:
+def _temperature(config: Config, prepared: Prepared, trained: FineTuned) -> float:
     model = build_classifier(trained.backbone, trained.head, config.image_size)
     card = {"labels": prepared.labels, "image_size": config.image_size}
     photos = labelled(prepared, "validation")

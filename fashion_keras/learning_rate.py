@@ -1,25 +1,25 @@
-"""Finds a learning rate: it rises step by step until the loss explodes, and the curve tells.
+"""Finds a learning rate by a range test: it rises step by step until the loss explodes.
 
-The range test of Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
+Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
 """
 
+import argparse
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import keras
 import numpy as np
-from matplotlib.figure import Figure
 
-from fashion_keras.cli import progress
+from fashion_keras.cli import progress, stage
 from fashion_keras.config import Config, InputError
-from fashion_keras.ensemble import Ensemble
-from fashion_keras.fine_tuner import build_fine_tuner, compile_at, tuning_batches
-from fashion_keras.optimizer import compile_model
-from fashion_keras.training import Material, build_parts, training_batches
 
+if TYPE_CHECKING:  # Importing Keras takes seconds, which `--help` does not need.
+    from fashion_keras.backend import keras
+    from fashion_keras.training import Datasets
+
+AUTO = "auto"
 CHOSEN = "valley"  # The suggestion that `--learning-rate auto` takes.
 MEANINGS = {
     "valley": "the middle of the longest fall of the loss",
@@ -29,18 +29,18 @@ MEANINGS = {
 LOW, HIGH, STEPS = 1e-6, 1.0, 300
 _KEPT = 0.95  # Share of the smoothed loss that each step keeps.
 _EXPLODED = 4.0  # The test ends where the smoothed loss is so many times its lowest value.
-_LEAST_STEPS = 20  # Fewer say nothing.
+_LEAST_STEPS = 20
 _CLEAR_FALL = 4.0  # In standard errors of the smoothed loss; chance alone hardly falls as far.
 
 
 class Curve(NamedTuple):
-    """What a range test saw: one value a step, up to where the loss exploded.
+    """The course of a range test: one value a step, up to where the loss exploded.
 
     Attributes:
         rates: Learning rates, rising.
         losses: Loss of each step's batch before the step was made.
         smoothed: Exponential average of the losses, corrected for its start.
-        untouched: What the model lost on the same batch before the test; zeros where not asked.
+        untouched: Loss of the model as it was before the test on the same batch; 0 if not asked.
     """
 
     rates: list[float]
@@ -64,98 +64,92 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
 
 
 def range_test(
-    model: keras.Model,
-    batches: Iterable,
-    rates: Sequence[float],
-    untouched: keras.Model | None = None,
+    model: Any, batches: Iterable, rates: Sequence[float], untouched: Any | None = None
 ) -> Curve:
-    """Train for one step with each rate, until the loss explodes; then put all back.
+    """Train for one step with each rate, until the loss explodes.
 
     Args:
-        model: A compiled model; its optimizer's learning rate must be a plain number.
-        batches: Inputs and true values; gone through again and again.
+        model: A compiled model, which is changed; its learning rate must be a plain number.
+        batches: Inputs and labels; gone through again and again.
         rates: See `rising_rates`.
-        untouched: A compiled copy of a trained model. What it loses on each batch is taken off
-            before the average and its mean put back: that one batch is harder than the next would
+        untouched: A compiled copy of a trained model. Its loss on each batch is subtracted before
+            the average and its mean added again: that one batch is harder than the next would
             hide the little that a trained model has left to gain.
     """
-    # The draws of dropout are state, too.
-    state = [(variable, keras.ops.convert_to_numpy(variable)) for variable in model.variables]
     curve = Curve([], [], [], [])
-    try:
-        points = _points(model, batches, rates, untouched)
-        for point in progress(points, len(rates), "learning-rate test, steps"):
-            for values, value in zip(curve, point, strict=True):
-                values.append(value)
-    finally:
-        for variable, value in state:
-            variable.assign(value)
+    points = _points(model, batches, rates, untouched)
+    for point in progress(points, len(rates), "learning-rate test, steps"):
+        for values, value in zip(curve, point, strict=True):
+            values.append(value)
     return curve
 
 
 def _points(
-    model: keras.Model, batches: Iterable, rates: Sequence[float], untouched: keras.Model | None
+    model: Any, batches: Iterable, rates: Sequence[float], untouched: Any | None
 ) -> Iterator[tuple[float, float, float, float]]:
     """Yield the values of `Curve` for each step, until the loss explodes."""
-    optimizer: Any = model.optimizer
     average, level, lowest = 0.0, 0.0, math.inf
-    for step, (rate, (inputs, true)) in enumerate(zip(rates, _endless(batches), strict=False), 1):
-        before = _loss(untouched.test_on_batch, untouched, inputs, true) if untouched else 0.0
-        optimizer.learning_rate = rate
-        loss = _loss(model.train_on_batch, model, inputs, true)
+    for step, (rate, (inputs, labels)) in enumerate(zip(rates, _endless(batches), strict=False), 1):
+        before = untouched.test_on_batch(inputs, labels, return_dict=True) if untouched else {}
+        model.reset_metrics()  # Otherwise the loss would be the mean over all steps so far.
+        model.optimizer.learning_rate = rate
+        loss = float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
         if not math.isfinite(loss):
             return
-        average = _KEPT * average + (1 - _KEPT) * (loss - before)
-        level += (before - level) / step
+        own = float(before.get("loss", 0.0))
+        average = _KEPT * average + (1 - _KEPT) * (loss - own)
+        level += (own - level) / step
         smoothed = average / (1 - _KEPT**step) + level
         lowest = min(lowest, smoothed)
-        yield rate, loss, smoothed, before
+        yield rate, loss, smoothed, own
         if smoothed > _EXPLODED * lowest:
             return
-
-
-def _loss(step: Callable, model: keras.Model, inputs: Any, true: Any) -> float:
-    """Return the loss of one batch; `step` is the model's own for training or for testing."""
-    model.reset_metrics()  # Or the loss would be the mean over all steps so far.
-    return float(step(inputs, true, return_dict=True)["loss"])
+        if untouched:
+            untouched.reset_metrics()
 
 
 def _endless(batches: Iterable) -> Iterator:
     while True:
-        yield from batches  # A dataset shuffles anew in each pass.
+        yield from batches  # A dataset is shuffled again in each epoch.
 
 
-def head_curve(config: Config, material: Material, rates: Sequence[float]) -> Curve:
-    """Test rates on a fresh model: the head on vectors, or all of it without a frozen backbone.
+def head_curve(config: Config, datasets: "Datasets", rates: Sequence[float]) -> Curve:
+    """Test rates on a head that is not trained; the same seed gives the same curve.
 
-    Vectors that are not on disk yet are computed now. The curve is the same for the same seed.
+    Features that are missing are computed.
     """
-    batches, _ = training_batches(config, material)
-    model = build_parts(config, material).model
-    compile_model(model, dataclasses.replace(config, learning_rate=rates[0]))
-    return range_test(model, batches, rates)
+    from fashion_keras.backend import keras
+    from fashion_keras.model import build_head
+    from fashion_keras.training import compile_model, head_data, head_datasets
+
+    data = head_data(config, datasets)
+    batches, _ = head_datasets(config, data)
+    keras.utils.set_random_seed(config.seed)
+    head = build_head(config, len(data.labels))
+    compile_model(head, keras.optimizers.Adam(rates[0]), config)
+    return range_test(head, batches, rates)
 
 
 def fine_tuning_curve(
-    config: Config, material: Material, start: Ensemble, rates: Sequence[float]
+    config: Config, datasets: "Datasets", head: "keras.Model", rates: Sequence[float]
 ) -> Curve:
-    """Test rates on the backbone above the cut with the trained heads; nothing is changed by it.
+    """Test rates on copies of the backbone, from `config.fine_tune_from` on, and a trained head.
 
-    Maps that are not on disk yet are computed now.
+    Feature maps that are missing are computed.
 
     Args:
-        config: All knobs; `fine_tuning_learning_rate` is not used.
-        material: See `training.open_material`.
-        start: The trained heads (see `ensemble.train_ensemble`).
+        config: All fields; `fine_tuning_learning_rate` is not used.
+        datasets: See `training.open_datasets`.
+        head: The trained head.
         rates: See `rising_rates`.
     """
-    batches, _ = tuning_batches(config, material)
-    tuner = build_fine_tuner(config, material, start.head).model
-    untouched = keras.models.clone_model(tuner)
-    untouched.set_weights(tuner.get_weights())
-    for model in (tuner, untouched):
-        compile_at(rates[0], model, config)
-    return range_test(tuner, batches, rates, untouched)
+    from fashion_keras.fine_tuning import build_trainee, compile_trainee, fine_tuning_datasets
+
+    batches, _ = fine_tuning_datasets(config, datasets)
+    model, untouched = (build_trainee(config, datasets, head).model for _ in range(2))
+    for one in (model, untouched):
+        compile_trainee(one, config, rates[0])
+    return range_test(model, batches, rates, untouched)
 
 
 def suggestions(curve: Curve) -> dict[str, float]:
@@ -227,6 +221,8 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
         title: Text above the picture.
         file: Where to save it.
     """
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(curve.rates, curve.losses, color="C0", alpha=0.25, linewidth=1, label="each batch")
@@ -244,3 +240,54 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(file, dpi=110)
+
+
+def add_rate_option(options: argparse.ArgumentParser) -> None:
+    """Add `--learning-rate`, which takes a number or `auto`."""
+    (field,) = [field for field in dataclasses.fields(Config) if field.name == "learning_rate"]
+    options.add_argument(
+        "--learning-rate",
+        type=_rate,
+        metavar="FLOAT",
+        help=f"{field.metadata['help']}, or `{AUTO}`: found by a range test first, in seconds once "
+        f"features are in the cache (default: {field.default})",
+    )
+
+
+def _rate(text: str) -> float | str:
+    if text == AUTO:
+        return text
+    try:
+        return float(text)
+    except ValueError as error:
+        expected = f"expected a number or `{AUTO}`. Received: {text}"
+        raise argparse.ArgumentTypeError(expected) from error
+
+
+def take_auto(given: argparse.Namespace) -> bool:
+    """Return whether `--learning-rate auto` was given; if so replace it by None."""
+    wanted = given.learning_rate == AUTO
+    if wanted:
+        given.learning_rate = None
+    return wanted
+
+
+@stage("learning rate")
+def with_found_rate(config: Config, datasets: "Datasets", picture: Path | None = None) -> Config:
+    """Return `config` with the learning rate that a range test of the head suggests; print it.
+
+    Args:
+        config: All fields; `learning_rate` is replaced.
+        datasets: See `training.open_datasets`.
+        picture: Where to draw the curve, as PNG.
+
+    Raises:
+        InputError: If the test suggests nothing (see `suggestions`).
+    """
+    curve = head_curve(config, datasets, rising_rates())
+    found = suggestions(curve)
+    if picture:
+        draw_curve(curve, found, "learning-rate test of the head", picture)
+    others = ", ".join(f"{name} {rate:g}" for name, rate in found.items() if name != CHOSEN)
+    print(f"learning rate: {found[CHOSEN]:g} ({CHOSEN}; {others})", flush=True)
+    return dataclasses.replace(config, learning_rate=found[CHOSEN])

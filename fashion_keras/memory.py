@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config, InputError
 from fashion_keras.devices import MISTAKEN_OUT_OF_MEMORY, OUT_OF_MEMORY
 from fashion_keras.headroom import for_new_backbone, parts_that_fit, photos_that_fit
+from fashion_keras.model import build_backbone
 
 Result = TypeVar("Result")
 # How graphics cards say it when they call it another error.

@@ -1,17 +1,205 @@
-"""The layers: augmentation, preprocessing and head, and how they are put around the backbone."""
+"""The models: backbone, augmentation and head, and how they are put together."""
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+import functools
+import hashlib
+import http.client
+import importlib.metadata
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
-import keras
-import numpy as np
+import tensorflow as tf
 
-from fashion_keras.backbone import VECTOR_SIZE, blocks
-from fashion_keras.config import Config
+from fashion_keras.backend import keras
+from fashion_keras.config import Config, InputError
+
+
+class Architecture(NamedTuple):
+    """One kind of backbone, as `keras.applications` builds it.
+
+    Attributes:
+        build: Builds it from `include_top`, `weights`, `input_shape` and `name`.
+        address: Where Keras downloads its ImageNet weights from.
+        scale: Factor from pixels in [0, 255] to what it expects.
+        offset: Added after scaling.
+        blocks: First words of the names of its layers, from which on it can be fine-tuned. Layers
+            that Keras numbers (`add_10`) have other names in every further model of a process.
+        features: Channels of its output.
+    """
+
+    build: Callable[..., keras.Model]
+    address: str
+    scale: float
+    offset: float
+    blocks: tuple[str, ...]
+    features: int
+
+
+ARCHITECTURES = {
+    # Chollet 2017, "Xception: Deep Learning with Depthwise Separable Convolutions".
+    "xception": Architecture(
+        build=lambda **options: keras.applications.Xception(**options),
+        address="https://storage.googleapis.com/tensorflow/keras-applications/xception/"
+        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        scale=1 / 127.5,
+        offset=-1,
+        blocks=tuple(f"block{number}" for number in range(2, 15)),
+        features=2048,
+    )
+}
+BACKBONE = "xception"  # Also the name of its layer in every model built here.
+_ARCHITECTURE = ARCHITECTURES[BACKBONE]
+BLOCKS, FEATURES = _ARCHITECTURE.blocks, _ARCHITECTURE.features
+WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
+_RELEASED = Path(__file__).parent / "released" / "fashion.keras"
+_TIMEOUT = 20  # Seconds without a single byte before a download is given up.
+# What graphics cards say when they call it another error.
+_OUT_OF_MEMORY = ("Dst tensor is not initialized", "ALLOC_FAILED", "out of memory", "bad_alloc")
+
+
+def _weights_file(weights: str) -> Path | None:
+    """Return the file that `Config.weights` means; None for a download."""
+    if weights == "imagenet":
+        copy = os.environ.get(WEIGHTS_VARIABLE)
+        return Path(copy) if copy else None
+    return _RELEASED if weights == "released" else Path(weights).expanduser()
+
+
+def check_weights(weights: str) -> None:
+    """Raise the error for a weights file that does not exist, before anything slow is done.
+
+    Raises:
+        InputError: If `weights` is neither a word of `Config.weights` nor a file.
+    """
+    file = _weights_file(weights)
+    if file is None or file.is_file():
+        return
+    if weights == "imagenet":
+        raise InputError(
+            f"No weights file {file}, to which ${WEIGHTS_VARIABLE} is set: correct it."
+        )
+    raise InputError(
+        f"No weights file {file}. `--weights` takes `imagenet`, `released`, a weights file of "
+        "Xception without its top (.h5), or a .keras file saved by this project."
+    )
+
+
+def build_backbone(weights: str) -> keras.Model:
+    """Return the frozen backbone, without its top.
+
+    Args:
+        weights: See `Config.weights`. Of a saved classifier only the backbone is used.
+
+    Returns:
+        Model from scaled pixels `(batch, height, width, 3)` to feature maps
+        `(batch, rows, columns, FEATURES)`.
+
+    Raises:
+        InputError: If the weights cannot be downloaded, found or used.
+    """
+    check_weights(weights)
+    file = _weights_file(weights)
+    if file:
+        backbone = _from_file(file)
+    else:
+        with patient_download(
+            f"the ImageNet weights from {_ARCHITECTURE.address}",
+            "Give a copy of the file with `--weights FILE`, or start from the released model with "
+            "`--weights released`.",
+        ):
+            backbone = _without_top("imagenet")
+    backbone.trainable = False
+    return backbone
+
+
+def _without_top(weights: str | None) -> keras.Model:
+    return _ARCHITECTURE.build(
+        include_top=False, weights=weights, input_shape=(None, None, 3), name=BACKBONE
+    )
+
+
+def _from_file(file: Path) -> keras.Model:
+    try:
+        if file.suffix != ".keras":
+            return _without_top(str(file))
+        saved: Any = keras.saving.load_model(file, compile=False)
+        backbone = _without_top(None)
+        backbone.set_weights(saved.get_layer(BACKBONE).get_weights())
+        return backbone
+    except Exception as error:  # h5py and Keras raise many kinds for a file of another sort.
+        raise InputError(
+            f"{file} does not hold the weights of an Xception without its top: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def patient_download(what: str, advice: str = "Try again with a connection.") -> Iterator[None]:
+    """Let Keras download within a time limit; a failure is one clear line.
+
+    Args:
+        what: What is downloaded, for the error.
+        advice: What to do if it fails.
+
+    Raises:
+        InputError: If a download fails.
+    """
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_TIMEOUT)  # Keras itself waits for ever for a server that stalls.
+    try:
+        yield
+    except Exception as error:  # Keras raises a bare Exception when a download fails.
+        failed = ("URL fetch failure", "corrupted file")
+        expected = isinstance(error, OSError | http.client.HTTPException)
+        if not expected and not any(sign in str(error) for sign in failed):
+            raise
+        raise InputError(f"Cannot download {what}: {error}. {advice}") from error
+    finally:
+        socket.setdefaulttimeout(patience)
+
+
+def blocks(backbone: keras.Model) -> dict[str, Any]:
+    """Return the input of each block of the backbone, by the names of `BLOCKS`."""
+    inputs: dict[str, Any] = {}
+    for layer in backbone.layers:
+        name = layer.name.partition("_")[0]
+        if name in BLOCKS:
+            inputs.setdefault(name, layer.input)
+    return inputs
+
+
+def feature_maps_shape(backbone: keras.Model, fine_tune_from: str, image_size: int) -> tuple:
+    """Return rows, columns and channels of the feature maps of one photo."""
+    lower = keras.Model(backbone.inputs, blocks(backbone)[fine_tune_from])
+    shape: Any = lower.compute_output_shape((1, image_size, image_size, 3))
+    return shape[1:]
+
+
+def unfreeze(backbone: keras.Model) -> None:
+    """Make all layers trainable except batch normalisation."""
+    backbone.trainable = True
+    for layer in backbone.layers:
+        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+
+
+def weights_digest(model: keras.Model) -> str:
+    """Return the SHA-256 over all weights, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(weight.tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> list[str]:
+    """Return the versions that decide the last bits of what models compute, for keys."""
+    engine = keras.backend.backend()
+    return [keras.__version__, engine, importlib.metadata.version(engine)]
 
 
 def build_augmentation(config: Config, seed: int) -> keras.Sequential:
-    """Return the random layers that make one augmented view of each photo of a batch.
+    """Return the random layers that make one augmented copy of each photo of a batch.
 
     They are never part of a saved model: Keras' random layers act whenever a model is called
     without `training=False`.
@@ -32,59 +220,26 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
     )
 
 
-def draw_on(augmentation: keras.Sequential, batches: int) -> None:
-    """Let random layers draw from now on what they would draw after so many batches.
-
-    Their draws depend on how many were made before, which they count: so counting up is enough,
-    and earlier batches need not be augmented again.
-
-    Args:
-        augmentation: See `build_augmentation`; it has drawn nothing yet.
-        batches: Batches that are left out.
-    """
-    for layer in augmentation.layers:
-        state = layer.generator.state
-        before = np.array(state)
-        layer(np.zeros((1, 8, 8, 3), "float32"), training=True)
-        state.assign(before + batches * (np.array(state) - before))
-
-
 def build_head(config: Config, classes: int) -> keras.Model:
-    """Return the searched part: vectors `(batch, 2048)` to logits `(batch, classes)`."""
-    inputs = keras.Input((VECTOR_SIZE,), name="vector")
-    x = inputs
+    """Return the trained part: features `(batch, FEATURES)` to logits `(batch, classes)`."""
+    features = keras.Input((FEATURES,), name="features")
+    x = features
     if config.inner_size:
         x = keras.layers.Dense(config.inner_size, activation="relu", name="inner")(x)
     x = keras.layers.Dropout(config.droprate, name="dropout")(x)
     logits = keras.layers.Dense(classes, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, logits, name="head")
-
-
-def average_heads(heads: Sequence[keras.Model]) -> keras.Model:
-    """Return one head that gives the mean of the logits of several.
-
-    Heads differ by their first weights and the order of photos alone, and each is off in its own
-    way; their mean is more accurate than one of them (Lakshminarayanan et al. 2017).
-    """
-    inputs = keras.Input((VECTOR_SIZE,), name="vector")
-    for number, head in enumerate(heads, start=1):
-        head.name = f"head_{number}"  # Layers of one model need different names.
-    outputs = [head(inputs) for head in heads]
-    logits = keras.layers.Average(dtype="float32", name="mean_logits")(outputs)
-    return keras.Model(inputs, logits, name="head")
+    return keras.Model(features, logits, name="head")
 
 
 def _scaled(pixels: Any) -> Any:
-    """Scale pixels as Xception expects, so that nobody else has to."""
-    return keras.layers.Rescaling(1 / 127.5, offset=-1, dtype="float32", name="scale")(pixels)
+    return keras.layers.Rescaling(
+        _ARCHITECTURE.scale, offset=_ARCHITECTURE.offset, dtype="float32", name="scale"
+    )(pixels)
 
 
-def _pooled(maps: Any) -> Any:
-    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(maps)
-
-
-def _vectors(pixels: Any, backbone: keras.Model, **options: Any) -> Any:
-    return _pooled(backbone(_scaled(pixels), **options))
+def _pooled(feature_maps: Any) -> Any:
+    # The name that this layer has in saved files.
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(feature_maps)
 
 
 def build_feature_model(backbone: keras.Model, fine_tune_from: str | None = None) -> keras.Model:
@@ -92,18 +247,18 @@ def build_feature_model(backbone: keras.Model, fine_tune_from: str | None = None
 
     Args:
         backbone: See `build_backbone`.
-        fine_tune_from: Name of a block of the backbone (see `blocks`).
+        fine_tune_from: Name of a block (see `blocks`).
 
     Returns:
-        Model to a dictionary of `vectors`, `(batch, 2048)`, and, with a cut, `maps`,
-        `(batch, rows, columns, channels)`, what goes into that block.
+        Model to a dictionary of `features`, `(batch, FEATURES)`, and, with `fine_tune_from`, of
+        `feature_maps`, `(batch, rows, columns, channels)`, the input of that block.
     """
     pixels = keras.Input((None, None, 3), name="pixels")
     if not fine_tune_from:
-        return keras.Model(pixels, {"vectors": _vectors(pixels, backbone, training=False)})
+        return keras.Model(pixels, {"features": _pooled(backbone(_scaled(pixels), training=False))})
     both = keras.Model(backbone.inputs, [backbone.output, blocks(backbone)[fine_tune_from]])
-    top, maps = both(_scaled(pixels), training=False)
-    return keras.Model(pixels, {"vectors": _pooled(top), "maps": maps})
+    top, feature_maps = both(_scaled(pixels), training=False)
+    return keras.Model(pixels, {"features": _pooled(top), "feature_maps": feature_maps})
 
 
 def build_classifier(
@@ -120,7 +275,7 @@ def build_classifier(
         head: See `build_head`.
         image_size: Side in pixels to which the model itself resizes photos.
         name: Name of the last layer.
-        temperature: Divides the logits (see `metrics.fit_temperature`).
+        temperature: Divides the logits, to calibrate them.
 
     Returns:
         Model from pixels `(batch, height, width, 3)`, uint8 or float in [0, 255], any height and
@@ -131,8 +286,7 @@ def build_classifier(
         image_size, image_size, interpolation="bilinear", dtype="float32", name="resize"
     )(pixels)
     # Batch normalisation always uses the statistics it was trained with (training=False).
-    x = _vectors(x, backbone, training=False)
-    logits = head(x)
+    logits = head(_pooled(backbone(_scaled(x), training=False)))
     if temperature != 1:
         calibrate = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibrate")
         logits = calibrate(logits)
@@ -141,31 +295,128 @@ def build_classifier(
 
 
 def build_trainer(
-    config: Config, backbone: keras.Model, head: keras.Model, **options: Any
+    config: Config, backbone: keras.Model, head: keras.Model, seed: int | None = None
 ) -> keras.Model:
-    """Return the model that trains backbone and head together on augmented pixels; it gives logits.
+    """Return the model that trains backbone and head on pixels; it gives logits.
 
-    It shares the weights of both and is never saved (see `build_augmentation`).
+    It shares the weights of both and is never saved (see `build_augmentation`). Batch
+    normalisation uses the statistics it was trained with.
 
     Args:
-        config: The augmentation, `augmented_copies` and `image_size` are used.
+        config: `rotation`, `zoom` and `image_size` are used.
         backbone: See `build_backbone`.
         head: See `build_head`.
-        options: `training=False` keeps batch normalisation as the backbone was trained.
+        seed: Of the augmentation; None for none.
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
-    x = pixels
-    if config.augmented_copies:
-        x = build_augmentation(config, config.seed)(x)
-    return keras.Model(pixels, head(_vectors(x, backbone, **options)), name="trainer")
+    x = pixels if seed is None else build_augmentation(config, seed)(pixels)
+    features = _pooled(backbone(_scaled(x), training=False))
+    return keras.Model(pixels, head(features), name="trainer")
 
 
 def build_top(backbone: keras.Model, head: keras.Model, fine_tune_from: str) -> keras.Model:
-    """Return the model from maps at a cut (see `build_feature_model`) to logits.
+    """Return the model from feature maps (see `build_feature_model`) to logits.
 
     It shares the weights of backbone and head. Batch normalisation uses the statistics it was
     trained with.
     """
     upper = keras.Model(blocks(backbone)[fine_tune_from], backbone.output, name="upper")
-    maps = keras.Input(upper.input_shape[1:], name="maps")
-    return keras.Model(maps, head(_pooled(upper(maps, training=False))), name="top")
+    feature_maps = keras.Input(upper.input_shape[1:], name="feature_maps")
+    logits = head(_pooled(upper(feature_maps, training=False)))
+    return keras.Model(feature_maps, logits, name="top")
+
+
+def copied(model: keras.Model, precision: str = "float32") -> keras.Model:
+    """Return a copy of a functional model of plain layers, with weights of its own in float32.
+
+    Args:
+        model: The model.
+        precision: Dtype policy in which the copy computes.
+    """
+
+    def copied_layer(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config(layer.get_config() | {"dtype": precision})
+
+    options: dict[str, Any] = {} if precision == "float32" else {"clone_function": copied_layer}
+    copy = keras.models.clone_model(model, **options)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+@functools.cache
+def precision_in_force(wanted: str) -> str:
+    """Return the precision to compute in; float32, and a line that says so, if `wanted` is slower.
+
+    Graphics cards compute in all of them. On CPUs bfloat16 is faster with AMX, and float16 is
+    slower (measured: see `docs/devices.md`).
+
+    Args:
+        wanted: See `Config.precision`.
+    """
+    fast = wanted == "mixed_bfloat16" and "amx_bf16" in _cpu_flags()
+    if wanted == "float32" or fast or keras.distribution.list_devices("gpu"):
+        return wanted
+    print(f"{wanted} would be no faster on this CPU: computing in float32", flush=True)
+    return "float32"
+
+
+def _cpu_flags() -> list[str]:
+    described = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
+    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
+    return next((line.split() for line in lines if line.startswith("flags")), [])
+
+
+@functools.cache
+def strategy() -> Any:
+    """Return how fine-tuning is shared: among all graphics cards if there are several, or not.
+
+    The CPU counts as several devices only if `tf.config.set_logical_device_configuration` made
+    them.
+    """
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        return tf.distribute.get_strategy()
+    print(f"working on {len(devices)} devices", flush=True)
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
+
+
+def divisible(batches: Any, devices: int) -> Any:
+    """Fill up batches of inputs and labels with rows of weight 0, to be shared evenly by devices.
+
+    The mean loss of a batch, and so its gradient, stays the same.
+    """
+
+    def fill_up(inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
+        count = tf.shape(labels)[0]
+        size = -(-count // devices) * devices
+        rows = tf.range(size)
+        weights = tf.where(rows < count, tf.cast(size / count, tf.float32), 0.0)
+        return tf.gather(inputs, rows % count), tf.gather(labels, rows % count), weights
+
+    return batches.map(fill_up) if devices > 1 else batches
+
+
+@contextlib.contextmanager
+def memory_advice(option: str, photos: int) -> Iterator[None]:
+    """Turn an out-of-memory error of TensorFlow into one line that says what to try.
+
+    On a CPU the system often ends the process without an error instead.
+
+    Args:
+        option: The option that sets the batch size.
+        photos: Its value.
+
+    Raises:
+        InputError: If memory does not suffice.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, MemoryError) as error:
+        if not isinstance(error, tf.errors.ResourceExhaustedError | MemoryError) and not any(
+            sign in str(error) for sign in _OUT_OF_MEMORY
+        ):
+            raise
+        smaller = f"`{option} {photos // 2}`" if photos > 1 else "a smaller `--image-size`"
+        raise InputError(
+            f"Out of memory with {photos} photos in a batch: try {smaller}, or end other programs."
+        ) from error

@@ -1,250 +1,319 @@
-"""Compiles and fits: the head on vectors, or backbone and head together on pixels."""
+"""Compiles and fits a head on the features of a frozen backbone."""
 
 import csv
-import hashlib
 import json
-import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import math
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
+import numpy as np
 
-from fashion_keras.backbone import build_backbone
-from fashion_keras.config import Config
-from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.artifacts import fingerprint, made_once
+from fashion_keras.backend import keras
+from fashion_keras.cli import stage
+from fashion_keras.config import Config, InputError, deciding
+from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.devices import shared
-from fashion_keras.features import FeatureStore
-from fashion_keras.files import one_at_a_time
-from fashion_keras.memory import new_backbone_in_parts
-from fashion_keras.model import build_head, build_trainer
-from fashion_keras.optimizer import average_momentum, compile_model
-from fashion_keras.stopwatch import spent, stage
-from fashion_keras.training_state import Keeper, Rows, State, show_rows
+from fashion_keras.features import Features, FeatureStore
+from fashion_keras.model import build_backbone, build_head, versions
 
-# With smoothed labels and averaged weights the loss tells the best epoch better than accuracy,
+# With smoothed labels and averaged weights the loss finds the best epoch better than accuracy,
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
 MONITOR = "val_loss"
-_STEPS_IN_ONE_CALL = 32  # A step on vectors is so short that calling it costs as much as doing it.
+_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+_LAYOUT = 1  # Raise it when heads trained by older versions must not be used any more.
+_STEPS_IN_ONE_CALL = 32  # A step is so short that calling it costs as much as doing it.
 
-# Who looks on while a stage (`head 1`, `fine-tuning`) is trained: its name to Keras' callbacks.
-Watch = Callable[[str], Sequence[keras.callbacks.Callback]]
+History = list[dict[str, Any]]  # A row an epoch; see `history_row`.
 
 
-class Material(NamedTuple):
-    """What models are trained from.
+class Datasets(NamedTuple):
+    """What models are trained on.
 
     Attributes:
-        prepared: The data set.
-        backbone: The frozen backbone, or None if each model trains one of its own.
-        store: The vectors of `prepared` through `backbone`; None without a frozen backbone.
+        prepared: The photos.
+        backbone: The frozen backbone; nothing changes its weights.
+        store: The features of the photos.
     """
 
     prepared: Prepared
-    backbone: keras.Model | None
-    store: FeatureStore | None
-
-    def frozen(self) -> tuple[keras.Model, FeatureStore]:
-        """Return backbone and store where there are any.
-
-        Raises:
-            ValueError: If each model trains a backbone of its own.
-        """
-        if self.backbone is None or self.store is None:
-            raise ValueError("Expected a frozen backbone. Received: one that starts from nothing.")
-        return self.backbone, self.store
-
-
-class Parts(NamedTuple):
-    """A model in training: `model` is what is fitted; it holds `head`, perhaps `backbone`."""
-
-    model: keras.Model
-    head: keras.Model
     backbone: keras.Model
+    store: FeatureStore
 
 
-class Trained(NamedTuple):
-    """A model after training, with the weights of its best epoch.
+class HeadData(NamedTuple):
+    """What a head is trained on, as plain arrays that can be sent to another process.
 
     Attributes:
-        parts: The model.
+        copies: Features of the training photos as they are, then of each augmented copy, each
+            `(photos, FEATURES)` float32.
+        classes: Class number of each training photo, `(photos,)` int32.
+        validation: Features of the validation photos, `(photos, FEATURES)` float32.
+        validation_classes: Class number of each validation photo, `(photos,)` int32.
+        labels: Name of each class.
+    """
+
+    copies: list[Features]
+    classes: np.ndarray
+    validation: Features
+    validation_classes: np.ndarray
+    labels: list[str]
+
+
+class TrainedHead(NamedTuple):
+    """A head with the weights of its best epoch.
+
+    Attributes:
+        head: The model, not compiled.
         history: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
         best: The row of the best epoch.
     """
 
-    parts: Parts
-    history: list[dict[str, float]]
+    head: keras.Model
+    history: History
     best: dict[str, float]
 
 
 @stage("weights")
-def open_material(config: Config, prepared: Prepared, cache: Path) -> Material:
-    """Build the backbone and open the vectors that belong to it; nothing is computed yet.
+def open_datasets(config: Config, prepared: Prepared, cache: Path, workers: int = 1) -> Datasets:
+    """Build the backbone and open the store of its features; nothing is computed yet.
 
     Raises:
-        InputError: If the weights cannot be had (see `backbone.build_backbone`).
+        InputError: If the weights cannot be had (see `model.build_backbone`).
     """
-    if config.weights == "none":
-        return Material(prepared, None, None)
     backbone = build_backbone(config.weights)
-    return Material(prepared, backbone, FeatureStore(prepared, config, backbone, cache))
+    return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache, workers))
 
 
-def build_parts(config: Config, material: Material, pieces: int = 1) -> Parts:
-    """Return a compiled model, freshly initialised from `config.seed`, for batches in pieces."""
-    keras.utils.set_random_seed(config.seed)
-    head = build_head(config, len(material.prepared.labels))
-    if material.backbone is not None:
-        steps = -(-len(material.prepared.split("train")) // config.batch_size)
-        compile_model(head, config, _STEPS_IN_ONE_CALL, average_momentum(config, steps))
-        return Parts(head, head, material.backbone)
-    backbone = build_backbone("none")
-    trainer = build_trainer(config, backbone, head)
-    # No average: batch normalisation keeps statistics of the weights as they are, not averaged.
-    compile_model(trainer, config, parts=pieces)
-    return Parts(trainer, head, backbone)
+def head_data(config: Config, datasets: Datasets) -> HeadData:
+    """Return the features that a head is trained on; missing ones are computed.
 
-
-def training_batches(config: Config, material: Material, first_pass: int = 0) -> tuple[Any, Any]:
-    """Return the datasets for training and validation: vectors, or pixels without a store.
-
-    Vectors that are not on disk yet are computed now. After `first_pass` passes that were made
-    before, vectors come in the order in which they would have gone on, pixels in another one.
+    Args:
+        config: `augmented_copies` is used.
+        datasets: See `open_datasets`.
     """
-    prepared, classes = material.prepared, len(material.prepared.labels)
-    if material.store is None:
-        size = (config.image_size, config.batch_size)
-        train = load_split(prepared, "train", *size, seed=config.seed + first_pass)
-        validation = load_split(prepared, "validation", *size)
-    else:
-        augmented_copies = [
-            material.store.vectors("train", view) for view in range(config.augmented_copies + 1)
-        ]
-        numbers = class_numbers(prepared, "train")
-        train = feature_batches(
-            augmented_copies, numbers, config.batch_size, config.seed, first_pass
-        )
-        held_out = material.store.vectors("validation")
-        validation = feature_batches([held_out], class_numbers(prepared, "validation"), 1024)
+    prepared, store = datasets.prepared, datasets.store
+    arrays = _arrays(config)
+    store.make(arrays)
+    *copies, validation = (store.features(*array) for array in arrays)
+    numbers = (class_numbers(prepared, split) for split in ("train", "validation"))
+    train_classes, validation_classes = numbers
+    return HeadData(copies, train_classes, validation, validation_classes, prepared.labels)
+
+
+def _arrays(config: Config) -> list[tuple[str, int]]:
+    return [("train", copy) for copy in range(config.augmented_copies + 1)] + [("validation", 0)]
+
+
+def head_datasets(config: Config, data: HeadData) -> tuple[Any, Any]:
+    """Return batches of features and one-hot labels for training and validation.
+
+    Only the first `config.augmented_copies` copies of `data` are used.
+    """
+    copies, classes = data.copies[: config.augmented_copies + 1], len(data.labels)
+    train = feature_batches(copies, data.classes, config.batch_size, config.seed)
+    validation = feature_batches([data.validation], data.validation_classes, 1024)
     return one_hot(train, classes), one_hot(validation, classes)
 
 
-@spent("head")
-def train(
-    config: Config,
-    material: Material,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    file: Path | None = None,
-) -> Trained:
-    """Train one model until its validation loss stops falling; keep its best epoch.
+def steps_per_epoch(config: Config, photos: int) -> int:
+    """Return the number of batches in an epoch."""
+    return math.ceil(photos / config.batch_size)
 
-    Each improved epoch is saved beside, so that the weights of the best one come back at the
-    end, however many epochs follow it.
+
+def build_compiled_head(config: Config, classes: int, steps: int) -> Any:
+    """Return a compiled head, initialised from `config.seed`.
 
     Args:
-        config: All knobs.
-        material: See `open_material`.
-        callbacks: Look on; they are called after each epoch, first for those of an earlier run.
-        file: Where the state is kept, every few seconds and at the end (see `training_state`): a
-            training on vectors that was stopped goes on from there to the same weights, to the
-            last bit; on pixels in another order of photos.
+        config: The fields that decide `head` are used.
+        classes: Number of classes.
+        steps: Batches in an epoch (see `steps_per_epoch`).
     """
-    with one_at_a_time(file.with_suffix(".lock"), "this training") if file else nullcontext():
-        if material.backbone is not None:  # Vectors are small.
-            return _trained(config, material, callbacks, 1, State(file))
-        return new_backbone_in_parts(
-            lambda pieces: _trained(config, material, callbacks, pieces, State(file)), config
-        )
+    keras.utils.set_random_seed(config.seed)
+    head = build_head(config, classes)
+    momentum = max(1 - 1 / (config.ema_epochs * steps), 0.0) if config.ema_epochs else 0.0
+    average: dict[str, Any] = {"use_ema": momentum > 0, "ema_momentum": momentum}
+    optimizer = keras.optimizers.Adam(config.learning_rate, **average)
+    compile_model(head, optimizer, config, _STEPS_IN_ONE_CALL)
+    return head
+
+
+def compile_model(
+    model: keras.Model, optimizer: Any, config: Config, steps_per_execution: int = 1
+) -> None:
+    """Give a model that returns logits its optimizer, built, its loss and its metric.
+
+    Args:
+        model: The model.
+        optimizer: The optimizer.
+        config: `label_smoothing` is used.
+        steps_per_execution: Steps in one call of TensorFlow.
+    """
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=config.label_smoothing
+        ),
+        weighted_metrics=["accuracy"],
+        steps_per_execution=steps_per_execution,
+    )
+    optimizer.build(model.trainable_variables)  # So that its state can be saved and loaded.
+
+
+def fit_head(
+    config: Config, data: HeadData, callbacks: Sequence[keras.callbacks.Callback] = ()
+) -> TrainedHead:
+    """Train a head until its validation loss stops falling; keep its best epoch.
+
+    Args:
+        config: The fields that decide `head` are used.
+        data: See `head_data`.
+        callbacks: More callbacks for Keras.
+
+    Raises:
+        InputError: If the loss is not a number.
+    """
+    classes = len(data.labels)
+    model = build_compiled_head(config, classes, steps_per_epoch(config, len(data.classes)))
+    train, validation = head_datasets(config, data)
+    recorder = Recorder()
+    # The average comes first: the others see the model with averaged weights.
+    averaging = (
+        [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if model.optimizer.use_ema else []
+    )
+    stopping = keras.callbacks.EarlyStopping(
+        MONITOR, patience=config.patience, restore_best_weights=True
+    )
+    model.fit(
+        train,
+        validation_data=validation,
+        epochs=config.epochs,
+        shuffle=False,  # The batches are shuffled already.
+        verbose=0,  # type: ignore[arg-type]
+        callbacks=[*averaging, stopping, recorder, *callbacks],
+    )
+    return _checked(_trained(config, classes, model.get_weights(), recorder.history), config)
+
+
+@stage("head")
+def train_head(
+    config: Config,
+    datasets: Datasets,
+    cache: Path,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainedHead:
+    """Train a head (see `fit_head`), or return the one that was trained before.
+
+    Args:
+        config: The fields that decide `head` are used.
+        datasets: See `open_datasets`; missing features are computed.
+        cache: Folder for finished heads.
+        callbacks: Callbacks for Keras; of a head that was trained before they see all epochs.
+    """
+    place = cache / "heads" / f"{head_key(config, datasets)}.npz"
+    found = place.exists()
+
+    def make(unfinished: Path) -> None:
+        trained = fit_head(config, head_data(config, datasets), callbacks)
+        write_state(unfinished, trained.head.get_weights(), trained.history)
+
+    weights, history = read_state(made_once(place, make))
+    trained = _trained(config, len(datasets.prepared.labels), weights, history)
+    if found:
+        print(f"found a head trained before: {len(history)} epochs", flush=True)
+        show_epochs(history, trained.head, callbacks)
+    return trained
+
+
+def head_key(config: Config, datasets: Datasets) -> str:
+    """Return the key of all that decides a trained head."""
+    return fingerprint(
+        fields=deciding(config, "head"),
+        features=[datasets.store.key(*array) for array in _arrays(config)],
+        labels=labels_key(datasets.prepared),
+        versions=versions(),
+        layout=_LAYOUT,
+    )
+
+
+def labels_key(prepared: Prepared) -> str:
+    """Return the key of the classes and of the class of each photo to train and validate on."""
+    numbers = [class_numbers(prepared, split).tolist() for split in ("train", "validation")]
+    return fingerprint(labels=prepared.labels, numbers=numbers)
 
 
 def _trained(
-    config: Config,
-    material: Material,
-    callbacks: Sequence[keras.callbacks.Callback],
-    pieces: int,
-    state: State,
-) -> Trained:
-    if state.rows:
-        told = "a finished training" if state.finished else "a training, which goes on after them"
-        print(f"found {len(state.rows)} epochs of {told}", flush=True)
-    show_rows(state.rows, callbacks)
-    parts = build_parts(config, material, pieces)
-    if state.finished:
-        parts.model.set_weights(state.best_weights())
-        rows = state.rows
-    else:
-        rows = _fit(parts, config, material, callbacks, pieces, state)
-        state.finish(parts.model.get_weights(), rows)
-    return Trained(parts, rows, min(rows, key=lambda row: row[MONITOR]))
+    config: Config, classes: int, weights: Sequence[np.ndarray], history: History
+) -> TrainedHead:
+    head = build_head(config, classes)  # Another one: what is saved needs no optimizer.
+    head.set_weights(weights)
+    return TrainedHead(head, history, min(history, key=lambda row: row[MONITOR]))
 
 
-def _fit(
-    parts: Parts,
-    config: Config,
-    material: Material,
-    callbacks: Sequence[keras.callbacks.Callback],
-    pieces: int,
-    state: State,
-) -> Rows:
-    """Train a model from where its state is, and give it the weights of its best epoch."""
-    done = len(state.rows)
-    # All is read before the first draw, or the order would depend on how the vectors came about.
-    batches = (shared(one, pieces) for one in training_batches(config, material, done))
-    train, validation = batches
-    model: Any = parts.model
-    with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
-        best = Path(folder) / "best.weights.h5"
-        if done:
-            state.restore(model, best, pieces)
-        checkpoint = keras.callbacks.ModelCheckpoint(
-            best, monitor=MONITOR, save_best_only=True, save_weights_only=True
+def _checked(trained: TrainedHead, config: Config) -> TrainedHead:
+    best = trained.best
+    if not math.isfinite(best[MONITOR]):
+        raise InputError(
+            f"Training diverged: the loss is {best[MONITOR]} after epoch {best['epoch']:.0f}. "
+            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
         )
-        stopping = keras.callbacks.EarlyStopping(MONITOR, patience=config.patience)
-        keeper = Keeper(state, checkpoint, stopping, pieces)
-        model.fit(
-            train,
-            validation_data=validation,
-            initial_epoch=done,
-            epochs=config.epochs,
-            shuffle=False,  # The batches are shuffled already.
-            # Epochs on vectors are too short to be shown, those on photos too long not to be.
-            verbose=0 if material.store else 2,  # type: ignore[arg-type]
-            callbacks=[*_averaging(model), checkpoint, stopping, keeper, *callbacks],
-        )
-        model.load_weights(best)
-    return keeper.rows
+    return trained
 
 
-def training_key(knobs: dict[str, Any], features: Sequence[str], prepared: Prepared) -> str:
-    """Hash all that decides what a training gives.
+class Recorder(keras.callbacks.Callback):
+    """Records a row for each epoch.
 
     Args:
-        knobs: Those of `Config` that count.
-        features: Keys of what it is trained and judged on (see `FeatureStore.key`).
-        prepared: The data set.
+        history: Rows of earlier epochs.
+
+    Attributes:
+        history: All rows (see `history_row`).
     """
-    facts = {
-        "config": knobs,
-        "labels": prepared.labels,
-        "features": features,
-        "classes": [class_numbers(prepared, split).tolist() for split in ("train", "validation")],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+    def __init__(self, history: Iterable[dict[str, float]] = ()) -> None:
+        super().__init__()
+        self.history: History = list(history)
+        self._start = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Record the epoch."""
+        row = {"epoch": epoch + 1} | {name: float((logs or {})[name]) for name in _METRICS}
+        self.history.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
 
 
-def _averaging(model: Any) -> list[keras.callbacks.Callback]:
-    """Put averaged weights, if there are any, into the model for validation and saving."""
-    return [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if model.optimizer.use_ema else []
+def show_epochs(
+    history: History, model: keras.Model, callbacks: Sequence[keras.callbacks.Callback]
+) -> None:
+    """Let callbacks see the epochs of an earlier training, as if `fit` of the model made them."""
+    listeners: Any = keras.callbacks.CallbackList(list(callbacks), model=model)
+    listeners.on_train_begin()
+    for row in history:
+        epoch = int(row["epoch"]) - 1
+        listeners.on_epoch_begin(epoch)
+        listeners.on_epoch_end(epoch, {name: row[name] for name in _METRICS})
+    listeners.on_train_end()
 
 
-def unwatched(stage: str) -> Sequence[keras.callbacks.Callback]:
-    """Return the callbacks of a stage that nobody looks at."""
-    return ()
+def write_state(file: Path, arrays: Iterable[Any], history: History) -> None:
+    """Write weights, or all variables of a training, and its history to an `.npz` file."""
+    numbered = {str(number): np.asarray(array) for number, array in enumerate(arrays)}
+    np.savez(file, history=np.array(json.dumps(history)), **numbered)  # type: ignore[arg-type]
 
 
-def write_history(rows: list[dict[str, Any]], file: Path) -> None:
+def read_state(file: Path) -> tuple[list[np.ndarray], History]:
+    """Return what `write_state` wrote."""
+    with np.load(file) as content:
+        arrays = [content[str(number)] for number in range(len(content.files) - 1)]
+        return arrays, json.loads(str(content["history"]))
+
+
+def write_history(rows: Sequence[dict[str, Any]], file: Path) -> None:
     """Write one row an epoch as CSV."""
     with file.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, fieldnames=list(rows[0]))

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from fashion_keras.backbone import BACKBONE, VECTOR_SIZE
 from fashion_keras.backend import keras
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
+from fashion_keras.model import BACKBONE, FEATURES
 
 # The commands read some of these, too; tests start without them and ask for them by name.
 VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")
@@ -60,7 +60,7 @@ def tiny_backbone() -> keras.Model:
     """Build a frozen backbone with the shape of Xception's output but hardly any work in it."""
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
-    maps = keras.layers.Conv2D(VECTOR_SIZE, 5, strides=16, activation="relu")(pixels)
+    maps = keras.layers.Conv2D(FEATURES, 5, strides=16, activation="relu")(pixels)
     # The only block: it changes nothing until it is trained.
     block = keras.layers.DepthwiseConv2D(1, depthwise_initializer="ones", name="block13_conv")
     maps = block(maps)
@@ -74,7 +74,7 @@ def normalised_backbone() -> keras.Model:
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(4, 5, strides=16)(pixels)
-    maps = keras.layers.Conv2D(VECTOR_SIZE, 1, name="block13_conv")(maps)
+    maps = keras.layers.Conv2D(FEATURES, 1, name="block13_conv")(maps)
     maps = keras.layers.BatchNormalization(name="block13_bn")(maps)
     return keras.Model(pixels, maps, name=BACKBONE)
 
@@ -86,7 +86,7 @@ def small_backbone() -> keras.Model:
     maps = keras.layers.Conv2D(32, 5, strides=8, activation="relu")(pixels)
     maps = keras.layers.SeparableConv2D(64, 3, name="block13_sepconv")(maps)
     maps = keras.layers.BatchNormalization(name="block13_bn")(maps)
-    maps = keras.layers.Conv2D(VECTOR_SIZE, 1, activation="relu")(maps)
+    maps = keras.layers.Conv2D(FEATURES, 1, activation="relu")(maps)
     backbone = keras.Model(pixels, maps, name=BACKBONE)
     backbone.trainable = False
     return backbone

@@ -1,367 +1,262 @@
-"""Tests of the vectors: their numbers, what their key covers, and that only whole ones are used."""
+"""Tests of features: their numbers, what is computed once, chunks, workers and the command."""
 
 import dataclasses
-import itertools
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
-from fashion_keras.backbone import VECTOR_SIZE
+from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.batches import load_photos, load_split
+from fashion_keras.data.batches import load_split
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.features import FeatureStore
-from fashion_keras.model import build_feature_model
-from fashion_keras.pieces import Shard
+from fashion_keras.features import Chunks, FeatureStore, main
+from fashion_keras.model import FEATURES, build_feature_model
+from tests.conftest import small_backbone
 
-CONFIG = Config(image_size=71, batch_size=8)
+# Chunks of 255 photos: the 40 photos of training are one of them.
+CONFIG = Config(image_size=71, feature_batch_size=5)
 
 
 @pytest.fixture
 def store(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> FeatureStore:
-    """Open a store without any vectors."""
+    """Open a store without any features."""
     return FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a chunk hold 15 photos: the 40 of training are three chunks, of 15, 15 and 10."""
+    monkeypatch.setattr("fashion_keras.features._PHOTOS", 15)
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*arguments: Any) -> None:
         raise AssertionError("photos were read again")
 
-    monkeypatch.setattr("fashion_keras.features.load_photos", read)
+    monkeypatch.setattr("fashion_keras.data.batches.load_photos", read)
 
 
-def break_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(*arguments: Any) -> Iterator:
-        yield from itertools.islice(load_photos(*arguments), batches)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("fashion_keras.features.load_photos", read)
+def arrays_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("features/*.npy"))
 
 
-def files_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "vectors-1").iterdir())
-
-
-def test_vectors_are_one_row_a_photo(store: FeatureStore) -> None:
-    vectors = store.vectors("validation")
-    assert (vectors.shape, vectors.dtype) == ((20, VECTOR_SIZE), "float32")
-    assert isinstance(vectors, np.memmap)
-
-
-def test_view_0_is_what_the_bare_model_gives(
+def test_copy_0_is_what_the_bare_model_gives(
     store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
 ) -> None:
     model = build_feature_model(tiny_backbone)
-    batches = [pixels for pixels, _ in load_split(prepared, "validation", 71, 8)]
-    expected = np.concatenate([model(pixels)["vectors"] for pixels in batches])
+    batches = [pixels for pixels, _ in load_split(prepared, "validation", 71, 5)]
+    expected = np.concatenate([model(pixels)["features"] for pixels in batches])
+    features = store.features("validation")
+    assert (features.shape, features.dtype) == ((20, FEATURES), "float32")
     assert expected.std(axis=0).max() > 0.01
-    np.testing.assert_allclose(store.vectors("validation"), expected, atol=1e-6)
+    np.testing.assert_allclose(features, expected, atol=1e-6)
 
 
-def test_views_differ_for_every_photo(store: FeatureStore) -> None:
-    plain, first, second = (np.array(store.vectors("validation", view)) for view in range(3))
+def test_copies_differ_for_every_photo(store: FeatureStore) -> None:
+    plain, first, second = (np.array(store.features("validation", copy)) for copy in range(3))
     for one, other in [(plain, first), (plain, second), (first, second)]:
         assert (np.abs(one - other).max(axis=1) > 1e-3).all()
-
-
-def test_same_view_is_the_same_in_another_store(
-    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    again = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
-    np.testing.assert_array_equal(store.vectors("validation", 2), again.vectors("validation", 2))
 
 
 def test_second_call_computes_nothing(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = np.array(store.vectors("validation", 1))
+    assert store.missing("validation", 1) == 20
+    first = store.features("validation", 1)
+    assert store.missing("validation", 1) == 0
     forbid_reading(monkeypatch)
     capsys.readouterr()
-    np.testing.assert_array_equal(store.vectors("validation", 1), first)
+    np.testing.assert_array_equal(store.features("validation", 1), first)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("view", [0, 1])
-@pytest.mark.parametrize("change", [{"image_size": 72}, {"batch_size": 9}])
-def test_key_covers_what_decides_all_views(
-    view: int, change: dict, store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
-) -> None:
-    config = dataclasses.replace(CONFIG, **change)
-    other = FeatureStore(prepared, config, tiny_backbone, Path())
-    assert other.key("train", view) != store.key("train", view)
-
-
-@pytest.mark.parametrize("change", [{"rotation": 0.04}, {"zoom": 0.2}, {"seed": 2}])
-def test_key_covers_augmentation_in_augmented_views_only(
-    change: dict, store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
-) -> None:
-    config = dataclasses.replace(CONFIG, **change)
-    other = FeatureStore(prepared, config, tiny_backbone, Path())
-    assert other.key("train", 1) != store.key("train", 1)
-    assert other.key("train") == store.key("train")
-
-
-def test_key_passes_over_knobs_of_the_head(
-    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
-) -> None:
-    config = Config(
-        image_size=71, batch_size=8, augmented_copies=3, inner_size=7, learning_rate=0.1
-    )
-    assert FeatureStore(prepared, config, tiny_backbone, Path()).key("train", 1) == store.key(
-        "train", 1
-    )
-
-
-def test_key_tells_views_and_splits_apart(store: FeatureStore) -> None:
-    keys = {store.key(split, view) for split in ("train", "validation") for view in range(3)}
-    assert len(keys) == 6
-
-
-def test_key_covers_the_weights(
-    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model
-) -> None:
-    *others, bias = tiny_backbone.get_weights()
-    bias[-1] += 1e-6
-    tiny_backbone.set_weights([*others, bias])
-    assert FeatureStore(prepared, CONFIG, tiny_backbone, Path()).key("train") != store.key("train")
-
-
-def test_key_covers_the_bytes_of_each_photo(
-    sample_folder: Path, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    photos = tmp_path / "photos"
-    for place in ("train/hat", "train/dress", "validation/hat"):
-        shutil.copytree(sample_folder / place, photos / place)
-
-    def key(split: str) -> str:
-        return FeatureStore(prepare(str(photos), tmp_path), CONFIG, tiny_backbone, tmp_path).key(
-            split
-        )
-
-    before = key("train"), key("validation")
-    changed = sorted((photos / "train" / "hat").iterdir())[-1]
-    changed.write_bytes(changed.read_bytes() + b"\0")  # Behind a JPEG's end: the same pixels.
-    assert key("train") != before[0]
-    assert key("validation") == before[1]
-
-
-@pytest.mark.parametrize("view", [0, 2])
-def test_interrupted_view_goes_on_after_its_whole_batches(
-    view: int,
+@pytest.mark.parametrize("copy", [0, 2])
+def test_chunks_are_made_in_any_order_and_only_where_missing(
+    copy: int,
+    small_chunks: None,
     store: FeatureStore,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = np.array(store.vectors("validation", view))
-    shutil.rmtree(tmp_path / "vectors-1")
+    expected = np.array(store.features("train", copy))
+    first, second, third = arrays_in(store.folder.parent)
+    for removed in ([first], [second, third], [first, third]):
+        kept = {file: file.read_bytes() for file in {first, second, third} - set(removed)}
+        for file in removed:
+            file.unlink()
+        capsys.readouterr()
+        np.testing.assert_array_equal(store.features("train", copy), expected)
+        assert {file: file.read_bytes() for file in kept} == kept
+        left = capsys.readouterr().out
+        assert left.startswith("found the features of ")
+    assert "found the features of 15 of 40 photos" in left or "10 of 40" in left
+
+
+def test_an_interruption_keeps_finished_chunks(
+    small_chunks: None, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(store.features("train", 1))
+    shutil.rmtree(store.folder)
+    real, calls = np.save, []
+
+    def save(file: Path, array: np.ndarray) -> None:
+        calls.append(file)
+        if len(calls) == 2:
+            real(file, array[:3])
+            raise KeyboardInterrupt
+        real(file, array)
+
     with monkeypatch.context() as patch:
-        break_after(2 if view else 1, patch)  # Of a view one batch is augmented ahead.
+        patch.setattr(np, "save", save)
         with pytest.raises(KeyboardInterrupt):
-            store.vectors("validation", view)
-    assert store.missing("validation", view)
-    capsys.readouterr()
-    with monkeypatch.context() as patch:
-        forwarded = count_forwarded(patch)
-        np.testing.assert_array_equal(store.vectors("validation", view), expected)
-    assert forwarded == [8, 4]  # The first batch of eight is kept.
-    assert "going on after 8 photos" in capsys.readouterr().out
-    assert files_in(tmp_path) == [f"{store.key('validation', view)}.npy"]
+            store.features("train", 1)
+    assert (len(arrays_in(store.folder.parent)), store.missing("train", 1)) == (1, 25)
+    np.testing.assert_array_equal(store.features("train", 1), expected)
 
 
-def test_view_that_was_stopped_after_its_last_batch_gets_its_name(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
+def test_a_copy_does_not_depend_on_other_chunks(
+    small_chunks: None, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    expected = np.array(store.vectors("validation"))
-    next(store.folder.iterdir()).unlink()
-    with monkeypatch.context() as patch:
-        break_after(3, patch)
-        with pytest.raises(KeyboardInterrupt):
-            store.vectors("validation")
-    forbid_reading(monkeypatch)
-    np.testing.assert_array_equal(store.vectors("validation"), expected)
+    whole = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "whole").features("train", 1)
+    later = [photo for photo in prepared.photos if photo not in prepared.split("train")[:15]]
+    part = FeatureStore(
+        prepared._replace(photos=later), CONFIG, tiny_backbone, tmp_path / "part"
+    ).features("train", 1)
+    np.testing.assert_array_equal(part, whole[15:])
 
 
-def count_forwarded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Return a list that will hold the sizes of all batches that go through the backbone."""
-    sizes: list[int] = []
-
-    def build(*arguments: Any) -> Any:
-        model = build_feature_model(*arguments)
-        real = model.predict_on_batch
-
-        def predict(pixels: Any) -> Any:
-            sizes.append(len(pixels))
-            return real(pixels)
-
-        monkeypatch.setattr(model, "predict_on_batch", predict)
-        return model
-
-    monkeypatch.setattr("fashion_keras.forward.build_feature_model", build)
-    return sizes
-
-
-def test_maps_and_vectors_that_stopped_apart_go_on_together(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    maps = np.array(store.maps("validation", 0, "block13"))
-    vectors = np.array(store.vectors("validation"))
-    shutil.rmtree(tmp_path / "vectors-1")
-    with monkeypatch.context() as patch:
-        break_after(1, patch)
-        with pytest.raises(KeyboardInterrupt):
-            store.vectors("validation")
-    np.testing.assert_array_equal(store.maps("validation", 0, "block13"), maps)
-    np.testing.assert_array_equal(store.vectors("validation"), vectors)
-
-
-def test_shards_are_read_as_one_array_to_the_last_bit(
-    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    whole = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "whole")
-    for number in (3, 1, 2):  # 40 photos are five batches of eight.
-        store.make("train", 1, "block13", Shard(number, 3))
-    assert not store.missing("train", 1, "block13")
-    assert not store.missing("train", 1)
-    np.testing.assert_array_equal(
-        store.maps("train", 1, "block13"), whole.maps("train", 1, "block13")
-    )
-    np.testing.assert_array_equal(store.vectors("train", 1), whole.vectors("train", 1))
-    assert len(files_in(tmp_path)) == 6
-    assert {name.split(".", 1)[1] for name in files_in(tmp_path)} == {
-        "0-8.npy",
-        "8-24.npy",
-        "24-40.npy",
-    }
-
-
-def test_a_shard_computes_its_own_photos_alone_and_what_is_missing_is_made(
-    store: FeatureStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forwarded = count_forwarded(monkeypatch)
-    store.make("train", 2, None, Shard(2, 2))
-    assert forwarded == [8] * 3
-    store.make("train", 2, None, Shard(2, 2))
-    store.make("train", 2, None, Shard(5, 5))
-    assert forwarded == [8] * 3
-    assert store.missing("train", 2)
-    assert store.vectors("train", 2).shape == (40, VECTOR_SIZE)
-    assert forwarded == [8] * 5
-
-
-def test_more_shards_than_batches_leave_some_without_work(store: FeatureStore) -> None:
-    for number in range(1, 9):
-        store.make("validation", 0, None, Shard(number, 8))
-    assert not store.missing("validation", 0)
-
-
-def test_an_interrupted_shard_goes_on(
+def test_feature_maps_and_features_come_together(
     store: FeatureStore,
+    prepared: Prepared,
+    tiny_backbone: keras.Model,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    expected = np.array(store.vectors("train", 1))
-    shutil.rmtree(tmp_path / "vectors-1")
-    with monkeypatch.context() as patch:
-        break_after(2, patch)
-        with pytest.raises(KeyboardInterrupt):
-            store.make("train", 1, None, Shard(2, 2))
-    forwarded = count_forwarded(monkeypatch)
-    np.testing.assert_array_equal(store.vectors("train", 1), expected)
-    assert forwarded == [8] * 4  # Two before the shard, two that are left of it.
-    assert "view 1, photos 17 to 40: going on after 8 photos" in capsys.readouterr().out
-
-
-def test_leftover_of_a_killed_run_is_not_used(store: FeatureStore, tmp_path: Path) -> None:
-    expected = np.array(store.vectors("validation"))
-    whole = tmp_path / "vectors-1" / f"{store.key('validation')}.npy"
-    half = np.zeros((20, VECTOR_SIZE), "float32")
-    whole.unlink()
-    with whole.with_name(f".99999.tmp.{whole.name}").open("wb") as leftover:
-        np.save(leftover, half)
-    np.testing.assert_array_equal(store.vectors("validation"), expected)
-
-
-def test_maps_and_vectors_come_from_one_pass(
-    store: FeatureStore, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert store.missing("validation", 1, "block13")
-    assert store.missing("validation", 1)
-    maps = np.array(store.maps("validation", 1, "block13"))
-    assert (maps.shape, maps.dtype) == ((20, 5, 5, VECTOR_SIZE), "float16")
-    forbid_reading(monkeypatch)
-    assert not store.missing("validation", 1, "block13")
-    vectors = store.vectors("validation", 1)
-    # The block of the tiny backbone changes nothing, so pooled maps are vectors.
-    np.testing.assert_allclose(vectors, maps.astype("float32").mean(axis=(1, 2)), atol=1e-3)
-
-
-def test_vectors_beside_maps_are_those_made_alone(
-    store: FeatureStore, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    store.maps("validation", 1, "block13")
     alone = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "other")
-    np.testing.assert_array_equal(store.vectors("validation", 1), alone.vectors("validation", 1))
+    expected = alone.features("validation", 1)
+    maps = store.feature_maps("validation", 1, "block13")
+    assert (maps.shape, maps.dtype) == ((20, 5, 5, FEATURES), "float16")
+    forbid_reading(monkeypatch)
+    np.testing.assert_array_equal(store.features("validation", 1), expected)
+    # The block of the tiny backbone changes nothing, so pooled feature maps are features.
+    np.testing.assert_allclose(maps[:].astype("float32").mean(axis=(1, 2)), expected, atol=1e-3)
 
 
-def test_vectors_that_are_there_are_not_written_again_beside_maps(
-    store: FeatureStore, tmp_path: Path
+def test_features_that_exist_are_not_written_again_with_feature_maps(store: FeatureStore) -> None:
+    marked = np.full_like(store.features("validation", 1), 7)
+    np.save(arrays_in(store.folder.parent)[0], marked)
+    store.feature_maps("validation", 1, "block13")
+    np.testing.assert_array_equal(store.features("validation", 1), marked)
+
+
+def test_many_features_stay_on_disk(
+    small_chunks: None, store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    marked = np.full_like(store.vectors("validation", 1), 7)
-    np.save(tmp_path / "vectors-1" / f"{store.key('validation', 1)}.npy", marked)
-    store.maps("validation", 1, "block13")
-    np.testing.assert_array_equal(store.vectors("validation", 1), marked)
-
-
-def test_backbone_that_was_trained_on_makes_no_features(
-    store: FeatureStore, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    finished = np.array(store.vectors("validation"))
-    *others, bias = tiny_backbone.get_weights()
-    bias[-1] += 1e-6
-    tiny_backbone.set_weights([*others, bias])
-    with pytest.raises(RuntimeError, match="was trained on"):
-        store.vectors("train")
-    with pytest.raises(RuntimeError, match="was trained on"):
-        store.maps("validation", 0, "block13")
-    assert len(files_in(tmp_path)) == 1
-    np.testing.assert_array_equal(store.vectors("validation"), finished)
+    whole = store.features("train")
+    monkeypatch.setattr("fashion_keras.features._IN_MEMORY", 1000)
+    chunks = store.features("train")
+    assert isinstance(chunks, Chunks)
+    assert (len(chunks), chunks.shape, chunks.dtype) == (40, whole.shape, whole.dtype)
+    mask = np.arange(40) % 3 == 0
+    for rows in (0, -1, slice(None), slice(10, 35, 4), np.array([39, 0, 15, 14]), mask):
+        np.testing.assert_array_equal(chunks[rows], whole[rows])
+    np.testing.assert_array_equal(np.asarray(chunks), whole)
 
 
 @pytest.mark.parametrize("value", [1e5, np.inf])
-def test_maps_that_half_precision_cannot_hold_are_refused(
+def test_numbers_that_half_precision_cannot_hold_are_refused(
     value: float, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
     kernel, bias, *block = tiny_backbone.get_weights()
     bias[5] = value
     tiny_backbone.set_weights([kernel, bias, *block])
     store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    with pytest.raises(RuntimeError, match="numbers that float16 cannot hold"):
-        store.maps("validation", 0, "block13")
-    assert files_in(tmp_path) == []
-
-
-def test_all_maps_for_fine_tuning_are_made_once(
-    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store.make_maps(1, "block13")
-    assert len(files_in(tmp_path)) == 6  # Maps and vectors of two copies and of validation.
-    forbid_reading(monkeypatch)
-    store.make_maps(1, "block13")
+    with pytest.raises(RuntimeError, match="numbers that float(16|32) cannot"):
+        store.feature_maps("validation", 0, "block13")
+    assert arrays_in(tmp_path) == []
 
 
 def test_full_disk_is_said_before_any_photo_is_read(
     store: FeatureStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    store.feature_maps("train", 1, "block13")
     forbid_reading(monkeypatch)
-    usage = shutil.disk_usage(Path())
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5_000_000))
-    # Two copies of 40 photos and one of 20: 100 maps of 5 x 5 x 2048 numbers of 2 bytes.
-    with pytest.raises(InputError, match=r"keeps 10\.2 MB of maps .* where 5\.0 MB are free"):
-        store.make_maps(1, "block13")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    # What is left: 40 + 20 feature maps of 5 x 5 x 2048 numbers of 2 bytes.
+    with pytest.raises(InputError, match=r"keeps 6\.1 MB of feature maps .* where 5\.0 MB are fr"):
+        store.make_feature_maps(1, "block13")
+
+
+def test_half_precision_gives_other_features_where_it_is_in_force(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fashion_keras.model.precision_in_force", lambda wanted: wanted)
+    exact, near = (
+        np.asarray(
+            FeatureStore(
+                prepared, dataclasses.replace(CONFIG, precision=one), small_backbone(), tmp_path
+            ).features("validation")
+        )
+        for one in ("float32", "mixed_bfloat16")
+    )
+    assert 1e-5 < np.abs(near - exact).max() < 0.02
+
+
+@pytest.mark.slow
+def test_several_workers_make_the_same_bytes(
+    small_chunks: None, prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    made = []
+    for workers in (1, 2):
+        cache = tmp_path / str(workers)
+        store = FeatureStore(prepared, CONFIG, tiny_backbone, cache, workers)
+        store.make([("train", 1), ("validation", 0)], "block13")
+        made.append({file.name: file.read_bytes() for file in arrays_in(cache)})
+    assert len(made[0]) == 2 * (3 + 2)
+    assert made[0] == made[1]
+
+
+@pytest.fixture
+def words(
+    sample_folder: Path, tmp_path: Path, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """Return the common words of the command; the backbone is tiny."""
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    monkeypatch.setattr("fashion_keras.model.check_weights", lambda weights: None)
+    return ["--data", str(sample_folder), "--cache", str(tmp_path), "--image-size", "71"]
+
+
+def test_the_command_makes_what_a_search_needs_and_no_features_of_the_test(
+    words: list[str], sample_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([*words, "--augmented-copies", "2"])
+    shapes = [np.load(file, mmap_mode="r").shape for file in arrays_in(tmp_path)]
+    assert sorted(shapes) == [(20, FEATURES), *[(40, FEATURES)] * 3]
+    assert "now run: python -m tuning.search --data" in capsys.readouterr().out
+    with_maps = ["--feature-maps", "--fine-tune-from", "block13", "--fine-tuning-copies", "0"]
+    main([*words, *with_maps])
+    assert len(arrays_in(tmp_path)) == 4 + 2
+    assert "now run: python -m fashion_keras.final" in capsys.readouterr().out
+    prepared = prepare(str(sample_folder), tmp_path)
+    assert len(prepared.split("train")) == 40
+
+
+@pytest.mark.parametrize(
+    ("more", "advice"),
+    [
+        (["--feature-maps", "--fine-tune-from", "pixels"], "such as `--fine-tune-from block11`"),
+        (["--fine-tune-from", "block1"], "`fine_tune_from` must be `auto`, `pixels` or one of"),
+        (["--weights", "no.h5"], "No weights file no.h5"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_photos_are_looked_for(
+    more: list[str], advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FASHION_KERAS_WEIGHTS", raising=False)
+    with pytest.raises(InputError, match=advice):
+        main(["--data", "nowhere", "--cache", str(tmp_path), *more])

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras import cli, ensemble, features
-from fashion_keras.budget import Speed
+from fashion_keras import cli
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
+from fashion_keras.data import batches
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import predict_all, write_metrics
@@ -25,6 +25,7 @@ from fashion_keras.final import final, main
 from fashion_keras.finish import labelled
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature, scores
+from fashion_keras.planning import Speed
 from fashion_keras.saving import data_fingerprint
 from fashion_keras.stopwatch import profiled
 
@@ -33,13 +34,12 @@ KNOBS: dict[str, Any] = {
     "batch_size": 8,
     "inner_size": 8,
     "epochs": 2,
-    "heads": 2,
     "fine_tuning_copies": 1,
     "fine_tuning_epochs": 1,
     "fine_tune_from": "block13",
 }
-# For what does not depend on how many heads there are, or on fine-tuning.
-QUICK: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 0}
+# For what does not depend on fine-tuning.
+QUICK: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 0}
 
 
 @pytest.fixture(scope="module")
@@ -232,7 +232,7 @@ def test_fine_tuning_that_made_it_worse_is_said(
 
     monkeypatch.setattr("fashion_keras.final.fine_tune", fine_tune)
     final(Config(data=str(sample_folder), **KNOBS), tmp_path, cache)
-    told = "fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the heads"
+    told = "fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head"
     assert (told in capsys.readouterr().out) == (loss > 1)
 
 
@@ -242,9 +242,9 @@ def test_a_budget_is_planned_and_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    speed = Speed(forward=1e6, tuned=20.0, head=1e6)  # A pass is planned to take 2.3 seconds.
-    monkeypatch.setattr("fashion_keras.budget.measure", lambda *_: speed)
-    knobs: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 20}
+    speed = Speed(forward=1e6, fine_tuning=20.0, head=1e6)  # A pass is planned to take 2.3 seconds.
+    monkeypatch.setattr("fashion_keras.planning.measure", lambda *_: speed)
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 20}
     config = Config(data=str(sample_folder), **knobs)
     final(config, tmp_path, tmp_path / "cache", budget=1.0)
     planned = read_json(tmp_path / "training.json")["budget"]
@@ -260,13 +260,11 @@ def test_an_interrupted_run_goes_on(
     sample_folder: Path,
     tmp_path: Path,
     cache: Path,
-    tiny_backbone: keras.Model,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    knobs: dict[str, Any] = KNOBS | {"heads": 1, "fine_tuning_epochs": 2, "seed": 5}
+    knobs: dict[str, Any] = KNOBS | {"fine_tuning_epochs": 2, "seed": 5}
     config = Config(data=str(sample_folder), **knobs)
-    original = tiny_backbone.get_weights()
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -276,10 +274,9 @@ def test_an_interrupted_run_goes_on(
         with pytest.raises(KeyboardInterrupt):
             final(config, tmp_path, cache)
     capsys.readouterr()
-    tiny_backbone.set_weights(original)  # The next run reads them from their file again.
-    monkeypatch.setattr("fashion_keras.features.load_split", interrupt)
+    monkeypatch.setattr("fashion_keras.data.batches.load_photos", interrupt)
     final(config, tmp_path, cache)
-    assert "fine-tuning goes on after pass 2" in capsys.readouterr().out
+    assert "fine-tuning continues after epoch 2" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan"])
@@ -289,11 +286,6 @@ def test_a_budget_that_is_no_time_is_refused(
     with pytest.raises(SystemExit, match="^2$"):
         main(arguments(tmp_path, "--budget", text))
     assert f"expected minutes, more than 0. Received: {text}" in capsys.readouterr().err
-
-
-def test_a_budget_needs_a_backbone_to_tune(sample_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="with `--weights none` use `--epochs`"):
-        final(Config(data=str(sample_folder), weights="none"), tmp_path, tmp_path, budget=9.0)
 
 
 @pytest.fixture
@@ -336,34 +328,19 @@ def test_an_interrupted_run_leaves_the_earlier_one_as_it_was(
     assert before == after
 
 
-def test_training_that_diverges_is_said_and_nothing_is_saved(
-    sample_folder: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    train = ensemble.train
-
-    def diverge(*arguments: Any, **options: Any) -> Any:
-        trained = train(*arguments, **options)
-        return trained._replace(best={**trained.best, "val_loss": float("nan")})
-
-    monkeypatch.setattr("fashion_keras.ensemble.train", diverge)
-    with pytest.raises(InputError, match="Training diverged.*Try a smaller `--learning-rate` than"):
-        final(Config(data=str(sample_folder), **QUICK), tmp_path, cache)
-    assert not list(tmp_path.rglob("*.keras"))
-
-
 def test_test_photos_are_never_used_for_training(
     sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, read = [], features.load_photos
+    asked, read = [], batches.load_photos
 
     def listen(photos: Any, *others: Any) -> Any:
         asked.extend({photo.split for photo in photos})
         return read(photos, *others)
 
-    monkeypatch.setattr("fashion_keras.features.load_photos", listen)
+    monkeypatch.setattr("fashion_keras.data.batches.load_photos", listen)
     final(Config(data=str(sample_folder), **KNOBS), tmp_path / "results", tmp_path)
     assert sorted(asked) == ["train", "train", "validation"]
-    assert len(list((tmp_path / "vectors-1").iterdir())) == 6  # Vectors and maps of each.
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 6  # Features and feature maps.
 
 
 def test_profile_of_a_run_names_its_stages(run: Path, cache: Path) -> None:

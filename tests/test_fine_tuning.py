@@ -1,31 +1,30 @@
-"""Tests of fine-tuning: what it trains, from what, how its rate moves, and how it goes on."""
+"""Tests of fine-tuning: what it trains, from what, its learning rates, and how it continues."""
 
 import dataclasses
-import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
-from fashion_keras import fine_tuning
+from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.ensemble import Ensemble, train_ensemble
 from fashion_keras.features import FeatureStore
-from fashion_keras.files import only_one
-from fashion_keras.fine_tuner import (
-    build_fine_tuner,
+from fashion_keras.fine_tuning import (
+    FineTuned,
+    build_trainee,
     check_fine_tune_from,
     chosen_fine_tune_from,
-    compile_fine_tuner,
+    compile_trainee,
+    fine_tune,
+    learning_rates,
 )
-from fashion_keras.fine_tuning import STAGE, fine_tune
-from fashion_keras.model import build_head
-from fashion_keras.training import Material
-from tests.conftest import normalised_backbone
+from fashion_keras.model import build_head, precision_in_force
+from fashion_keras.training import Datasets, TrainedHead
+from tests.conftest import normalised_backbone, small_backbone
 
 CONFIG = Config(
     image_size=71,
@@ -36,234 +35,130 @@ CONFIG = Config(
     fine_tuning_learning_rate=0.01,
     fine_tune_from="block13",
 )
+ROOT = Path(__file__).parent.parent
+
+
+def opened(prepared: Prepared, backbone: keras.Model, cache: Path) -> Datasets:
+    return Datasets(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, cache))
 
 
 @pytest.fixture
-def material(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> Material:
+def datasets(prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path) -> Datasets:
     """Return the drawn photos with the tiny backbone."""
-    return Material(
-        prepared, tiny_backbone, FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    )
+    return opened(prepared, tiny_backbone, tmp_path)
 
 
-def start(material: Material, config: Config = CONFIG) -> Ensemble:
+def new_head(config: Config = CONFIG) -> TrainedHead:
     """Return a head that was not trained, always the same."""
     keras.utils.set_random_seed(3)
-    backbone, _ = material.frozen()
-    row = {"stage": "head 1", "epoch": 1}
-    return Ensemble(backbone, build_head(config, 10), [row], {"loss": 9.0, "accuracy": 0.0})
+    return TrainedHead(build_head(config, 10), [], {})
+
+
+def weights_of(tuned: FineTuned) -> list[np.ndarray]:
+    return [*tuned.backbone.get_weights(), *tuned.head.get_weights()]
 
 
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
-def test_fine_tuning_lowers_the_loss_and_moves_backbone_and_head(
-    fine_tune_from: str, material: Material, tmp_path: Path
+def test_fine_tuning_lowers_the_loss_and_trains_copies(
+    fine_tune_from: str, datasets: Datasets, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tuning_epochs=6)
-    begin = start(material)
-    before = [*begin.backbone.get_weights(), *begin.head.get_weights()]
-    tuned = fine_tune(config, material, begin, tmp_path)
-    losses = [row["loss"] for row in tuned.history[1:]]
+    head = new_head()
+    models = (datasets.backbone, head.head)
+    before = [weight for model in models for weight in model.get_weights()]
+    tuned = fine_tune(config, datasets, head, tmp_path)
+    losses = [row["loss"] for row in tuned.history]
     assert losses[-1] < losses[0]
-    after = [*tuned.backbone.get_weights(), *tuned.head.get_weights()]
-    moved = [not np.array_equal(one, other) for one, other in zip(before, after, strict=True)]
-    below = (
-        fine_tune_from == "pixels"
-    )  # Kernel and bias below the only block, then those of block and head.
-    assert moved == [below, below, True, True, True, True]
-    assert tuned.backbone.trainable_weights == []
-
-
-def test_history_and_scores_are_those_of_the_last_pass(material: Material, tmp_path: Path) -> None:
-    tuned = fine_tune(CONFIG, material, start(material), tmp_path)
-    stages = [(row["stage"], row["epoch"]) for row in tuned.history]
-    assert stages == [("head 1", 1), *(("fine-tuning", number) for number in (1, 2, 3))]
+    moved = [not np.array_equal(*pair) for pair in zip(before, weights_of(tuned), strict=True)]
+    # Kernel and bias below the only block, then those of block and head.
+    assert moved == [*[fine_tune_from == "pixels"] * 2, True, True, True, True]
+    after = [weight for model in models for weight in model.get_weights()]
+    assert all(map(np.array_equal, before, after))
     last = tuned.history[-1]
     assert tuned.validation == {"loss": last["val_loss"], "accuracy": last["val_accuracy"]}
+    assert [row["epoch"] for row in tuned.history] == [1, 2, 3, 4, 5, 6]
+    assert tuned.backbone.name == datasets.backbone.name
 
 
-def test_rate_rises_then_falls_to_nothing(material: Material) -> None:
-    config = dataclasses.replace(CONFIG, fine_tuning_epochs=4)
-    trainer = build_fine_tuner(config, material, build_head(config, 10)).model
-    compile_fine_tuner(trainer, config, steps=5)
-    optimizer: Any = trainer.optimizer
-    rates = [float(optimizer._learning_rate(step)) for step in range(21)]
+def test_rate_rises_then_falls_to_nothing() -> None:
+    schedule = learning_rates(dataclasses.replace(CONFIG, fine_tuning_epochs=4), steps=5)
+    rates = [float(schedule(step)) for step in range(21)]
     assert rates[0] == 0
     assert max(rates) == rates[2] == pytest.approx(0.01)
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
-class KilledError(Exception):
-    """Stands for a process that ends."""
+class Listener(keras.callbacks.Callback):
+    """Records epochs, and interrupts after one of them."""
+
+    def __init__(self, interrupt_after: int = 0) -> None:
+        super().__init__()
+        self.interrupt_after = interrupt_after
+        self.seen: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Record the epoch."""
+        self.seen.append(epoch + 1)
+        if epoch + 1 == self.interrupt_after:
+            raise KeyboardInterrupt
 
 
-def test_interrupted_run_goes_on_and_ends_as_one_that_was_not(
-    prepared: Prepared,
-    material: Material,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_interrupted_run_continues_and_ends_as_one_that_was_not(
+    datasets: Datasets, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backbone, _ = material.frozen()
-    original = backbone.get_weights()
     config = dataclasses.replace(CONFIG, droprate=0.5)
-    whole = fine_tune(config, material, start(material, config), tmp_path / "whole")
-    expected = [*whole.backbone.get_weights(), *whole.head.get_weights()]
-
-    save = fine_tuning._Passes._save
-
-    def kill_after_two(passes: Any) -> None:
-        save(passes)
-        if len(passes._rows) == 2:
-            raise KilledError
-
-    backbone.set_weights(original)
-    monkeypatch.setattr(fine_tuning._Passes, "_save", kill_after_two)
-    with pytest.raises(KilledError):
-        fine_tune(config, material, start(material, config), tmp_path / "parts")
-    monkeypatch.undo()
-    backbone.set_weights(original)
-    parts = fine_tune(config, material, start(material, config), tmp_path / "parts")
-    assert "goes on after pass 2" in capsys.readouterr().out
-    found = [*parts.backbone.get_weights(), *parts.head.get_weights()]
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert [row["epoch"] for row in parts.history[1:]] == [1, 2, 3]
+    whole = fine_tune(config, datasets, new_head(config), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fine_tune(config, datasets, new_head(config), tmp_path / "parts", [Listener(2)])
+    assert len(list((tmp_path / "parts").rglob("*.npz"))) == 1  # Earlier states are removed.
+    listener = Listener()
+    parts = fine_tune(config, datasets, new_head(config), tmp_path / "parts", [listener])
+    assert "continues after epoch 2" in capsys.readouterr().out
+    assert all(map(np.array_equal, weights_of(parts), weights_of(whole)))
+    assert listener.seen == [row["epoch"] for row in parts.history] == [1, 2, 3]
 
 
-def test_finished_run_is_not_done_again(
-    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    backbone, _ = material.frozen()
-    original = backbone.get_weights()
-    first = fine_tune(CONFIG, material, start(material), tmp_path)
-    expected = backbone.get_weights()
-    backbone.set_weights(original)
-    monkeypatch.setattr(fine_tuning._Passes, "on_epoch_end", None)
-    again = fine_tune(CONFIG, material, start(material), tmp_path)
-    assert again.history == first.history
-    for one, other in zip(backbone.get_weights(), expected, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_missing_maps_are_made_from_the_backbone_as_it_was(
-    material: Material, tmp_path: Path
-) -> None:
-    backbone, _ = material.frozen()
-    original = backbone.get_weights()
-    first = fine_tune(CONFIG, material, start(material), tmp_path)
-    made = {file.name: file.read_bytes() for file in (tmp_path / "vectors-1").iterdir()}
-    shutil.rmtree(tmp_path / "vectors-1")
-    backbone.set_weights(original)
-    # The state of the finished passes is loaded only after the maps were made.
-    again = fine_tune(CONFIG, material, start(material), tmp_path)
-    assert again.history == first.history
-    assert {file.name: file.read_bytes() for file in (tmp_path / "vectors-1").iterdir()} == made
+def test_finished_run_is_not_done_again(datasets: Datasets, tmp_path: Path) -> None:
+    first = fine_tune(CONFIG, datasets, new_head(), tmp_path)
+    again = fine_tune(CONFIG, datasets, new_head(), tmp_path)
+    assert again.history == first.history  # Seconds, too.
+    assert all(map(np.array_equal, weights_of(again), weights_of(first)))
 
 
 def test_order_of_photos_does_not_depend_on_what_was_drawn_before(
-    material: Material, tmp_path: Path
+    datasets: Datasets, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, fine_tune_from="pixels", fine_tuning_epochs=1)
-    backbone, _ = material.frozen()
-    original = backbone.get_weights()
     found = []
     for seed in (1, 2):
-        backbone.set_weights(original)
-        begin = start(material)
+        head = new_head()
         keras.utils.set_random_seed(seed)
-        found.append(fine_tune(config, material, begin, tmp_path / str(seed)).validation["loss"])
+        found.append(fine_tune(config, datasets, head, tmp_path / str(seed)).validation["loss"])
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
-def test_another_configuration_starts_anew(
-    material: Material, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fine_tune(CONFIG, material, start(material), tmp_path)
-    fine_tune(dataclasses.replace(CONFIG, droprate=0.4), material, start(material), tmp_path)
-    assert "goes on" not in capsys.readouterr().out
+def test_divergence_is_said_and_not_kept(datasets: Datasets, tmp_path: Path) -> None:
+    head = new_head()
+    head.head.set_weights([np.full_like(weight, np.inf) for weight in head.head.get_weights()])
+    with pytest.raises(InputError, match="diverged in epoch 1.*`--fine-tuning-learning-rate`"):
+        fine_tune(CONFIG, datasets, head, tmp_path)
+    assert not list(tmp_path.rglob("*.npz"))
 
 
-def test_divergence_is_said(material: Material, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, fine_tuning_learning_rate=10.0, fine_tuning_epochs=1)
-    begin = start(material)
-    begin.head.set_weights([np.full_like(weight, np.inf) for weight in begin.head.get_weights()])
-    with pytest.raises(
-        InputError, match="diverged in pass 1.*smaller `--fine-tuning-learning-rate`"
-    ):
-        fine_tune(config, material, begin, tmp_path)
-    assert not list(tmp_path.rglob("*.weights.h5"))
-
-
-class Second(keras.callbacks.Callback):
-    """Stands for a second process at the same training; notes which states it could not have."""
-
-    def __init__(self, cache: Path) -> None:
-        super().__init__()
-        self.cache = cache
-        self.refused: list[str] = []
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Try all states."""
-        for lock in self.cache.glob("*/*.lock"):
-            try:
-                with only_one(lock, "training"):
-                    pass
-            except InputError:
-                self.refused.append(lock.parent.name)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such locks")
-def test_each_training_keeps_its_state_to_itself(material: Material, tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, heads=1, epochs=1, fine_tuning_epochs=1)
-    cache = tmp_path / "states"
-    second = Second(cache)
-    heads = train_ensemble(config, material, lambda stage: [second], cache)
-    fine_tune(config, material, heads, cache, lambda stage: [second])
-    assert second.refused == ["heads-1", "fine-tuning-2"]
-
-
-def test_cut_follows_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_start_follows_the_machine_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     for devices, expected in (([], "block11"), (["gpu:0"], "pixels")):
         monkeypatch.setattr(keras.distribution, "list_devices", lambda kind, d=devices: d)
         assert chosen_fine_tune_from(Config()) == expected
         assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
 
 
-def test_unknown_cut_names_the_known_ones() -> None:
-    with pytest.raises(InputError, match="`auto`, `pixels` or one of block2, .*Received: cut='add"):
+def test_unknown_block_names_the_known_ones() -> None:
+    expected = "`auto`, `pixels` or one of block2, .*Received: fine_tune_from='add_10'"
+    with pytest.raises(InputError, match=expected):
         check_fine_tune_from(Config(fine_tune_from="add_10"))
-    for fine_tune_from in ("auto", "pixels", "block2", "block14"):
-        check_fine_tune_from(Config(fine_tune_from=fine_tune_from))
-
-
-def test_damaged_state_is_named_and_the_training_begins_anew(
-    material: Material, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fine_tune(CONFIG, material, start(material), tmp_path)
-    (state,) = (tmp_path / "fine-tuning-2").glob("*.h5")
-    state.write_bytes(state.read_bytes()[:100])
-    capsys.readouterr()
-    again = fine_tune(CONFIG, material, start(material), tmp_path)
-    assert "weights.h5 is damaged (" in capsys.readouterr().out
-    passes = [row for row in again.history if row["stage"] == STAGE]
-    assert len(passes) == CONFIG.fine_tuning_epochs
-
-
-def test_other_validation_photos_start_anew(
-    prepared: Prepared, material: Material, tmp_path: Path
-) -> None:
-    fewer = prepared._replace(
-        photos=[photo for photo in prepared.photos if photo.file != "validation/hat/001.jpg"]
-    )
-    backbone, _ = material.frozen()
-    store = FeatureStore(fewer, CONFIG, backbone, tmp_path)
-    files = {
-        fine_tuning._state_file(config, one, tmp_path)
-        for one in (material, Material(fewer, backbone, store))
-        for config in (CONFIG, dataclasses.replace(CONFIG, data="elsewhere"))
-    }
-    assert len(files) == 2
+    for known in ("auto", "pixels", "block2", "block14"):
+        check_fine_tune_from(Config(fine_tune_from=known))
 
 
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
@@ -272,11 +167,69 @@ def test_batch_normalisation_never_moves(
 ) -> None:
     backbone = normalised_backbone()
     backbone.trainable = False
-    material = Material(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, tmp_path))
-    before = backbone.get_layer("block13_bn").get_weights()
-    kernel = backbone.get_layer("block13_conv").get_weights()[0]
     config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tuning_epochs=1)
-    fine_tune(config, material, start(material), tmp_path)
-    assert not np.array_equal(backbone.get_layer("block13_conv").get_weights()[0], kernel)
-    for one, other in zip(backbone.get_layer("block13_bn").get_weights(), before, strict=True):
-        np.testing.assert_array_equal(one, other)
+    tuned = fine_tune(config, opened(prepared, backbone, tmp_path), new_head(), tmp_path)
+    for before, after in zip(
+        backbone.layers[-1].get_weights(), tuned.backbone.layers[-1].get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.fixture
+def half_precision(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let half precision be in force."""
+    precision_in_force.cache_clear()
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["gpu:0"])
+    yield
+    precision_in_force.cache_clear()
+
+
+def test_fine_tuning_in_half_precision_gives_float32(
+    half_precision: None, prepared: Prepared, tmp_path: Path
+) -> None:
+    losses = []
+    for precision in ("float32", "mixed_float16"):
+        config = dataclasses.replace(CONFIG, precision=precision, fine_tuning_epochs=1)
+        datasets = opened(prepared, small_backbone(), tmp_path)
+        tuned = fine_tune(config, datasets, new_head(config), tmp_path)
+        assert {layer.compute_dtype for layer in tuned.backbone.layers} == {"float32"}
+        losses.append(tuned.validation["loss"])
+    assert losses[0] != losses[1]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+
+
+def test_gradients_of_float16_are_scaled(half_precision: None, datasets: Datasets) -> None:
+    config = dataclasses.replace(CONFIG, precision="mixed_float16")
+    model = build_trainee(config, datasets, new_head().head).model
+    compile_trainee(model, config, 0.001)
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+
+
+@pytest.mark.slow
+def test_two_devices_train_like_one(sample_folder: Path, tmp_path: Path) -> None:
+    # TensorFlow has to know of the two before it starts, so each number has a process of its own.
+    program = """
+import sys
+from pathlib import Path
+import tensorflow as tf
+number, photos, cache = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+(processor,) = tf.config.list_physical_devices("CPU")
+parts = [tf.config.LogicalDeviceConfiguration() for _ in range(number)]
+tf.config.set_logical_device_configuration(processor, parts)
+import dataclasses
+from fashion_keras.data.prepare import prepare
+from tests.conftest import small_backbone
+from tests.test_fine_tuning import CONFIG, fine_tune, new_head, opened
+# Batches of nine cannot be shared evenly, and there is no order in the whole training set.
+config = dataclasses.replace(CONFIG, batch_size=9, droprate=0.0, fine_tuning_copies=0)
+prepared = prepare(photos, cache)
+tuned = fine_tune(config, opened(prepared, small_backbone(), cache), new_head(), cache)
+print(*[row["val_loss"] for row in tuned.history])
+"""
+    losses = []
+    for number in ("1", "2"):
+        words = [sys.executable, "-c", program, number, str(sample_folder), str(tmp_path / number)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert ("working on 2 devices" in done.stdout) == (number == "2")
+        losses.append([float(word) for word in done.stdout.splitlines()[-1].split()])
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

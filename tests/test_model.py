@@ -1,28 +1,40 @@
-"""Tests of the layers: augmentation, head, classifier and trainer."""
+"""Tests of the models: weights of the backbone, augmentation, head, classifier and what trains."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-import keras
+import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from fashion_keras.backbone import VECTOR_SIZE
-from fashion_keras.config import Config
+from fashion_keras import model as models
+from fashion_keras.backend import keras
+from fashion_keras.config import Config, InputError
 from fashion_keras.model import (
+    BACKBONE,
+    FEATURES,
+    blocks,
     build_augmentation,
+    build_backbone,
     build_classifier,
     build_feature_model,
     build_head,
     build_top,
     build_trainer,
-    draw_on,
+    check_weights,
+    copied,
+    divisible,
+    memory_advice,
+    precision_in_force,
+    unfreeze,
 )
-from tests.conftest import normalised_backbone
+from fashion_keras.saving import save_classifier
+from tests.conftest import normalised_backbone, small_backbone
 
 
 def noise(photos: int, height: int, width: int) -> np.ndarray:
-    """Return photos of noise."""
     shape = (photos, height, width, 3)
     return np.random.default_rng(1).integers(0, 256, shape, dtype="uint8")
 
@@ -36,66 +48,155 @@ def bfloat16() -> Iterator[None]:
     keras.config.set_dtype_policy(before)
 
 
-def test_augmentation_changes_each_photo_in_its_own_way() -> None:
-    photo = noise(1, 64, 64).astype("float32")
-    augmented_copies = np.asarray(
-        build_augmentation(Config(), 1)(np.repeat(photo, 4, axis=0), training=True)
-    )
-    assert len({view.tobytes() for view in [*augmented_copies, photo[0]]}) == 5
+@pytest.fixture
+def small_xception(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a small model stand in for Xception, which takes seconds to build."""
+
+    def build(weights: str | None, **options: Any) -> keras.Model:
+        backbone = normalised_backbone()
+        backbone.set_weights([weight * 0 for weight in backbone.get_weights()])
+        if weights:
+            backbone.load_weights(weights)
+        return backbone
+
+    monkeypatch.setattr("keras.applications.Xception", build)
 
 
-def test_augmentation_follows_its_seed() -> None:
-    photos = noise(4, 64, 64).astype("float32")
+def test_imagenet_backbone_is_frozen_and_gives_feature_maps(real_weights: Path) -> None:
+    backbone = build_backbone(str(real_weights))
+    assert (backbone.trainable_weights, backbone.name) == ([], BACKBONE)
+    assert backbone(np.zeros((1, 71, 71, 3))).shape == (1, 3, 3, FEATURES)
+
+
+def test_blocks_have_the_same_names_in_every_xception() -> None:
+    options: dict[str, Any] = {"include_top": False, "weights": None, "name": BACKBONE}
+    first, second = (keras.applications.Xception(**options) for _ in range(2))
+    names = [f"block{number}" for number in range(2, 15)]
+    assert list(blocks(first)) == list(blocks(second)) == names
+    channels = [tensor.shape[-1] for tensor in blocks(first).values()]
+    assert channels == [64, 128, 256, *[728] * 9, 1024]
+
+
+def write_other_h5(file: Path) -> None:
+    with h5py.File(file, "w") as content:
+        content["numbers"] = [1, 2, 3]
+
+
+def write_text(file: Path) -> None:
+    file.write_text("<html>404 not found</html>")
+
+
+def write_other_model(file: Path) -> None:
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("other.weights.h5", write_other_h5),
+        ("other.h5", write_other_h5),
+        ("text.h5", write_text),
+        ("text.keras", write_text),
+        ("other.keras", write_other_model),
+    ],
+)
+def test_weights_file_of_another_kind_is_refused(
+    name: str, write: Any, tmp_path: Path, small_xception: None
+) -> None:
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}.* does not hold the weights of an Xception"):
+        build_backbone(str(tmp_path / name))
+
+
+def test_missing_weights_file_names_what_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InputError, match=r"No weights file .*gone\.h5\. .* takes `imagenet`, "):
+        check_weights(str(tmp_path / "gone.h5"))
+    monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(tmp_path / "copy.h5"))
+    with pytest.raises(InputError, match=r"No weights file .*copy\.h5.*correct it"):
+        check_weights("imagenet")
+    write_text(tmp_path / "copy.h5")
+    with pytest.raises(InputError, match="does not hold the weights of an Xception"):
+        build_backbone("imagenet")
+
+
+def test_saved_classifier_gives_its_backbone(tmp_path: Path, small_xception: None) -> None:
+    original = normalised_backbone()
+    save_classifier(original, build_head(Config(), 2), ["a", "b"], 71, tmp_path / "our.keras")
+    backbone = build_backbone(str(tmp_path / "our.keras"))
+    assert backbone.trainable_weights == []
+    for weight, expected in zip(backbone.get_weights(), original.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+@pytest.mark.slow
+def test_released_model_gives_its_backbone() -> None:
+    backbone = build_backbone("released")
+    assert (backbone.name, len(backbone.layers)) == (BACKBONE, 132)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Exception("URL fetch failure on https://weights.example/x.h5: None -- timed out"),
+        ConnectionResetError("reset"),
+        TimeoutError("timed out"),
+    ],
+)
+def test_failed_download_says_where_from_and_what_else_to_give(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise failure
+
+    monkeypatch.setattr("keras.applications.Xception", fail)
+    advice = r"storage\.googleapis\.com/.*`--weights FILE`.*`--weights released`"
+    with pytest.raises(InputError, match=advice):
+        build_backbone("imagenet")
+
+
+def test_other_failures_are_not_called_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise ValueError("bad argument")
+
+    monkeypatch.setattr("keras.applications.Xception", fail)
+    with pytest.raises(ValueError, match="^bad argument$"):
+        build_backbone("imagenet")
+
+
+def test_batch_normalisation_stays_frozen() -> None:
+    backbone = normalised_backbone()
+    backbone.trainable = False
+    unfreeze(backbone)
+    assert len(backbone.trainable_weights) == 4  # Kernels and biases of two layers.
+
+
+def test_augmentation_changes_each_photo_in_its_own_way_and_follows_its_seed() -> None:
+    photos = np.repeat(noise(1, 64, 64), 4, axis=0).astype("float32")
     first, same, other = (
         np.asarray(build_augmentation(Config(), seed)(photos, training=True)) for seed in (1, 1, 4)
     )
+    assert len({copy.tobytes() for copy in [*first, photos[0]]}) == 5
     np.testing.assert_array_equal(first, same)
     assert np.abs(first - other).mean() > 1
 
 
-def test_augmentation_draws_on_as_if_it_had_made_the_batches_before() -> None:
-    photos = noise(4, 64, 64).astype("float32")
-    whole, later = (build_augmentation(Config(), 7) for _ in range(2))
-    made = [np.asarray(whole(photos, training=True)) for _ in range(4)]
-    draw_on(later, 2)
-    for expected in made[2:]:
-        np.testing.assert_array_equal(later(photos, training=True), expected)
-
-
-def test_augmentation_without_turn_and_zoom_only_mirrors() -> None:
+def test_augmentation_without_rotation_and_zoom_only_flips_in_float32(bfloat16: None) -> None:
     photos = noise(8, 64, 64).astype("float32")
-    augmented_copies = build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True)
-    mirrored = [
-        not np.allclose(*pair, atol=0.01) for pair in zip(augmented_copies, photos, strict=True)
-    ]
-    assert 0 < sum(mirrored) < 8
-    for view, photo, turned in zip(augmented_copies, photos, mirrored, strict=True):
-        np.testing.assert_allclose(view, photo[:, ::-1] if turned else photo, atol=0.01)
-
-
-def test_augmentation_works_in_float32_under_a_half_precision_policy(bfloat16: None) -> None:
-    photos = noise(2, 64, 64).astype("float32")
-    augmented_copies = np.asarray(
-        build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True)
-    )
-    assert augmented_copies.dtype == "float32"
-    assert sorted(augmented_copies.ravel().round()) == sorted(photos.ravel())
-
-
-def test_classifier_holds_no_random_layer_and_repeats_itself(tiny_backbone: keras.Model) -> None:
-    classifier = build_classifier(tiny_backbone, build_head(Config(droprate=0), 3), 71)
-    pixels = noise(2, 71, 71)
-    asked_to_train = np.asarray(classifier(pixels, training=True))
-    np.testing.assert_array_equal(asked_to_train, classifier(pixels))
-    names = {type(layer).__name__ for layer in classifier._flatten_layers()}
-    assert not [name for name in names if "Random" in name]
+    copies = np.asarray(build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True))
+    assert copies.dtype == "float32"
+    flipped = [not np.allclose(*pair, atol=0.01) for pair in zip(copies, photos, strict=True)]
+    assert 0 < sum(flipped) < 8
+    for copy, photo, turned in zip(copies, photos, flipped, strict=True):
+        np.testing.assert_allclose(copy, photo[:, ::-1] if turned else photo, atol=0.01)
 
 
 @pytest.mark.parametrize(
     ("inner_size", "names", "numbers"),
     [
-        (0, ["vector", "dropout", "logits"], VECTOR_SIZE * 3 + 3),
-        (5, ["vector", "inner", "dropout", "logits"], VECTOR_SIZE * 5 + 5 + 5 * 3 + 3),
+        (0, ["features", "dropout", "logits"], FEATURES * 3 + 3),
+        (5, ["features", "inner", "dropout", "logits"], FEATURES * 5 + 5 + 5 * 3 + 3),
     ],
 )
 def test_head_has_an_inner_layer_only_if_it_has_a_size(
@@ -107,21 +208,17 @@ def test_head_has_an_inner_layer_only_if_it_has_a_size(
     assert head.get_layer("dropout").rate == 0.3
 
 
-def test_classifier_takes_whole_and_broken_numbers_alike(tiny_backbone: keras.Model) -> None:
-    classifier = build_classifier(tiny_backbone, build_head(Config(), 3), 71)
-    pixels = noise(2, 50, 90)
-    np.testing.assert_array_equal(classifier(pixels), classifier(pixels.astype("float32")))
-
-
 @pytest.mark.parametrize(("height", "width"), [(71, 71), (50, 90), (300, 20), (1, 1)])
-def test_classifier_takes_any_size_and_gives_probabilities(
+def test_classifier_takes_any_size_and_type_and_gives_probabilities(
     tiny_backbone: keras.Model, height: int, width: int
 ) -> None:
     classifier = build_classifier(tiny_backbone, build_head(Config(), 3), 71)
-    probabilities = np.asarray(classifier(noise(4, height, width)))
+    pixels = noise(4, height, width)
+    probabilities = np.asarray(classifier(pixels))
     assert (probabilities.shape, probabilities.dtype) == ((4, 3), "float32")
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert (probabilities >= 0).all()
+    np.testing.assert_array_equal(probabilities, classifier(pixels.astype("float32")))
 
 
 def test_classifier_is_resize_scale_backbone_mean_head_softmax(tiny_backbone: keras.Model) -> None:
@@ -133,14 +230,13 @@ def test_classifier_is_resize_scale_backbone_mean_head_softmax(tiny_backbone: ke
     np.testing.assert_allclose(build_classifier(tiny_backbone, head, 71)(pixels), expected, 1e-4)
 
 
-def test_vector_model_scales_to_minus_one_and_one_and_takes_the_mean() -> None:
-    pixels = keras.Input((None, None, 3))
-    backbone = keras.Model(pixels, keras.layers.Activation("linear")(pixels))
-    photos = np.zeros((1, 2, 2, 3))
-    photos[0, 0, 0] = [255, 127.5, 0]
-    np.testing.assert_allclose(
-        build_feature_model(backbone)(photos)["vectors"], [[-0.5, -0.75, -1]], 1e-6
-    )
+def test_classifier_has_no_random_layer_and_repeats_itself(tiny_backbone: keras.Model) -> None:
+    classifier = build_classifier(tiny_backbone, build_head(Config(droprate=0), 3), 71)
+    pixels = noise(2, 71, 71)
+    asked_to_train = np.asarray(classifier(pixels, training=True))
+    np.testing.assert_array_equal(asked_to_train, classifier(pixels))
+    names = {type(layer).__name__ for layer in classifier._flatten_layers()}
+    assert not [name for name in names if "Random" in name]
 
 
 def test_classifier_gives_float32_under_a_half_precision_policy(
@@ -149,41 +245,40 @@ def test_classifier_gives_float32_under_a_half_precision_policy(
     head = build_head(Config(inner_size=4), 3)
     probabilities = np.asarray(build_classifier(tiny_backbone, head, 71)(noise(4, 71, 71)))
     assert (head.get_layer("inner").compute_dtype, probabilities.dtype) == ("bfloat16", "float32")
-    assert build_feature_model(tiny_backbone)(noise(1, 71, 71))["vectors"].dtype == "float32"
+    assert build_feature_model(tiny_backbone)(noise(1, 71, 71))["features"].dtype == "float32"
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
-def test_batch_statistics_move_only_in_a_backbone_that_is_trained(frozen: bool) -> None:
-    backbone = normalised_backbone()
-    before = np.concatenate([[np.zeros(VECTOR_SIZE)], [np.ones(VECTOR_SIZE)]])
-    backbone.trainable = not frozen
-    trainer = build_trainer(
-        Config(image_size=71, augmented_copies=0), backbone, build_head(Config(), 2)
-    )
-    trainer.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    trainer.train_on_batch(noise(4, 71, 71), np.array([0, 1, 0, 1]))
-    layer: Any = backbone.layers[3]
-    after = np.stack([layer.moving_mean, layer.moving_variance])
-    assert (after == before).all() == frozen
+def test_feature_model_scales_to_minus_one_and_one_and_takes_the_mean() -> None:
+    pixels = keras.Input((None, None, 3))
+    backbone = keras.Model(pixels, keras.layers.Activation("linear")(pixels))
+    photos = np.zeros((1, 2, 2, 3))
+    photos[0, 0, 0] = [255, 127.5, 0]
+    features = build_feature_model(backbone)(photos)["features"]
+    np.testing.assert_allclose(features, [[-0.5, -0.75, -1]], 1e-6)
 
 
-@pytest.mark.parametrize("augmented_copies", [0, 1])
-def test_trainer_augments_only_if_views_are_asked_for(
-    augmented_copies: int, tiny_backbone: keras.Model
-) -> None:
+def test_a_backbone_cut_in_two_gives_what_the_whole_gives(tiny_backbone: keras.Model) -> None:
+    head, pixels = build_head(Config(droprate=0), 3), noise(2, 71, 71)
+    both = build_feature_model(tiny_backbone, "block13")(pixels)
+    whole = build_feature_model(tiny_backbone)(pixels)
+    np.testing.assert_array_equal(both["features"], whole["features"])
+    logits = build_top(tiny_backbone, head, "block13")(both["feature_maps"])
+    np.testing.assert_allclose(logits, head(whole["features"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_trainer_augments_only_with_a_seed(seed: int | None, tiny_backbone: keras.Model) -> None:
     head = build_head(Config(droprate=0), 2)
-    trainer = build_trainer(
-        Config(image_size=71, augmented_copies=augmented_copies), tiny_backbone, head
-    )
+    trainer = build_trainer(Config(image_size=71), tiny_backbone, head, seed)
     pixels = noise(2, 71, 71)
     first, second = (np.asarray(trainer(pixels, training=True)) for _ in range(2))
-    assert np.array_equal(first, second) == (augmented_copies == 0)
+    assert np.array_equal(first, second) == (seed is None)
 
 
 def test_trainer_and_classifier_share_weights_and_agree(tiny_backbone: keras.Model) -> None:
     head = build_head(Config(), 3)
-    trainer = build_trainer(Config(image_size=71), tiny_backbone, head)
+    trainer = build_trainer(Config(image_size=71), tiny_backbone, head, 1)
     classifier = build_classifier(tiny_backbone, head, 71)
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
     logits = trainer(noise(2, 71, 71), training=False)
@@ -191,10 +286,75 @@ def test_trainer_and_classifier_share_weights_and_agree(tiny_backbone: keras.Mod
     np.testing.assert_allclose(classifier(noise(2, 71, 71)), probabilities, atol=1e-6)
 
 
-def test_a_backbone_cut_in_two_gives_what_the_whole_gives(tiny_backbone: keras.Model) -> None:
-    head, pixels = build_head(Config(droprate=0), 3), noise(2, 71, 71)
-    features = build_feature_model(tiny_backbone, "block13")(pixels)
-    whole = build_feature_model(tiny_backbone)(pixels)
-    np.testing.assert_array_equal(features["vectors"], whole["vectors"])
-    logits = build_top(tiny_backbone, head, "block13")(features["maps"])
-    np.testing.assert_allclose(logits, head(whole["vectors"]), atol=1e-5)
+def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
+    backbone = small_backbone()
+    copy = copied(backbone, "mixed_bfloat16")
+    pixels = np.random.default_rng(1).uniform(-1, 1, (2, 71, 71, 3)).astype("float32")
+    found: Any = keras.ops.convert_to_numpy(copy(pixels))
+    assert (found.dtype, copy.name) == ("bfloat16", BACKBONE)
+    expected: Any = keras.ops.convert_to_numpy(backbone(pixels))
+    np.testing.assert_allclose(found.astype("float32"), expected, atol=0.02)
+    assert {weight.dtype for weight in copy.weights} == {"float32"}
+    for one, other in zip(copy.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "flags", "cards", "expected"),
+    [
+        ("float32", ["amx_bf16"], ["gpu:0"], "float32"),
+        ("mixed_bfloat16", ["avx512_bf16", "amx_bf16"], [], "mixed_bfloat16"),
+        ("mixed_bfloat16", ["avx512_bf16"], [], "float32"),
+        ("mixed_float16", ["avx512_fp16", "amx_bf16"], [], "float32"),
+        ("mixed_float16", [], ["gpu:0"], "mixed_float16"),
+    ],
+)
+def test_precision_is_used_where_it_is_faster(
+    wanted: str,
+    flags: list[str],
+    cards: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    precision_in_force.cache_clear()
+    monkeypatch.setattr(models, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: cards)
+    assert [precision_in_force(wanted) for _ in range(2)] == [expected] * 2
+    line = f"{wanted} would be no faster on this CPU: computing in float32\n"
+    assert capsys.readouterr().out == ("" if wanted == expected else line)
+    precision_in_force.cache_clear()
+
+
+def test_batches_are_filled_up_with_rows_of_weight_0() -> None:
+    batches = tf.data.Dataset.from_tensor_slices((np.arange(5.0), np.arange(5))).batch(3)
+    assert divisible(batches, 1) is batches
+    first, last = divisible(batches, 2).as_numpy_iterator()
+    assert [part.tolist() for part in first] == [
+        [0, 1, 2, 0],
+        [0, 1, 2, 0],
+        pytest.approx([4 / 3] * 3 + [0]),
+    ]
+    assert [part.tolist() for part in last] == [[3, 4], [3, 4], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("photos", "error", "advice"),
+    [
+        (32, tf.errors.ResourceExhaustedError(None, None, "OOM"), "32 .* try `--batch-size 16`"),
+        (1, MemoryError(), "1 photos .* a smaller `--image-size`"),
+        (
+            8,
+            tf.errors.InternalError(None, None, "Dst tensor is not initialized"),
+            "`--batch-size 4`",
+        ),
+    ],
+)
+def test_too_little_memory_says_what_to_try(photos: int, error: Exception, advice: str) -> None:
+    with pytest.raises(InputError, match=advice), memory_advice("--batch-size", photos):
+        raise error
+
+
+def test_other_errors_of_tensorflow_stay() -> None:
+    with pytest.raises(tf.errors.InternalError), memory_advice("--batch-size", 8):
+        raise tf.errors.InternalError(None, None, "a bug")

@@ -1,25 +1,33 @@
-"""Tests of training: determinism, the best epoch, stopping, copies, history and Adam's state."""
+"""Tests of heads: determinism, the best epoch, stopping, copies, averages, and finished heads."""
 
 import csv
 import dataclasses
-from collections.abc import Callable
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 
+from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.optimizer import average_momentum
+from fashion_keras.features import FeatureStore
 from fashion_keras.training import (
-    Material,
-    build_parts,
-    open_material,
-    train,
-    training_batches,
+    Datasets,
+    HeadData,
+    TrainedHead,
+    build_compiled_head,
+    fit_head,
+    head_data,
+    head_datasets,
+    open_datasets,
+    read_state,
+    train_head,
     write_history,
+    write_state,
 )
 
 CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=3, learning_rate=0.01)
@@ -38,160 +46,205 @@ WILD = Config(
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder where vectors stay from test to test."""
-    return tmp_path_factory.mktemp("vectors")
+    """Return a folder where features stay from test to test."""
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
-def material(
-    prepared: Prepared, tiny_backbone: keras.Model, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> Material:
+def datasets(prepared: Prepared, tiny_backbone: keras.Model, cache: Path) -> Datasets:
     """Open the drawn photos through the tiny backbone."""
-    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
-    return open_material(CONFIG, prepared, cache)
+    store = FeatureStore(prepared, CONFIG, tiny_backbone, cache)
+    return Datasets(prepared, tiny_backbone, store)
 
 
-def weights_of(config: Config, material: Material) -> list[np.ndarray]:
-    return train(config, material).parts.head.get_weights()
+@pytest.fixture
+def data(datasets: Datasets) -> HeadData:
+    """Return features with one augmented copy."""
+    return head_data(CONFIG, datasets)
 
 
-def equal(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return all(np.array_equal(*pair) for pair in zip(first, second, strict=True))
+def equal(first: TrainedHead, second: TrainedHead) -> bool:
+    """Return whether two heads and their histories are the same, but for the seconds."""
+    rows = [[{**row, "seconds": 0} for row in one.history] for one in (first, second)]
+    weights = [one.head.get_weights() for one in (first, second)]
+    return rows[0] == rows[1] and all(map(np.array_equal, *weights))
 
 
-def test_same_seed_gives_the_same_weights_to_the_last_bit(material: Material) -> None:
-    assert equal(weights_of(CONFIG, material), weights_of(CONFIG, material))
+def test_same_seed_gives_the_same_weights_to_the_last_bit(data: HeadData) -> None:
+    assert equal(fit_head(CONFIG, data), fit_head(CONFIG, data))
 
 
-@pytest.mark.parametrize("knobs", [{"seed": 2}, {"augmented_copies": 0}, {"learning_rate": 0.02}])
-def test_knobs_change_the_outcome(knobs: dict, material: Material) -> None:
-    assert not equal(
-        weights_of(CONFIG, material), weights_of(dataclasses.replace(CONFIG, **knobs), material)
-    )
+@pytest.mark.parametrize("fields", [{"seed": 2}, {"augmented_copies": 0}, {"learning_rate": 0.02}])
+def test_fields_change_the_outcome(fields: dict, data: HeadData) -> None:
+    changed = fit_head(dataclasses.replace(CONFIG, **fields), data)
+    assert not equal(fit_head(CONFIG, data), changed)
 
 
-def test_training_lowers_the_loss(material: Material) -> None:
-    history = train(WILD, material).history
-    assert history[-1]["loss"] < 0.8 * history[0]["loss"]
-
-
-def test_weights_of_the_best_epoch_come_back(material: Material) -> None:
-    trained = train(WILD, material)
+def test_weights_of_the_best_epoch_are_kept(data: HeadData) -> None:
+    trained = fit_head(WILD, data)
+    assert trained.history[-1]["loss"] < 0.8 * trained.history[0]["loss"]
     losses = [row["val_loss"] for row in trained.history]
     assert trained.best == trained.history[losses.index(min(losses))]
     assert losses[-1] > min(losses)
-    _, validation = training_batches(WILD, material)
-    found = trained.parts.model.evaluate(validation, verbose="0", return_dict=True)
+    probe: Any = build_compiled_head(WILD, 10, 5)
+    probe.set_weights(trained.head.get_weights())
+    found = probe.evaluate(head_datasets(WILD, data)[1], verbose="0", return_dict=True)
     assert found["loss"] == pytest.approx(trained.best["val_loss"], rel=1e-5)
     assert found["accuracy"] == pytest.approx(trained.best["val_accuracy"], rel=1e-5)
 
 
-def test_patience_ends_training_early(material: Material) -> None:
-    trained = train(dataclasses.replace(WILD, epochs=40, patience=2), material)
+def test_patience_ends_training_early(data: HeadData) -> None:
+    trained = fit_head(dataclasses.replace(WILD, epochs=40, patience=2), data)
     assert len(trained.history) == trained.best["epoch"] + 2 < 40
 
 
-def test_history_has_one_row_of_six_columns_an_epoch(material: Material) -> None:
-    history = train(CONFIG, material).history
+def test_history_has_one_row_of_six_columns_an_epoch(data: HeadData, tmp_path: Path) -> None:
+    history = fit_head(CONFIG, data).history
     assert [row["epoch"] for row in history] == [1, 2, 3]
-    columns = {"epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"}
-    assert all(set(row) == columns and row["seconds"] > 0 for row in history)
-
-
-def test_history_is_written_with_all_digits(tmp_path: Path) -> None:
-    rows = [{"epoch": 1, "loss": 1 / 3}, {"epoch": 2, "loss": 0.25}]
-    write_history(rows, tmp_path / "history.csv")
+    columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "seconds"]
+    assert all(list(row) == columns and row["seconds"] > 0 for row in history)
+    write_history(history, tmp_path / "history.csv")
     with (tmp_path / "history.csv").open(newline="", encoding="utf-8") as file:
         read = [{name: float(text) for name, text in row.items()} for row in csv.DictReader(file)]
-    assert read == rows
+    assert read == history
 
 
-def test_weights_saved_in_training_carry_the_state_of_adam(
-    material: Material, tmp_path: Path
+class Listener(keras.callbacks.Callback):
+    """Records what a callback sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Record the start."""
+        self.seen.append("begin")
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Record the epoch."""
+        self.seen.append((epoch, (logs or {})["val_loss"], self.model is not None))
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Record the end."""
+        self.seen.append("end")
+
+
+def test_a_finished_head_is_found_and_callbacks_see_its_epochs(
+    datasets: Datasets,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    model = train(dataclasses.replace(CONFIG, patience=50), material).parts.model
-    model.save_weights(tmp_path / "trial.weights.h5")
-    continued: Any = build_parts(CONFIG, material).model
-    assert int(continued.optimizer.iterations) == 0
-    continued.load_weights(tmp_path / "trial.weights.h5")
-    assert int(continued.optimizer.iterations) in (5, 10, 15)  # 40 photos in batches of 8.
-    trained: Any = model
-    pairs = zip(continued.optimizer.variables, trained.optimizer.variables, strict=True)
-    assert all(np.array_equal(one, other) for one, other in pairs)
+    first, again = Listener(), Listener()
+    trained = train_head(CONFIG, datasets, tmp_path, [first])
+    assert equal(trained, fit_head(CONFIG, head_data(CONFIG, datasets)))
+    monkeypatch.setattr(keras.Model, "fit", lambda *_, **__: pytest.fail("it is trained again"))
+    assert equal(train_head(CONFIG, datasets, tmp_path, [again]), trained)
+    assert "found a head trained before: 3 epochs" in capsys.readouterr().out
+    assert again.seen == first.seen
+    assert (first.seen[0], len(first.seen), first.seen[-1]) == ("begin", 5, "end")
 
 
-def test_frozen_backbone_keeps_its_weights(material: Material) -> None:
-    assert material.backbone is not None
-    before = material.backbone.get_weights()
-    assert train(CONFIG, material).parts.backbone is material.backbone
-    assert equal(material.backbone.get_weights(), before)
+def test_an_interrupted_head_leaves_nothing(datasets: Datasets, tmp_path: Path) -> None:
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_head(CONFIG, datasets, tmp_path, [Stop()])
+    assert not list(tmp_path.rglob("*.npz"))
 
 
-def trainable(backbone: keras.Model) -> Callable[[str], keras.Model]:
-    def build(weights: str) -> keras.Model:
-        assert weights == "none"
-        backbone.trainable = True
-        return backbone
-
-    return build
-
-
-def test_random_backbone_is_trained_on_pixels(
-    prepared: Prepared, tiny_backbone: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fashion_keras.training.build_backbone", trainable(tiny_backbone))
-    config = dataclasses.replace(CONFIG, weights="none", epochs=1)
-    before = tiny_backbone.get_weights()
-    material = open_material(config, prepared, tmp_path)
-    assert material == (prepared, None, None)
-    parts = train(config, material).parts
-    assert parts.backbone is tiny_backbone
-    assert parts.model is not parts.head
-    assert not equal(parts.backbone.get_weights(), before)
-    assert list(tmp_path.iterdir()) == []
+def test_divergence_is_said_and_not_kept(datasets: Datasets, tmp_path: Path) -> None:
+    config = dataclasses.replace(WILD, learning_rate=10.0)
+    broken = np.full_like(datasets.store.features("validation"), np.nan)
+    data = head_data(config, datasets)._replace(validation=broken)
+    with pytest.raises(InputError, match="diverged: the loss is nan.*`--learning-rate` than 10"):
+        fit_head(config, data)
 
 
-def test_weights_that_cannot_be_had_end_the_run_at_once(prepared: Prepared, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="No weights file"):
-        open_material(Config(weights=str(tmp_path / "gone.h5")), prepared, tmp_path)
+def test_a_head_has_no_optimizer_and_the_backbone_stays(datasets: Datasets, tmp_path: Path) -> None:
+    before = datasets.backbone.get_weights()
+    trained = train_head(CONFIG, datasets, tmp_path)
+    assert getattr(trained.head, "optimizer", None) is None
+    assert all(map(np.array_equal, datasets.backbone.get_weights(), before))
 
 
-def test_training_reads_each_view_and_validation_in_order(material: Material) -> None:
-    batches, validation = training_batches(
-        dataclasses.replace(CONFIG, augmented_copies=2), material
-    )
+def test_state_of_adam_can_be_saved_and_loaded(data: HeadData, tmp_path: Path) -> None:
+    first, second = (build_compiled_head(CONFIG, 10, 5) for _ in range(2))
+    first.fit(head_datasets(CONFIG, data)[0], verbose=0, shuffle=False)
+    assert int(second.optimizer.iterations) == 0
+    variables = [[*one.variables, *one.optimizer.variables] for one in (first, second)]
+    write_state(tmp_path / "state.npz", variables[0], [{"epoch": 1.0}])
+    arrays, history = read_state(tmp_path / "state.npz")
+    for variable, array in zip(variables[1], arrays, strict=True):
+        variable.assign(array)
+    assert (int(second.optimizer.iterations), history) == (5, [{"epoch": 1.0}])
+    for one, other in zip(*variables, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_batches_hold_each_copy_in_turn_and_validation_in_order(datasets: Datasets) -> None:
+    config = dataclasses.replace(CONFIG, augmented_copies=2)
+    data = head_data(config, datasets)
+    assert len(data.copies) == 3
+    batches, validation = head_datasets(config, data)
     assert int(batches.cardinality()) == 5
-    vectors, _ = next(validation.as_numpy_iterator())
-    assert material.store is not None
-    np.testing.assert_array_equal(vectors, material.store.vectors("validation"))
+    features, labels = next(validation.as_numpy_iterator())
+    np.testing.assert_array_equal(features, data.validation)
+    np.testing.assert_array_equal(labels.argmax(axis=1), data.validation_classes)
 
 
-def test_weights_are_averaged_over_so_many_epochs(material: Material) -> None:
-    optimizer: Any = build_parts(CONFIG, material).model.optimizer
-    assert optimizer.use_ema
-    assert optimizer.ema_momentum == pytest.approx(1 - 1 / (5 * 5))  # 5 epochs of 5 batches.
-    optimizer = build_parts(dataclasses.replace(CONFIG, ema_epochs=0), material).model.optimizer
-    assert not optimizer.use_ema
+@pytest.mark.parametrize(("epochs", "kept"), [(5.0, 0.95), (0.5, 0.5), (0.1, None), (0.0, None)])
+def test_average_keeps_more_the_longer_it_is(epochs: float, kept: float | None) -> None:
+    optimizer = build_compiled_head(Config(ema_epochs=epochs), 2, steps=4).optimizer
+    assert optimizer.use_ema == (kept is not None)
+    if kept is not None:
+        assert optimizer.ema_momentum == pytest.approx(kept)
 
 
-@pytest.mark.parametrize(
-    ("epochs", "steps", "kept"), [(5.0, 4, 0.95), (0.5, 4, 0.5), (0.1, 4, 0.0), (0.0, 4, 0.0)]
-)
-def test_average_keeps_more_the_longer_it_is(epochs: float, steps: int, kept: float) -> None:
-    assert average_momentum(Config(ema_epochs=epochs), steps) == pytest.approx(kept)
-
-
-def test_validation_sees_the_averaged_weights(material: Material) -> None:
-    averaged = train(dataclasses.replace(CONFIG, ema_epochs=2), material).history
-    plain = train(dataclasses.replace(CONFIG, ema_epochs=0), material).history
+def test_validation_sees_the_averaged_weights(data: HeadData) -> None:
+    averaged = fit_head(dataclasses.replace(CONFIG, ema_epochs=2), data).history
+    plain = fit_head(dataclasses.replace(CONFIG, ema_epochs=0), data).history
     assert averaged[0]["loss"] == pytest.approx(plain[0]["loss"], rel=1e-5)
     assert averaged[-1]["val_loss"] != pytest.approx(plain[-1]["val_loss"], rel=1e-3)
 
 
-def test_smoothed_labels_raise_the_loss_of_sure_predictions(material: Material) -> None:
+def test_smoothed_labels_raise_the_loss_of_sure_predictions() -> None:
     sure = np.array([[30.0, 0.0]], "float32")
     for smoothing, expected in ((0.0, 0.0), (0.1, 1.5)):
-        config = dataclasses.replace(CONFIG, label_smoothing=smoothing)
-        model: Any = build_parts(config, material).model
+        model = build_compiled_head(Config(label_smoothing=smoothing), 2, 1)
         loss = float(model.compute_loss(y=np.array([[1.0, 0.0]], "float32"), y_pred=sure))
         assert loss == pytest.approx(expected, abs=1e-4)  # 0.1 / 2 classes * 30.
+
+
+def test_weights_that_cannot_be_had_end_the_run_at_once(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="No weights file"):
+        open_datasets(Config(weights=str(tmp_path / "gone.h5")), prepared, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
+    # TensorFlow takes the number when it starts, so each has a process of its own.
+    program = """
+import sys, hashlib, numpy as np
+from fashion_keras.config import Config
+from fashion_keras.training import HeadData, fit_head
+draws = np.random.default_rng(1)
+features = [draws.normal(size=(n, 2048)).astype("float32") for n in (700, 700, 100)]
+classes = [draws.integers(10, size=n).astype("int32") for n in (700, 100)]
+data = HeadData(features[:2], classes[0], features[2], classes[1], [*"abcdefghij"])
+head = fit_head(Config(epochs=3), data).head
+print(hashlib.sha256(b"".join(weight.tobytes() for weight in head.get_weights())).hexdigest())
+"""
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "TF_NUM_INTRAOP_THREADS": str(threads)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in (1, 2, 4)
+    }
+    assert len(found) == 1

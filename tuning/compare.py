@@ -17,7 +17,7 @@ from fashion_keras.data.batches import class_numbers
 from fashion_keras.files import whole_file
 from fashion_keras.report.outcome import Predictions as Tested
 from fashion_keras.stopwatch import stage
-from fashion_keras.training import MONITOR, Material, train, training_batches
+from fashion_keras.training import MONITOR, Datasets, fit_head, head_data, head_datasets
 
 FINALISTS = 5
 SEEDS = 3
@@ -52,7 +52,7 @@ class Finalist(NamedTuple):
 
 
 @stage("finalists")
-def rerun(configs: Sequence[Config], material: Material, folder: Path) -> list[Finalist]:
+def rerun(configs: Sequence[Config], material: Datasets, folder: Path) -> list[Finalist]:
     """Train each configuration with several seeds; return them by mean accuracy, best first.
 
     Args:
@@ -76,7 +76,7 @@ def rerun(configs: Sequence[Config], material: Material, folder: Path) -> list[F
     return sorted(finalists, key=lambda finalist: -finalist.mean)
 
 
-def knob_curves(winner: Config, material: Material, folder: Path) -> Iterator[dict]:
+def knob_curves(winner: Config, material: Datasets, folder: Path) -> Iterator[dict]:
     """Yield the validation accuracy of each epoch while one knob of the winner takes other values.
 
     Args:
@@ -99,17 +99,16 @@ def knob_curves(winner: Config, material: Material, folder: Path) -> Iterator[di
             }
 
 
-def _history(config: Config, material: Material, folder: Path) -> list[dict[str, float]]:
+def _history(config: Config, material: Datasets, folder: Path) -> list[dict[str, float]]:
     """Return the epochs of a training, which is made unless it was finished before."""
     knobs = dataclasses.asdict(config) | {"data": "", "weights": ""}  # The folder tells them.
     key = hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:20]
-    finished, state = folder / f"{key}.json", folder / f"{key}.weights.h5"
+    finished = folder / f"{key}.json"
     history = _kept(finished)
     if history is None:
-        history = train(config, material, file=state).history
+        history = fit_head(config, head_data(config, material)).history
         with whole_file(finished) as unfinished:
             unfinished.write_text(json.dumps(history), encoding="utf-8")
-        state.unlink(missing_ok=True)
     return history
 
 
@@ -124,10 +123,11 @@ def _kept(file: Path) -> list[dict[str, float]] | None:
         return None
 
 
-def validation_answers(winner: Config, material: Material) -> Tested:
+def validation_answers(winner: Config, material: Datasets) -> Tested:
     """Train the winner once more, and return what it says of the validation photos."""
-    model: Any = train(winner, material).parts.model
-    _, validation = training_batches(winner, material)
+    data = head_data(winner, material)
+    model: Any = fit_head(winner, data).head
+    _, validation = head_datasets(winner, data)
     logits = model.predict(validation, verbose=0)
     prepared = material.prepared
     return Tested(

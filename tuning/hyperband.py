@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import io
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,6 @@ from fashion_keras.cli import duration
 from fashion_keras.config import InputError
 from fashion_keras.disk import check_room, told_of_disk
 from fashion_keras.report.tensor_board import Curves
-from fashion_keras.training_state import size_of
 from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import Oracle, rank
 from tuning.plan import Plan, plan_of
@@ -93,9 +93,14 @@ class TrialRunner(keras_tuner.Hyperband):
     def on_epoch_end(self, trial: Trial, model: Any, epoch: int, logs: Any = None) -> None:
         """Show the epoch in TensorBoard; the next thing Keras Tuner does is to save weights."""
         super().on_epoch_end(trial, model, epoch, logs)
-        check_room(Path(self._get_checkpoint_fname(trial.trial_id)), size_of(model))
+        check_room(Path(self._get_checkpoint_fname(trial.trial_id)), _size_of(model))
         if self.board:
             Curves(self.board / folder_name(number(trial))).on_epoch_end(epoch, logs)
+
+
+def _size_of(model: Any) -> int:
+    """Return the bytes of a compiled model's weights and of its optimizer's state."""
+    return sum(4 * math.prod(one.shape) for one in [*model.variables, *model.optimizer.variables])
 
 
 class Hyperband(TrialRunner):

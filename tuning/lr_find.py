@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fashion_keras import cli
-from fashion_keras.backbone import check_weights
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import Config
 from fashion_keras.data.prepare import prepare, summary
-from fashion_keras.ensemble import train_ensemble
 from fashion_keras.files import all_together
-from fashion_keras.fine_tuner import PIXELS, check_fine_tune_from, chosen_fine_tune_from
+from fashion_keras.fine_tuning import PIXELS, check_fine_tune_from, chosen_fine_tune_from
 from fashion_keras.learning_rate import (
     CHOSEN,
     HIGH,
@@ -27,7 +25,8 @@ from fashion_keras.learning_rate import (
     rising_rates,
     suggestions,
 )
-from fashion_keras.training import Material, open_material
+from fashion_keras.model import check_weights
+from fashion_keras.training import Datasets, fit_head, head_data, open_datasets
 
 HEAD, FINE_TUNING = "head", "fine_tuning"  # Names of the files.
 # First rate, last rate, steps. What is trained already is torn up early and gains little: many
@@ -55,11 +54,9 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
     start = time.monotonic()
     check_weights(config.weights)
     check_fine_tune_from(config)
-    if tested == FINE_TUNING and config.weights == "none":
-        raise InputError("With `--weights none` there is no fine-tuning; leave out `--fine-tune`.")
-    prepared = prepare(config.data, cache, config.seed)
+    prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
-    material = open_material(config, prepared, cache)
+    material = open_datasets(config, prepared, cache)
     measure = head_curve if tested == HEAD else _after_heads
     curve = measure(config, material, rates)
     found: dict[str, float] = {}
@@ -89,7 +86,7 @@ def _write(
         (work / f"{tested}.json").write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
 
 
-def _after_heads(config: Config, material: Material, rates: Sequence[float]) -> Curve:
+def _after_heads(config: Config, material: Datasets, rates: Sequence[float]) -> Curve:
     """Train the heads, then test rates on the backbone with them; say what it costs first."""
     fine_tune_from = chosen_fine_tune_from(config)
     photos = len(material.prepared.split("train"))
@@ -97,16 +94,16 @@ def _after_heads(config: Config, material: Material, rates: Sequence[float]) -> 
     print(
         f"{len(rates)} steps of fine-tuning from {fine_tune_from}, {passes:.1f} passes over "
         f"{photos} photos, "
-        f"with {config.heads} trained heads",
+        "with a trained head",
         flush=True,
     )
     if fine_tune_from != PIXELS:  # Now, because maps give the vectors for the heads, too.
-        _, store = material.frozen()
-        store.make_maps(config.fine_tuning_copies, fine_tune_from)
-    return fine_tuning_curve(config, material, train_ensemble(config, material), rates)
+        material.store.make_feature_maps(config.fine_tuning_copies, fine_tune_from)
+    head = fit_head(config, head_data(config, material)).head
+    return fine_tuning_curve(config, material, head, rates)
 
 
-_BASE = Config(image_size=150, fine_tuning_copies=0, heads=1)
+_BASE = Config(image_size=150, fine_tuning_copies=0)
 _KNOBS = [
     "data",
     "weights",
@@ -124,7 +121,6 @@ _KNOBS = [
 _FOR_FINE_TUNING = [
     "learning_rate",
     "ema_epochs",
-    "heads",
     "epochs",
     "patience",
     "fine_tune_from",

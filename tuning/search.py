@@ -18,7 +18,7 @@ from fashion_keras.files import all_together, check_free, only_one, whole_file
 from fashion_keras.finish import labelled
 from fashion_keras.report import tensor_board
 from fashion_keras.saving import data_fingerprint
-from fashion_keras.training import Material, training_batches
+from fashion_keras.training import Datasets, head_data
 from tuning import search_options, worker
 from tuning.chief import serving
 from tuning.compare import CURVES, FINALISTS, Finalist, knob_curves, rerun, validation_answers
@@ -88,7 +88,7 @@ def _search(
     tuner = open_hyperband(*task.arguments())
     tuner.board = task.run_of(board)
     print(tuner.plan, flush=True)
-    training_batches(base, material)  # All vectors, so that no trial has to wait for them.
+    head_data(base, material)  # All vectors, so that no trial has to wait for them.
     page = functools.partial(write_search_page, base=base, planned=tuner.plan.trials)
     tuner.after_trial = functools.partial(page, tuner.folder, file=results / PAGE)
     trials = run(tuner, run_trials)
@@ -101,14 +101,14 @@ def _search(
         _write_curves(finalists[0].config, material, kept, work)
         _write_summary(tuner, finalists, base, material, work, start)
         page(work, file=work / PAGE)
-        if tuner.board and material.store:  # A winner without a store would train for long.
+        if tuner.board:
             _show_answers(tuner.board, finalists[0].config, material)
         winner = _for_final(finalists[0].config)
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
     return winner
 
 
-def _show_answers(board: Path, winner: Config, material: Material) -> None:
+def _show_answers(board: Path, winner: Config, material: Datasets) -> None:
     tested = validation_answers(winner, material)
     photos = labelled(material.prepared, "validation")
     tensor_board.add_answers(board / "winner", tested, {one.name: one.file for one in photos})
@@ -142,7 +142,7 @@ def _write_finalists(finalists: Sequence[Finalist], results: Path) -> None:
 
 
 @stopwatch.stage("knobs")
-def _write_curves(winner: Config, material: Material, kept: Path, results: Path) -> None:
+def _write_curves(winner: Config, material: Datasets, kept: Path, results: Path) -> None:
     rows = list(knob_curves(winner, material, kept))
     for row in rows:
         append_row(results / "curves.csv", row)
@@ -154,7 +154,7 @@ def _write_summary(
     tuner: Hyperband,
     finalists: Sequence[Finalist],
     base: Config,
-    material: Material,
+    material: Datasets,
     results: Path,
     start: float,
 ) -> None:

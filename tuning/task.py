@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import keras_tuner
 
-from fashion_keras.backbone import check_weights
 from fashion_keras.config import Config
 from fashion_keras.data.prepare import prepare
-from fashion_keras.training import Material, open_material
+from fashion_keras.model import check_weights
+from fashion_keras.training import Datasets, open_datasets
 from tuning.hypermodel import FashionHyperModel
 from tuning.space import sample_config
 
@@ -30,7 +30,7 @@ class Task(NamedTuple):
     base: Config
     max_epochs: int
     factor: int
-    material: Material
+    material: Datasets
     folder: Path
 
     def arguments(self) -> tuple[FashionHyperModel, Path, int, int, int]:
@@ -54,19 +54,19 @@ def open_task(base: Config, max_epochs: int, factor: int, cache: Path) -> Task:
     """
     check_weights(base.weights)
     base = dataclasses.replace(base, epochs=max_epochs)
-    prepared = prepare(base.data, cache, base.seed)
-    material = open_material(base, prepared, cache)
+    prepared = prepare(base.data, cache, base.split_seed)
+    material = open_datasets(base, prepared, cache)
     folder = cache / "search" / _key(base, factor, material)
     return Task(base, max_epochs, factor, material, folder)
 
 
-def _key(base: Config, factor: int, material: Material) -> str:
+def _key(base: Config, factor: int, material: Datasets) -> str:
     """Hash what a state must have in common with a search that goes on from it."""
     hp = keras_tuner.HyperParameters()
     sample_config(hp, base)
     facts: dict[str, Any] = {
         "photos": material.prepared.folder.name,
-        "vectors": material.store.key("train") if material.store else "",
+        "vectors": material.store.key("train"),
         "knobs": {**dataclasses.asdict(base), "data": "", "weights": ""},
         "factor": factor,
         "space": hp.get_config()["space"],

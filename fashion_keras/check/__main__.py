@@ -18,7 +18,7 @@ from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.scan import SPLITS, Scan, scan, shown
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.files import all_together, check_free
-from fashion_keras.training import open_material
+from fashion_keras.training import open_datasets
 
 FILES = (
     "show_batch.png",
@@ -148,10 +148,10 @@ def _look_at_vectors(
     work: Path,
 ) -> list[Finding]:
     """Find label errors and outliers, and draw them and the map."""
-    _, store = open_material(config, prepared, cache).frozen()
+    store = open_datasets(config, prepared, cache).store
     by_name = {one.name: one for one in facts}
     photos = [by_name[photo.file] for split in SPLITS for photo in prepared.split(split)]
-    vectors = [store.vectors(split) for split in SPLITS if prepared.split(split)]
+    vectors = [store.features(split) for split in SPLITS if prepared.split(split)]
     numbers = np.array([prepared.labels.index(one.label) for one in photos])
     place = {one.name: number for number, one in enumerate(photos)}
     copies = [[place[one.name] for one in group] for group in groups]

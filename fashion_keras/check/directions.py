@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from fashion_keras.data.batches import feature_batches
-from fashion_keras.pieces import Features
+from fashion_keras.features import Features
 
 _ROWS = 2048
 

@@ -9,7 +9,7 @@ import numpy as np
 from fashion_keras.check.directions import directions
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
-from fashion_keras.pieces import Features
+from fashion_keras.features import Features
 
 _FOLDS = 5
 _PENALTY = 1e-4  # Of the squared weights, for each photo.

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from fashion_keras.check.directions import directions
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photo_facts import PhotoFacts
-from fashion_keras.pieces import Features
+from fashion_keras.features import Features
 
 _DIMENSIONS = 50  # What is left of 2048: enough to tell photos apart, few enough to compare all.
 _NEIGHBOURS = 10

@@ -3,7 +3,7 @@
 import itertools
 import math
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ def load_split(
 
 def load_photos(
     photos: Sequence[PreparedPhoto], folder: Path, image_size: int, batch_size: int
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Yield batches of any prepared photos, in the order given.
 
     The photos are linked into a temporary folder, which is read as `load_split` reads a split; it

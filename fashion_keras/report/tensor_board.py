@@ -10,7 +10,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from fashion_keras.figures import draw_confusion, draw_sheet, tile_of
 from fashion_keras.metrics import confusion
 from fashion_keras.report.outcome import Predictions as Tested
 from fashion_keras.report.outcome import read_predictions as read_tested
-from fashion_keras.training import Watch, unwatched
 
 _FILE = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}.{os.getpid()}"
 _SHOWN = 12  # Photos in the picture of the top losses.
@@ -56,9 +55,9 @@ def new_run(folder: Path | None, name: str) -> Path | None:
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" if folder else None
 
 
-def watch(run: Path | None) -> Watch:
+def watch(run: Path | None) -> Callable[[str], Sequence[keras.callbacks.Callback]]:
     """Return what writes the curves of each stage to a folder in that of the run, if any."""
-    return (lambda stage: [Curves(run / stage.replace(" ", "-"))]) if run else unwatched
+    return (lambda stage: [Curves(run / stage.replace(" ", "-"))]) if run else lambda stage: ()
 
 
 class Curves(keras.callbacks.Callback):

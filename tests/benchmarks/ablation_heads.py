@@ -12,9 +12,8 @@ import numpy as np
 from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
-from fashion_keras.model import average_heads, build_head
-from fashion_keras.optimizer import average_momentum, compile_model
-from fashion_keras.training import open_material
+from fashion_keras.model import FEATURES, build_head
+from fashion_keras.training import compile_model, open_datasets, steps_per_epoch
 from tests.benchmarks.folds import Measure, cross_validate
 
 EPOCHS = 15  # No early stopping: every choice gets the same training.
@@ -23,17 +22,37 @@ SILENT: Any = 0  # Keras declares text; the text "0" is loud.
 HEAD = {"inner_size": 167, "droprate": 0.317, "learning_rate": 0.00143}  # The search's winner.
 
 
+def compiled_head(config: Config, classes: int, steps: float) -> Any:
+    """Return a compiled head whose weights are averaged over `config.ema_epochs`."""
+    momentum = max(1 - 1 / (config.ema_epochs * steps), 0.0) if config.ema_epochs else 0.0
+    average: dict[str, Any] = {"use_ema": momentum > 0, "ema_momentum": momentum}
+    head = build_head(config, classes)
+    optimizer = keras.optimizers.Adam(config.learning_rate, **average)
+    compile_model(head, optimizer, config, steps_per_execution=16)
+    return head
+
+
+def average_heads(heads: Sequence[keras.Model]) -> keras.Model:
+    """Return one head that gives the mean of the logits of several."""
+    inputs = keras.Input((FEATURES,))
+    for number, head in enumerate(heads, start=1):
+        head.name = f"head_{number}"  # Layers of one model need different names.
+    return keras.Model(inputs, keras.layers.Average()([head(inputs) for head in heads]))
+
+
 def train_heads(
-    config: Config, augmented_copies: Sequence[np.ndarray], numbers: np.ndarray, weights: Any = None
+    config: Config,
+    augmented_copies: Sequence[np.ndarray],
+    numbers: np.ndarray,
+    weights: Any = None,
+    count: int = 1,
 ) -> keras.Model:
-    """Train `config.heads` heads on vectors and return their mean."""
+    """Train so many heads on features and return their mean."""
     classes = int(numbers.max()) + 1
-    momentum = average_momentum(config, -(-len(numbers) // config.batch_size))
     heads = []
-    for seed in range(config.seed, config.seed + config.heads):
+    for seed in range(config.seed, config.seed + count):
         keras.utils.set_random_seed(seed)
-        head = build_head(config, classes)
-        compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
+        head = compiled_head(config, classes, steps_per_epoch(config, len(numbers)))
         batches = one_hot(
             feature_batches(augmented_copies, numbers, config.batch_size, seed), classes
         )
@@ -57,6 +76,7 @@ def measure(
     seeds: int,
     folds: int,
     balanced: bool = False,
+    heads: int = 1,
 ) -> dict[str, list[float]]:
     """Cross-validate heads on the first `config.copies` augmented copies."""
 
@@ -65,7 +85,7 @@ def measure(
         counts = np.bincount(numbers[train])
         weights = (counts.mean() / counts).astype("float32") if balanced else None
         seeded = dataclasses.replace(config, seed=100 * seed)
-        head = train_heads(seeded, used, numbers[train], weights)
+        head = train_heads(seeded, used, numbers[train], weights, heads)
         return softmax(head.predict_on_batch(augmented_copies[0][rows]))
 
     return cross_validate(numbers, seeds, folds, predict)
@@ -73,12 +93,11 @@ def measure(
 
 def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[str, Measure]]:
     """Yield one row a choice."""
-    prepared = prepare(base.data, cache, base.seed)
-    material = open_material(base, prepared, cache)
-    _, store = material.frozen()
+    prepared = prepare(base.data, cache, base.split_seed)
+    store = open_datasets(base, prepared, cache).store
     numbers = class_numbers(prepared, "train")
-    augmented_copies = [np.array(store.vectors("train", view)) for view in range(VIEWS + 1)]
-    config = dataclasses.replace(base, heads=1, epochs=EPOCHS, **HEAD)
+    augmented_copies = [np.array(store.features("train", view)) for view in range(VIEWS + 1)]
+    config = dataclasses.replace(base, epochs=EPOCHS, **HEAD)
     choices: dict[str, dict[str, Any]] = {
         "the search's winner, one head, K = 1": {},
         "no augmented view (K = 0)": {"augmented_copies": 0},
@@ -92,15 +111,13 @@ def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[st
         },
         "no label smoothing": {"label_smoothing": 0.0},
         "no average of weights": {"ema_epochs": 0.0},
-        "mean of three heads": {"heads": 3},
     }
     for name, knobs in choices.items():
         changed = dataclasses.replace(config, **knobs)
         yield name, functools.partial(measure, changed, augmented_copies, numbers, seeds, folds)
-    balanced = functools.partial(
-        measure, config, augmented_copies, numbers, seeds, folds, balanced=True
-    )
-    yield "class weights", balanced
+    common = functools.partial(measure, config, augmented_copies, numbers, seeds, folds)
+    yield "mean of three heads", functools.partial(common, heads=3)
+    yield "class weights", functools.partial(common, balanced=True)
     yield from kept_epochs(config, augmented_copies, numbers, seeds, folds)
 
 
@@ -175,10 +192,8 @@ def _train_watched(
     """Train one head while `watch` looks at it after each epoch."""
     keras.utils.set_random_seed(100 * seed)
     classes = int(numbers.max()) + 1
-    head = build_head(config, classes)
     # Steps are not rounded up here: the published rows were measured like that.
-    momentum = average_momentum(config, len(numbers) / config.batch_size)
-    compile_model(head, config, steps_per_execution=16, ema_momentum=momentum)
+    head = compiled_head(config, classes, len(numbers) / config.batch_size)
     batches = feature_batches(augmented_copies, numbers, config.batch_size, seed)
     head.fit(
         one_hot(batches, classes),

@@ -13,7 +13,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.training import open_material
+from fashion_keras.training import open_datasets
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, softmax, train_heads
 from tests.benchmarks.folds import Measure, cross_validate
 
@@ -50,8 +50,8 @@ def changed_photos(prepared: Prepared, folder: Path, change: Change, size: int) 
 def vectors_of(config: Config, data: str, cache: Path) -> np.ndarray:
     """Return the vectors of the training photos."""
     prepared = prepare(data, cache, config.seed)
-    _, store = open_material(config, prepared, cache).frozen()
-    return np.array(store.vectors("train"))
+    store = open_datasets(config, prepared, cache).store
+    return np.array(store.features("train"))
 
 
 def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[str, Measure]]:

@@ -12,8 +12,8 @@ import numpy as np
 from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
-from fashion_keras.fine_tuner import build_fine_tuner, compile_fine_tuner
-from fashion_keras.training import Material, open_material
+from fashion_keras.fine_tuning import build_trainee, compile_trainee, learning_rates
+from fashion_keras.training import Datasets, open_datasets, steps_per_epoch
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, SILENT, softmax, train_heads
 from tests.benchmarks.folds import Measure, cross_validate
 
@@ -30,7 +30,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "twelve passes": {"fine_tuning_epochs": 12},
     "no label smoothing": {"label_smoothing": 0.0},
     "no inner layer in the head": {"inner_size": 0},
-    "one head instead of three": {"heads": 1},
+    "one head instead of three": {"extra": "one"},
     "average of weights over the last two passes": {"extra": "average"},
     "weight decay 0.05": {"extra": "decay"},
     "mixup 0.2 of maps": {"extra": "mixup"},
@@ -42,64 +42,60 @@ def rows(base: Config, cache: Path, seeds: int, folds: int) -> Iterator[tuple[st
     config = dataclasses.replace(
         base,
         fine_tune_from="block13",
-        heads=3,
         epochs=EPOCHS,
         fine_tuning_copies=1,
         fine_tuning_epochs=6,
         fine_tuning_learning_rate=0.0003,
         **HEAD,
     )
-    prepared = prepare(base.data, cache, base.seed)
-    material = open_material(config, prepared, cache)
+    prepared = prepare(base.data, cache, base.split_seed)
+    datasets = open_datasets(config, prepared, cache)
     numbers = class_numbers(prepared, "train")
     for name, knobs in CHOICES.items():
         extra = knobs.get("extra", "")
         known = {knob: value for knob, value in knobs.items() if knob != "extra"}
         changed = dataclasses.replace(config, **known)
-        yield name, functools.partial(measure, changed, material, numbers, seeds, folds, extra)
+        yield name, functools.partial(measure, changed, datasets, numbers, seeds, folds, extra)
 
 
 def measure(
-    config: Config, material: Material, numbers: np.ndarray, seeds: int, folds: int, extra: str
+    config: Config, datasets: Datasets, numbers: np.ndarray, seeds: int, folds: int, extra: str
 ) -> dict[str, list[float]]:
     """Cross-validate head and fine-tuning; each fold begins with the same backbone."""
-    backbone, store = material.frozen()
-    original = backbone.get_weights()
+    store = datasets.store
     maps = [
-        store.maps("train", view, config.fine_tune_from)
+        store.feature_maps("train", view, config.fine_tune_from)
         for view in range(config.fine_tuning_copies + 1)
     ]
-    vectors = [np.array(store.vectors("train", view)) for view in range(2)]  # Of the heads.
+    vectors = [np.array(store.features("train", view)) for view in range(2)]  # Of the heads.
 
     def predict(train: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
         seeded = dataclasses.replace(config, seed=100 * seed)
-        backbone.set_weights(original)
-        head = train_heads(seeded, [view[train] for view in vectors], numbers[train])
+        used, count = [view[train] for view in vectors], 1 if extra == "one" else 3
+        head = train_heads(seeded, used, numbers[train], count=count)
         if not config.fine_tuning_epochs:
             return softmax(head.predict_on_batch(vectors[0][rows]))
         augmented_copies = [view[train] for view in maps]
-        trainer = _tuned(seeded, material, head, augmented_copies, numbers[train], extra)
+        trainer = _tuned(seeded, datasets, head, augmented_copies, numbers[train], extra)
         held_out = feature_batches([maps[0][rows]], numbers[rows], 64)
         classes = int(numbers.max()) + 1
         return softmax(trainer.predict(one_hot(held_out, classes), verbose=SILENT))
 
-    found = cross_validate(numbers, seeds, folds, predict)
-    backbone.set_weights(original)
-    return found
+    return cross_validate(numbers, seeds, folds, predict)
 
 
 def _tuned(
     config: Config,
-    material: Material,
+    datasets: Datasets,
     head: keras.Model,
     augmented_copies: Sequence[np.ndarray],
     numbers: np.ndarray,
     extra: str,
 ) -> keras.Model:
     """Fine-tune on maps and return the model from maps to logits."""
-    trainer = build_fine_tuner(config, material, head).model
-    steps = -(-len(numbers) // config.batch_size)
-    compile_fine_tuner(trainer, config, steps)
+    trainer = build_trainee(config, datasets, head).model
+    steps = steps_per_epoch(config, len(numbers))
+    compile_trainee(trainer, config, learning_rates(config, steps))
     classes = int(numbers.max()) + 1
     batches = one_hot(
         feature_batches(augmented_copies, numbers, config.batch_size, config.seed), classes

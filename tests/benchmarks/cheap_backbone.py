@@ -12,7 +12,8 @@ from pathlib import Path
 
 import keras
 
-from fashion_keras import backbone, cli
+from fashion_keras import cli
+from fashion_keras import model as models
 from fashion_keras import saving as artifact
 from fashion_keras.config import Config
 from fashion_keras.data.sample import LABELS
@@ -22,18 +23,24 @@ IMAGE_SIZE = 71
 CHANNELS = 400  # Maps of 20 kB a photo: enough to be seen, should they stay in memory.
 
 
-def build(weights: str | None = None) -> keras.Model:
+def build(weights: str | None = None, **options: object) -> keras.Model:
     """Return a backbone with the shape of Xception's output, and one block: `block13`.
 
     Args:
-        weights: Ignored; it stands where `backbone._xception` has its own.
+        weights: Ignored; it stands where Xception has its own.
+        options: Ignored, too.
     """
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(CHANNELS, 5, strides=16, activation="relu")(pixels)
     maps = keras.layers.DepthwiseConv2D(4, strides=4, name="block13_conv")(maps)
-    maps = keras.layers.Conv2D(backbone.VECTOR_SIZE, 1, activation="relu")(maps)
-    return keras.Model(pixels, maps, name=backbone.BACKBONE)
+    maps = keras.layers.Conv2D(models.FEATURES, 1, activation="relu")(maps)
+    return keras.Model(pixels, maps, name=models.BACKBONE)
+
+
+def put_in_place() -> None:
+    """Let the project build this backbone for Xception."""
+    keras.applications.Xception = build
 
 
 def save_classifier(file: Path) -> Path:
@@ -45,7 +52,7 @@ def save_classifier(file: Path) -> Path:
 
 def main() -> None:
     """Put the backbone in its place and run the command."""
-    backbone._xception = build
+    put_in_place()
     importlib.import_module(sys.argv.pop(1)).main()
 
 

@@ -1,19 +1,14 @@
-"""Measures precisions, several devices, and too little memory, on real photos and weights.
+"""Measures precisions on real photos and weights.
 
     python -m tests.benchmarks.devices --data clothing --model results/final/fashion.keras
 
 Speeds: photos in a second of one core's time (so that other work beside it does not count)
 through Xception and in a step of fine-tuning from `block11`, in each precision, in turns on the
 same pixels; the best of two. Differences: probabilities of the saved model for the validation
-photos at 150 px in each precision against float32. Devices: the tests' program on one and two
-halves of the CPU. Memory: 1024 photos of 71 px at once, with 1 GB left, in processes with a limit.
-Writes `results/benchmarks/devices.json`.
+photos at 150 px in each precision against float32. Writes `results/benchmarks/devices.json`.
 """
 
 import json
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +18,20 @@ import keras
 import numpy as np
 
 from fashion_keras import cli, load_classifier
-from fashion_keras.backbone import BACKBONE, unfreeze
 from fashion_keras.config import PRECISIONS, Config
 from fashion_keras.data.batches import class_numbers, load_split
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.data.sample import draw_sample
-from fashion_keras.devices import copied
 from fashion_keras.files import whole_file
-from fashion_keras.model import build_classifier, build_feature_model, build_head, build_top
-from fashion_keras.optimizer import compile_model
+from fashion_keras.model import (
+    BACKBONE,
+    build_classifier,
+    build_feature_model,
+    build_head,
+    build_top,
+    copied,
+    unfreeze,
+)
+from fashion_keras.training import compile_model
 
 SIZES = {150: 16, 299: 8}  # Side in pixels: photos in a batch.
 ROUNDS = 2
@@ -67,7 +67,7 @@ def tuning_rates(backbone: keras.Model, photos: int = 32) -> dict[str, float]:
         copy = copied(backbone, name)
         unfreeze(copy)
         top = build_top(copy, build_head(Config(), 10), "block11")
-        compile_model(top, Config(learning_rate=1e-4))
+        compile_model(top, keras.optimizers.Adam(1e-4), Config())
         steps[name] = lambda top=top: top.train_on_batch(maps, labels)
     return best_rates(steps, photos)
 
@@ -95,50 +95,6 @@ def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[st
     }
 
 
-def two_devices() -> dict[str, float]:
-    """Return the largest differences between one and two devices."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        photos = draw_sample(folder / "sample", {"train": 4, "validation": 2, "test": 2})
-        for number in ("1", "2"):
-            words = [sys.executable, "-m", "tests.two_devices", number, str(photos), str(folder)]
-            words += ["even", "odd", "pixels", "dropout"]
-            subprocess.run(words, check=True)
-        one, two = (dict(np.load(folder / f"devices-{number}.npz")) for number in (1, 2))
-    return {
-        name: float(np.abs(one[name].astype("f8") - two[name].astype("f8")).max()) for name in one
-    }
-
-
-LIMITED = """
-import resource, sys
-from fashion_keras import headroom
-import numpy as np
-from fashion_keras.backbone import build_backbone
-from fashion_keras.forward import forward
-backbone = build_backbone("none")
-pixels = np.zeros((1024, 71, 71, 3), "float32")
-list(forward([(pixels[:2], np.zeros(2))], backbone, None))  # Starts all threads.
-used = headroom._field(headroom.Path("/proc/self/status"), "VmSize:")
-resource.setrlimit(resource.RLIMIT_AS, (used + 10**9, -1))
-if sys.argv[1] == "unchecked":
-    headroom.memory_left = lambda: None
-((found, numbers),) = forward([(pixels, np.zeros(1024))], backbone, None)
-print(found["vectors"].shape, len(numbers))
-"""
-
-
-def too_little_memory() -> dict[str, dict[str, Any]]:
-    """Return how a batch ends that is too large, with and without a look at memory beforehand."""
-    found = {}
-    for name in ("checked", "unchecked"):
-        ended = subprocess.run(
-            [sys.executable, "-c", LIMITED, name], capture_output=True, text=True, check=False
-        )
-        found[name] = {"exit_code": ended.returncode, "said": ended.stdout.splitlines()}
-    return found
-
-
 def main() -> None:
     """Measure all, and write what was found."""
     start = time.monotonic()
@@ -155,8 +111,6 @@ def main() -> None:
             size: forward_rates(backbone, size, photos) for size, photos in SIZES.items()
         },
         "fine_tuning": lambda: tuning_rates(backbone),
-        "too_little_memory": too_little_memory,
-        "largest_differences_of_two_devices": two_devices,
     }
     result: dict[str, Any] = {"validation_photos": len(prepared.split("validation"))}
     file = given.results / "benchmarks" / "devices.json"

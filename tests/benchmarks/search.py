@@ -22,10 +22,10 @@ import keras
 import keras_tuner
 
 from fashion_keras import cli
-from fashion_keras.backbone import COPY_VARIABLE
 from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.training import open_material, training_batches
+from fashion_keras.model import WEIGHTS_VARIABLE
+from fashion_keras.training import head_data, open_datasets
 from tests.benchmarks.slice import link_share
 from tuning.hyperband import open_hyperband
 from tuning.hypermodel import FashionHyperModel
@@ -139,8 +139,8 @@ def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -
 def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:
     """Search with this project, vectors included."""
     start = time.monotonic()
-    material = open_material(base, prepared, folder)
-    training_batches(base, material)
+    material = open_datasets(base, prepared, folder)
+    head_data(base, material)
     vectors = time.monotonic() - start
     outcome = timed_search(FashionHyperModel(base, material), folder)
     return {"seconds_for_vectors": round(vectors, 1), **outcome}
@@ -154,7 +154,7 @@ def whole_search_seconds(outcome: dict, photos: float, trials: int, epochs: int)
 
 def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]:
     """Run both on a tenth; return their outcomes, the default plan and the number of photos."""
-    copy = os.environ.get(COPY_VARIABLE) if base.weights == "imagenet" else None
+    copy = os.environ.get(WEIGHTS_VARIABLE) if base.weights == "imagenet" else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         photos = link_share(whole, folder / "tenth", ("train", "validation"), STEP)
@@ -163,7 +163,7 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
         print("ours", ours, flush=True)
         plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
         print("plain", plain, flush=True)
-        material = open_material(base, tenth, folder / "ours")
+        material = open_datasets(base, tenth, folder / "ours")
         plan = open_hyperband(FashionHyperModel(base, material), folder / "plan", 30, 3, 1).plan
     if ours["configurations"] != plain["configurations"]:
         raise RuntimeError("the two searches drew different configurations")

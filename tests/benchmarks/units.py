@@ -17,13 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from fashion_keras import cli
-from fashion_keras.backbone import blocks, build_backbone
 from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.features import FeatureStore
+from fashion_keras.model import build_backbone, feature_maps_shape
 
 _CUT = "block11"
 _INODE = 256  # Bytes that the file system keeps for each file or link.
@@ -60,8 +58,7 @@ def measure(config: Config, cache: Path) -> dict[str, Any]:
     count, held_out = len(prepared.photos), len(prepared.split("validation"))
     sizes = [(prepared.folder / photo.prepared).stat().st_size for photo in prepared.photos]
     backbone = build_backbone(config.weights)
-    lower = keras.Model(backbone.inputs, blocks(backbone)[_CUT])
-    shape: Any = lower.compute_output_shape((1, config.image_size, config.image_size, 3))
+    shape = feature_maps_shape(backbone, _CUT, config.image_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         together = without_splits(prepared, folder / "together")
@@ -69,11 +66,11 @@ def measure(config: Config, cache: Path) -> dict[str, Any]:
         return {
             "prepare": rate(lambda: prepare(config.data, folder), count),
             "prepare_without_splits": rate(lambda: prepare(str(together), folder), count),
-            "maps": rate(lambda: store.maps("validation", 0, _CUT), held_out),
+            "maps": rate(lambda: store.feature_maps("validation", 0, _CUT), held_out),
             "bytes": {
                 "photo": round(sum(sizes) / count),
                 "vector": 4 * backbone.output_shape[-1],
-                "map": 2 * math.prod(shape[1:]),
+                "map": 2 * math.prod(shape),
                 "prepared": round(on_disk(prepared) / count),
             },
             "photos": {"prepare": count, "maps": held_out},

@@ -16,15 +16,16 @@ import time
 from fashion_keras import cli
 from fashion_keras.config import Config
 from fashion_keras.data.prepare import prepare
-from fashion_keras.training import open_material, train
+from fashion_keras.training import Datasets, fit_head, head_data, open_datasets
 
 VIEWS = (0, 1, 2, 4, 8)
 SEEDS = range(1, 4)
 
 
-def measure(config: Config, material) -> dict:
+def measure(config: Config, datasets: Datasets) -> dict:
     """Train with several seeds; return mean and standard deviation of accuracy and loss."""
-    best = [train(dataclasses.replace(config, seed=seed), material).best for seed in SEEDS]
+    data = head_data(config, datasets)
+    best = [fit_head(dataclasses.replace(config, seed=seed), data).best for seed in SEEDS]
     row: dict[str, float] = {"augmented_copies": config.augmented_copies}
     for metric in ("val_accuracy", "val_loss"):
         values = [one[metric] for one in best]
@@ -62,12 +63,11 @@ def main() -> None:
     given = options.parse_args()
     config = dataclasses.replace(cli.chosen(given, base), augmented_copies=max(VIEWS))
     prepared = prepare(config.data, given.cache)
-    material = open_material(config, prepared, given.cache)
+    datasets = open_datasets(config, prepared, given.cache)
     rows = []
     for augmented_copies in VIEWS:
-        rows.append(
-            measure(dataclasses.replace(config, augmented_copies=augmented_copies), material)
-        )
+        changed = dataclasses.replace(config, augmented_copies=augmented_copies)
+        rows.append(measure(changed, datasets))
         print(rows[-1], flush=True)
     run = cli.provenance(start)
     folder = given.results / "benchmarks"

@@ -11,20 +11,17 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from fashion_keras import fine_tuning
 from fashion_keras.config import Config
-from fashion_keras.ensemble import train_ensemble
 from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import fine_tune
 from fashion_keras.report import outcome, tensor_board
-from fashion_keras.training import Material
+from fashion_keras.training import Datasets, train_head
 from tuning import compare, search
 
 CONFIG = Config(
     image_size=71,
     batch_size=8,
     augmented_copies=0,
-    heads=2,
     epochs=3,
     fine_tuning_copies=0,
     fine_tuning_epochs=2,
@@ -70,33 +67,24 @@ def status(folder: Path) -> int:
 @pytest.fixture
 def material(prepared, tiny_backbone, tmp_path):
     store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
-    return Material(prepared, tiny_backbone, store)
+    return Datasets(prepared, tiny_backbone, store)
 
 
-def expected(history, stage, metric):
-    return [(row["epoch"], pytest.approx(row[metric])) for row in history if row["stage"] == stage]
+def expected(history, metric):
+    return [(row["epoch"], pytest.approx(row[metric])) for row in history]
 
 
-def test_curves_are_those_of_the_history(material, tmp_path):
-    run = tmp_path / "run"
-    watch = tensor_board.watch(run)
-    heads = train_ensemble(CONFIG, material, watch)
-    history = fine_tune(CONFIG, material, heads, tmp_path / "cache", watch).history
-    for stage in ("head 1", "head 2", "fine-tuning"):
-        for part, prefix in (("train", ""), ("validation", "val_")):
-            for metric in ("loss", "accuracy"):
-                shown = points(run / stage.replace(" ", "-"), f"{part}/{metric}")
-                assert shown == expected(history, stage, prefix + metric)
-
-
-def test_passes_of_an_interrupted_run_are_shown_too(material, tmp_path, monkeypatch):
+def test_curves_are_those_of_the_history_also_of_an_earlier_run(material, tmp_path):
     cache = tmp_path / "cache"
-    heads = train_ensemble(CONFIG, material)
-    first = fine_tune(CONFIG, material, heads, cache)
-    monkeypatch.setattr(fine_tuning._Passes, "on_epoch_end", None)  # None is made again.
-    fine_tune(CONFIG, material, heads, cache, tensor_board.watch(tmp_path / "run"))
-    shown = points(tmp_path / "run" / "fine-tuning", "validation/loss")
-    assert shown == expected(first.history, "fine-tuning", "val_loss")
+    for run in (tmp_path / "first", tmp_path / "again"):
+        watch = tensor_board.watch(run)
+        head = train_head(CONFIG, material, cache, watch("head"))
+        tuned = fine_tune(CONFIG, material, head, cache, watch("fine-tuning"))
+        for stage, history in (("head", head.history), ("fine-tuning", tuned.history)):
+            for part, prefix in (("train", ""), ("validation", "val_")):
+                for metric in ("loss", "accuracy"):
+                    shown = points(run / stage, f"{part}/{metric}")
+                    assert shown == expected(history, prefix + metric)
 
 
 def test_nobody_watches_and_nothing_is_written_without_a_folder(tmp_path):

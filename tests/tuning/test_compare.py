@@ -6,7 +6,7 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material, Trained, train
+from fashion_keras.training import Datasets, TrainedHead, fit_head, head_data
 from tuning import compare
 
 CONFIG = Config(image_size=71, augmented_copies=0, batch_size=8, epochs=2)
@@ -14,7 +14,7 @@ CONFIG = Config(image_size=71, augmented_copies=0, batch_size=8, epochs=2)
 
 @pytest.fixture
 def material(prepared, tiny_backbone, tmp_path):
-    return Material(
+    return Datasets(
         prepared, tiny_backbone, FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
     )
 
@@ -38,13 +38,13 @@ def test_the_best_mean_comes_first(material, monkeypatch, tmp_path):
 
     trained = []
 
-    def train(config, material, file):
+    def train(config, data):
         trained.append(config)
         accuracy = outcomes[config.learning_rate, config.seed]
         rows = [{"val_loss": 1.0, "val_accuracy": accuracy}, {"val_loss": 2.0, "val_accuracy": 1.0}]
-        return Trained(None, rows, rows[0])  # type: ignore[arg-type]
+        return TrainedHead(None, rows, rows[0])  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(compare, "fit_head", train)
     configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
     finalists = compare.rerun(configs, material, tmp_path)
     assert [finalist.config.learning_rate for finalist in finalists] == [0.1, 0.2]
@@ -79,5 +79,5 @@ def test_answers_are_those_of_the_kept_epoch(material, prepared):
     tested = compare.validation_answers(CONFIG, material)
     assert tested.names == [photo.file for photo in prepared.split("validation")]
     assert tested.probabilities.sum(axis=1) == pytest.approx(1)
-    best = train(CONFIG, material).best
+    best = fit_head(CONFIG, head_data(CONFIG, material)).best
     assert tested.correct.mean() == pytest.approx(best["val_accuracy"])

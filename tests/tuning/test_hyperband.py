@@ -9,10 +9,9 @@ from keras_tuner import HyperParameters, errors
 
 from fashion_keras.config import Config, InputError
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material
-from fashion_keras.training_state import size_of
+from fashion_keras.training import Datasets
 from tuning import hypermodel as hypermodel_module
-from tuning.hyperband import open_hyperband, run
+from tuning.hyperband import _size_of, open_hyperband, run
 from tuning.hypermodel import FashionHyperModel
 from tuning.plan import Stage
 
@@ -22,19 +21,19 @@ CONFIG = Config(image_size=71, augmented_copies=1, batch_size=8)
 @pytest.fixture
 def hypermodel(prepared, tiny_backbone, tmp_path):
     store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
-    return FashionHyperModel(CONFIG, Material(prepared, tiny_backbone, store))
+    return FashionHyperModel(CONFIG, Datasets(prepared, tiny_backbone, store))
 
 
 def fail_when(monkeypatch, condition):
     """Make each trial whose number fulfils the condition raise an error."""
-    real, count = hypermodel_module.training_batches, iter(range(1000))
+    real, count = hypermodel_module.head_data, iter(range(1000))
 
     def training_batches(*args):
         if condition(next(count)):
             raise MemoryError("no room for the batch")
         return real(*args)
 
-    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
+    monkeypatch.setattr(hypermodel_module, "head_data", training_batches)
 
 
 def test_plan_of_the_default_search(hypermodel, tmp_path):
@@ -92,14 +91,14 @@ def test_a_search_that_was_killed_and_torn_ends_as_an_undisturbed_one(
 
 def kill_in_trial(monkeypatch, number):
     """Interrupt the trial with this number, counted from 0."""
-    real, count = hypermodel_module.training_batches, iter(range(1000))
+    real, count = hypermodel_module.head_data, iter(range(1000))
 
     def training_batches(*args):
         if next(count) == number:
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
+    monkeypatch.setattr(hypermodel_module, "head_data", training_batches)
 
 
 def test_one_failed_trial_is_shown_with_its_reason(hypermodel, tmp_path, monkeypatch, capsys):
@@ -115,7 +114,7 @@ def test_room_for_weights_is_asked_for_before_they_are_saved(hypermodel, tmp_pat
     tuner = open_hyperband(hypermodel, tmp_path / "search", 1, 2, 1)
     smallest = HyperParameters()
     smallest.Fixed("inner_size", 0)
-    free = 1_000_000 + size_of(hypermodel.build(smallest)) - 1
+    free = 1_000_000 + _size_of(hypermodel.build(smallest)) - 1
     monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=free))
     with pytest.raises(errors.FatalError, match=r"trial_0000 is full \(\d\.\d MB are needed"):
         tuner.search(verbose=0)
@@ -137,7 +136,7 @@ def test_a_full_disk_is_no_fault_of_a_trial(hypermodel, tmp_path, monkeypatch):
     def training_batches(*args):
         raise OSError(errno.ENOSPC, "No space left on device", "/c/one.h5")
 
-    monkeypatch.setattr(hypermodel_module, "training_batches", training_batches)
+    monkeypatch.setattr(hypermodel_module, "head_data", training_batches)
     tuner = open_hyperband(hypermodel, tmp_path / "search", 2, 2, 1)
     with pytest.raises(errors.FatalError, match=r"The disk of /c/one\.h5 is full"):
         run(tuner)

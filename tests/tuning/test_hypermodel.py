@@ -7,7 +7,7 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material
+from fashion_keras.training import Datasets
 from tuning.hypermodel import FashionHyperModel
 
 CONFIG = Config(image_size=71, augmented_copies=1, batch_size=8)
@@ -16,7 +16,7 @@ CONFIG = Config(image_size=71, augmented_copies=1, batch_size=8)
 @pytest.fixture
 def hypermodel(prepared, tiny_backbone, tmp_path):
     store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    return FashionHyperModel(CONFIG, Material(prepared, tiny_backbone, store))
+    return FashionHyperModel(CONFIG, Datasets(prepared, tiny_backbone, store))
 
 
 def test_build_gives_the_same_model_for_the_same_values(hypermodel):

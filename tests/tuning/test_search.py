@@ -77,10 +77,10 @@ def test_the_finished_command_given_again_tells_the_times_of_the_first(
 
 def test_the_state_belongs_to_data_and_settings(tmp_path, prepared, tiny_backbone):
     from fashion_keras.features import FeatureStore
-    from fashion_keras.training import Material
+    from fashion_keras.training import Datasets
 
     def key(config=CONFIG, factor=3):
-        material = Material(
+        material = Datasets(
             prepared, tiny_backbone, FeatureStore(prepared, config, tiny_backbone, tmp_path)
         )
         return task._key(config, factor, material)

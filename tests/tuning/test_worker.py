@@ -11,7 +11,7 @@ import pytest
 from fashion_keras.config import Config, InputError
 from fashion_keras.ending import raise_when_told
 from fashion_keras.features import FeatureStore
-from fashion_keras.training import Material
+from fashion_keras.training import Datasets
 from tuning import chief as chief_module
 from tuning import line, worker
 from tuning.chief import serving
@@ -27,7 +27,7 @@ CONFIG = Config(image_size=71, augmented_copies=1, batch_size=8)
 @pytest.fixture
 def task(prepared, tiny_backbone, tmp_path):
     store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path / "cache")
-    return Task(CONFIG, 2, 2, Material(prepared, tiny_backbone, store), tmp_path / "many")
+    return Task(CONFIG, 2, 2, Datasets(prepared, tiny_backbone, store), tmp_path / "many")
 
 
 @pytest.fixture

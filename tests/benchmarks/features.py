@@ -1,10 +1,10 @@
 """Times the making of vectors against the bare backbone on pixels that lie in memory.
 
-    python -m tests.benchmarks.vectors --data clothing --weights imagenet
+    python -m tests.benchmarks.features --data clothing --weights imagenet
 
 Bare: the backbone is called in a loop on tensors in memory. Ours: photos are read from disk,
 decoded, resized, augmented (view 1), and the vectors are written to disk. Same photos, same batch
-size, in turns. Writes `results/benchmarks/vectors.json`; its `ratio` is that of view 0, ours to
+size, in turns. Writes `results/benchmarks/features.json`; its `ratio` is that of view 0, ours to
 bare in photos per second, `ratio_of_augmented_view` that of view 1 (medians over the rounds).
 """
 
@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras import cli
-from fashion_keras.backbone import build_backbone
 from fashion_keras.config import Config
 from fashion_keras.data.batches import load_split
 from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore
-from fashion_keras.model import build_feature_model
+from fashion_keras.model import build_backbone, build_feature_model
 from tests.benchmarks.slice import link_share
 
 ROUNDS, STEP = 5, 10
@@ -38,11 +37,11 @@ def seconds(work: Callable[[], Any]) -> float:
 
 def one_round(model: Any, batches: list, store: FeatureStore, cache: Path) -> dict[str, float]:
     """Time the bare backbone and both kinds of view once, on the same photos."""
-    shutil.rmtree(cache / "vectors-1", ignore_errors=True)
+    shutil.rmtree(cache / "features", ignore_errors=True)
     return {
         "bare": seconds(lambda: [model.predict_on_batch(pixels) for pixels in batches]),
-        "view 0": seconds(lambda: store.vectors("train", 0)),
-        "view 1": seconds(lambda: store.vectors("train", 1)),
+        "view 0": seconds(lambda: store.features("train", 0)),
+        "view 1": seconds(lambda: store.features("train", 1)),
     }
 
 
@@ -64,7 +63,7 @@ def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
 def main() -> None:
     """Measure in turns and compare."""
     start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.vectors")
+    options = cli.parser(__doc__ or "", "tests.benchmarks.features")
     base = Config(image_size=150)
     cli.add_config_options(options, ("data", "weights", "image_size", "batch_size"), base)
     cli.add_folder_options(options)
@@ -84,7 +83,7 @@ def main() -> None:
         "seconds": [{name: round(value, 2) for name, value in row.items()} for row in rounds],
         "run": cli.provenance(start),
     }
-    file = given.results / "benchmarks" / "vectors.json"
+    file = given.results / "benchmarks" / "features.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"ratio {ratios[0]}, augmented view {ratios[1]}; {file}")
