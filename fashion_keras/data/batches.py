@@ -7,8 +7,11 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
+
+from fashion_keras.backend import keras  # Before TensorFlow, whose start-up messages it hides.
+
+# isort: split
 import tensorflow as tf
 
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, link_or_copy
@@ -35,17 +38,19 @@ def load_split(
     Raises:
         RuntimeError: If the prepared folder does not hold the photos it lists.
     """
-    batches: Any = keras.utils.image_dataset_from_directory(
+    batches = _read_folder(
         prepared.folder / split,
+        image_size,
+        batch_size,
         class_names=prepared.labels,
-        label_mode="int",
         shuffle=seed is not None,
         seed=seed,
-        **_reading(image_size, batch_size),
     )
     listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
     if seed is None and batches.file_paths != listed:
-        raise RuntimeError(f"The photos in {prepared.folder} are not those listed in photos.csv.")
+        raise RuntimeError(
+            f"The photos in {prepared.folder} are not those listed there: remove it."
+        )
     return _without_autotuning(batches)
 
 
@@ -67,20 +72,24 @@ def load_photos(
         Pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255].
     """
     with tempfile.TemporaryDirectory(prefix="photos-") as links:
+        links_folder = Path(links, "photos")
+        links_folder.mkdir()
         for number, photo in enumerate(photos):
             original = (folder / photo.prepared).resolve()
-            link_or_copy(original, Path(links, f"{number:07d}{Path(photo.prepared).suffix}"))
-        options = {"labels": None, "shuffle": False} | _reading(image_size, batch_size)
-        yield from _without_autotuning(keras.utils.image_dataset_from_directory(links, **options))
+            link_or_copy(original, links_folder / f"{number:07d}{Path(photo.prepared).suffix}")
+        batches = _read_folder(links, image_size, batch_size, label_mode=None, shuffle=False)
+        yield from _without_autotuning(batches)
 
 
-def _reading(image_size: int, batch_size: int) -> dict[str, Any]:
-    return {
-        "image_size": (image_size, image_size),
-        "batch_size": batch_size,
-        "interpolation": "bilinear",
-        "verbose": False,
-    }
+def _read_folder(folder: Path | str, image_size: int, batch_size: int, **options: Any) -> Any:
+    return keras.utils.image_dataset_from_directory(
+        folder,
+        image_size=(image_size, image_size),
+        batch_size=batch_size,
+        interpolation="bilinear",
+        verbose=False,
+        **options,
+    )
 
 
 def _without_autotuning(batches: Any) -> Any:

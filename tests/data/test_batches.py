@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_keras.backend import keras
 from fashion_keras.data.batches import (
     class_numbers,
     feature_batches,
@@ -63,7 +63,7 @@ def test_last_batch_is_kept(noise: Prepared) -> None:
 
 def test_photos_that_are_not_those_listed_are_refused(noise: Prepared) -> None:
     photos = [photo for photo in noise.photos if photo != noise.split("train")[6]]
-    with pytest.raises(RuntimeError, match=r"are not those listed in photos\.csv"):
+    with pytest.raises(RuntimeError, match=r"are not those listed there: remove it"):
         load_split(noise._replace(photos=photos), "train", 71, 4)
 
 
