@@ -9,7 +9,7 @@ RUN python -m venv /opt/service && /opt/service/bin/pip install --no-cache-dir "
 FROM python:3.11-slim
 COPY --from=build /opt/service /opt/service
 # Another model can be mounted over this one.
-COPY results/final/fashion.keras /models/fashion.keras
+COPY fashion_keras/released/fashion.keras /models/fashion.keras
 # Keras and Matplotlib keep settings at home; the root file system may be read-only.
 ENV PATH=/opt/service/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /models
