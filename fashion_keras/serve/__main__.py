@@ -1,91 +1,67 @@
-"""A web service that names the category of photos: `python -m fashion_keras.serve [MODEL]`."""
+"""A web service that predicts the category of photos: `python -m fashion_keras.serve [MODEL]`."""
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import signal
 import socket
-import sys
 from pathlib import Path
-from typing import Any
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import check_file
-from fashion_keras.predict.options import RELEASED, check_released
-from fashion_keras.serve.limits import MEGABYTE, Limits
-from fashion_keras.serve.workers import LISTENER, listen, run_workers
+from fashion_keras.saving import RELEASED
+from fashion_keras.serve.settings import add_options, settings_of
 
 _DESCRIPTION = """\
 Serve a classifier: a page to drop photos on, and an interface for programs (see /docs).
 
-The model is loaded while the service already answers /health; /ready tells when it is warmed.
-SIGTERM answers what was asked and ends with exit code 0. SIGHUP loads the model's file again; it
-takes over only if it loads and answers, and until then the one before goes on.
+While the model is being loaded the service already answers /health; /ready answers when it is
+warmed. SIGTERM answers what was asked and ends with exit code 0. SIGHUP loads the model's file
+again; it takes over only if it loads and answers.
 
-There is no password and no encryption: put a proxy with both in front, if strangers can reach the
-port. Needs the extra: pip install 'fashion_keras[serve]'"""
+There is no password and no encryption, and slow clients keep their connection: put a reverse proxy
+in front if strangers can reach the port. Needs the extra: pip install 'fashion_keras[serve]'"""
 _EXAMPLES = """\
 examples:
   python -m fashion_keras.serve
   python -m fashion_keras.serve my_own.keras --host 0.0.0.0 --port 80 --workers 4
   curl -F photos=@hat.jpg -F photos=@shoes.jpg http://127.0.0.1:8000/predict
   curl --data-binary @hat.jpg -H 'Content-Type: image/jpeg' http://127.0.0.1:8000/predict"""
-_NEEDED = ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client")
+_PACKAGES = ("fastapi", "fastapi_offline", "uvicorn", "python_multipart", "prometheus_client")
 
 
-def _options() -> argparse.ArgumentParser:
-    options = cli.parser(_DESCRIPTION, "fashion_keras.serve", _EXAMPLES)
-    options.add_argument(
+def options() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
+    parser = cli.parser(_DESCRIPTION, "fashion_keras.serve", _EXAMPLES)
+    parser.add_argument(
         "model",
         nargs="?",
         type=Path,
         default=RELEASED,
         metavar="MODEL",
-        help=f"a .keras file made by `python -m fashion_keras.final` (default: {RELEASED})",
+        help="a .keras file made by `python -m fashion_keras.final` (default: the released model)",
     )
-    add = options.add_argument
-    add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all of this "
-        "computer (default: %(default)s, which only this computer reaches)")  # fmt: skip
-    add("--port", type=_port, default=8000, help="port to listen on (default: %(default)s)")
-    add("--workers", type=cli.count, default=1, metavar="INT",
-        help="processes that share the port and the cores, each with a model of its own "
-        "(default: %(default)s)")  # fmt: skip
-    add("--top", type=cli.count, default=3, metavar="INT",
-        help="how many of the most probable categories to tell (default: %(default)s)")  # fmt: skip
-    add("--threshold", type=cli.probability, default=0.5, metavar="FLOAT",
-        help="call photos `uncertain` whose best category is less probable than this "
-        "(default: %(default)s)")  # fmt: skip
-    add("--batch-size", type=cli.count, default=16, metavar="INT",
-        help="most photos that go through the model together (default: %(default)s)")  # fmt: skip
-    add("--addresses", action="store_true",
-        help="also fetch photos from web addresses that programs send, never from this computer "
-        "or the local network (default: refused)")  # fmt: skip
-    _add_limits(options.add_argument_group("limits of each worker"))
-    return options
-
-
-def _add_limits(group: Any) -> None:
-    usual = Limits()
-    for option, default, what in (
-        ("--photos", usual.photos, "most photos in one request"),
-        ("--photo-megabytes", usual.photo_bytes // MEGABYTE, "most megabytes of one photo"),
-        ("--photo-megapixels", usual.photo_pixels // 1_000_000, "most megapixels of one photo"),
-        ("--body-megabytes", usual.body_bytes // MEGABYTE, "most megabytes of one request"),
-        ("--held-megabytes", usual.held_bytes // MEGABYTE, "most megabytes of all requests "
-         "at a time"),
-        ("--waiting", usual.waiting, "most photos that wait for the model"),
-        ("--connections", usual.connections, "most connections at a time"),
-        ("--seconds-to-send", round(usual.seconds_to_send), "time in which a request must come"),
-        ("--deadline", round(usual.deadline), "seconds after which a request is given up"),
-    ):  # fmt: skip
-        group.add_argument(
-            option,
-            type=cli.count,
-            default=default,
-            metavar="INT",
-            help=f"{what} (default: {default})",
-        )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; 0.0.0.0 for all of this computer (default: %(default)s, which "
+        "only this computer reaches)",
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=cli.count,
+        default=1,
+        metavar="INT",
+        help="processes that share the port and the cores, each with its own model and limits "
+        "(default: %(default)s)",
+    )
+    add_options(parser)
+    return parser
 
 
 def _port(text: str) -> int:
@@ -94,70 +70,53 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def limits_of(given: argparse.Namespace) -> Limits:
-    """Return the limits that options tell."""
-    return Limits(
-        photos=given.photos,
-        photo_bytes=given.photo_megabytes * MEGABYTE,
-        photo_pixels=given.photo_megapixels * 1_000_000,
-        body_bytes=given.body_megabytes * MEGABYTE,
-        held_bytes=given.held_megabytes * MEGABYTE,
-        waiting=given.waiting,
-        connections=given.connections,
-        seconds_to_send=given.seconds_to_send,
-        deadline=given.deadline,
-    )
-
-
-def check(given: argparse.Namespace) -> None:
-    """Refuse, before anything slow is done, what cannot work.
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; connections wait on it until they are accepted.
 
     Raises:
-        InputError: If the extra is missing, the model is no classifier, or limits contradict.
+        InputError: If the port is taken, or the host is not an address of this computer.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise InputError(f"Cannot listen on {host}, port {port}: {error}") from error
+    # Connections inherit it. Without it, the second write of each answer waits 40 ms.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def _stop(number: int, _: object) -> None:
+    """End at once: uvicorn has answered what was asked, or there is nothing to answer yet."""
+    with contextlib.suppress(OSError):
+        os.write(1, b"stopped\n")
+    os._exit(0)  # A thread that still loads the model could not be stopped.
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, check it, and serve until SIGTERM or Ctrl-C."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Until there is a model to load again.
+    given = options().parse_args(arguments)
+    settings = settings_of(given)
+    missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
             f"The service needs {', '.join(missing)}: pip install 'fashion_keras[serve]'"
         )
-    if given.model == RELEASED:
-        check_released()
+    from fashion_keras.serve.server import serve, serve_with_workers
+
     check_file(given.model)
-    limits = limits_of(given)
-    if limits.body_bytes > limits.held_bytes:
-        raise InputError("`--body-megabytes` must not be more than `--held-megabytes`.")
-    if limits.photos > limits.waiting:
-        raise InputError("`--photos` must not be more than `--waiting`.")
-    if given.workers > 1 and sys.platform == "win32":
-        raise InputError("Windows cannot share a port among workers; leave out `--workers`.")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, check, and serve until told to end."""
-    # Until there is something to drain or to load again.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    words = sys.argv[1:] if arguments is None else arguments
-    given = _options().parse_args(words)
-    check(given)
-    from fashion_keras.serve.process import serve  # Needs what `check` has looked for.
-
-    inherited = os.environ.pop(LISTENER, "")
-    if inherited:
-        serve(given, limits_of(given), socket.socket(fileno=int(inherited)))
-        return
     listener = listen(given.host, given.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"serving {given.model} on http://{shown}:{port}, its interface on /docs", flush=True)
+    print(f"serving {given.model} on http://{shown}:{port}, documented on /docs", flush=True)
     if given.workers == 1:
-        serve(given, limits_of(given), listener)
-        return
-    worker = [sys.executable, "-m", "fashion_keras.serve", *words]
-    patience = given.deadline + given.seconds_to_send
-    sys.exit(run_workers(worker, given.workers, listener, patience))
+        serve(settings, listener)
+    else:
+        serve_with_workers(settings, listener, given.workers)
 
 
 if __name__ == "__main__":

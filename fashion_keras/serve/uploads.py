@@ -1,231 +1,199 @@
-"""One request becomes photos, read within the limits: form, raw bytes, or JSON."""
+"""Reads the photos of one request within the limits: a form, raw bytes, or JSON."""
 
 import asyncio
-import base64
-import binascii
 import contextlib
-import json
-from collections.abc import AsyncIterator, Callable
-from typing import Any, NamedTuple
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import NamedTuple
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+import pydantic_core
+from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from fashion_keras.predict.inputs import is_address
-from fashion_keras.serve.limits import MEGABYTE, Limits, RefusalError, Room
+from fashion_keras.serve.schemas import EncodedPhotos
+from fashion_keras.serve.settings import MILLION, Settings
 
-_LONGEST_NAME = 255
-_OTHER_FIELDS = 16  # Of a form, beside the photos.
-_VALUES = 10  # Of JSON, for each photo; base64 holds none of the signs that part them.
-_KEYS = {"file", "base64", "url"}  # Of a photo in JSON.
+_Hold = Callable[[int], None]  # Counts bytes before they are kept; raises 503 if too many.
 _FORM, _JSON = "multipart/form-data", "application/json"
-_TAKEN = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
-
-
-_Hold = Callable[[int], None]  # Counts bytes before they are kept.
+_ACCEPTED = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
+_JSON_FORM = 'expected {"photos": [{"base64": "…", "file": "…"}]}'
+_FIELDS = 16  # Of a form, besides the photos.
+_SIGNS = 10  # Of JSON, for each photo: what separates its values; base64 has none of them.
 
 
 class Upload(NamedTuple):
-    """One photo of a request: its name, and its bytes or its address."""
+    """One photo of a request."""
 
     name: str
     content: bytes
-    address: str = ""
 
 
-class _Parts:
-    """Gathers the files of a form as their bytes come; they are kept in memory, never on disk."""
+class Capacity:
+    """A number of places, and the reason given when they do not suffice; not for threads."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.uploads: list[Upload] = []
-        self._count = 0
-        self._limits = limits
-        self._field, self._value = bytearray(), bytearray()
-        self._headers: dict[bytes, bytes] = {}
-        self._name: str | None = None
-        self._content = bytearray()
+    def __init__(self, most: int, full: str) -> None:
+        self._most, self._full, self.used = most, full, 0
 
-    def callbacks(self) -> Any:
-        return {
-            "on_header_field": lambda data, start, end: self._field.extend(data[start:end]),
-            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
-            "on_header_end": self._end_header,
-            "on_headers_finished": self._begin,
-            "on_part_data": self._add,
-            "on_part_end": self._end,
-        }
+    def take(self, count: int, retry_after: int = 1) -> None:
+        """Take places; raises 503 with Retry-After if so many are not free."""
+        if self.used + count > self._most:
+            raise HTTPException(503, self._full, {"Retry-After": str(retry_after)})
+        self.used += count
 
-    def _end_header(self) -> None:
-        self._headers[bytes(self._field).lower()] = bytes(self._value)
-        self._field, self._value = bytearray(), bytearray()
-
-    def _begin(self) -> None:
-        _, told = parse_options_header(self._headers.get(b"content-disposition", b""))
-        self._headers = {}
-        self._name, self._content = None, bytearray()
-        if b"filename" in told:  # Fields without a file are of no use here.
-            self._name = _shown(told[b"filename"].decode("utf-8", "replace"))
-            _check_count(len(self.uploads) + 1, self._limits)
-        self._count += 1
-        if self._count > 2 * self._limits.photos + _OTHER_FIELDS:
-            raise RefusalError(413, "the form has too many fields")
-
-    def _add(self, data: bytes, start: int, end: int) -> None:
-        if self._name is not None:
-            self._content += data[start:end]
-            _check_size(len(self._content), self._name, self._limits)
-
-    def _end(self) -> None:
-        if self._name is not None:
-            self.uploads.append(Upload(self._name, bytes(self._content)))
-
-
-def _shown(name: str) -> str:
-    """Cut a name; JSON may hold halves of characters, which cannot be sent back."""
-    return name[:_LONGEST_NAME].encode("utf-8", "replace").decode()
-
-
-def _check_count(count: int, limits: Limits) -> None:
-    if count > limits.photos:
-        raise RefusalError(413, f"at most {limits.photos} photos are taken in one request")
-
-
-def _check_size(size: int, name: str, limits: Limits) -> None:
-    if size > limits.photo_bytes:
-        most = f"{limits.photo_bytes / MEGABYTE:g}"
-        raise RefusalError(413, f"{name}: a photo may have {most} MB at most; make it smaller")
+    def release(self, count: int) -> None:
+        """Give places back."""
+        self.used -= count
 
 
 @contextlib.asynccontextmanager
-async def uploads_of(request: Request, limits: Limits, held: Room) -> AsyncIterator[list[Upload]]:
-    """Read the photos of a request; their bytes count as held until the end of the block.
+async def uploads_of(
+    request: Request, settings: Settings, held: Capacity
+) -> AsyncIterator[list[Upload]]:
+    """Read the photos of a request; their bytes are taken from `held` until the block ends.
 
     Raises:
-        RefusalError: 400 if the request is not what it says, 408 if it comes too slowly, 413 if it
-            is too large, 415 if it is of an unknown kind, 422 if it holds no photo, 503 if too
-            much is held already.
+        HTTPException: 400 if the request is malformed, 408 if it is sent too slowly, 413 if it is
+            too large, 415 if it is of an unknown type, 422 if it has no photo, 503 if too much is
+            held already.
     """
-    entered = 0
-    uploads: list[Upload] = []
+    taken = 0
 
     def hold(count: int) -> None:
-        nonlocal entered
-        held.enter(count)
-        entered += count
+        nonlocal taken
+        held.take(count)
+        taken += count
 
     try:
         try:
-            async with asyncio.timeout(limits.seconds_to_send):
-                uploads = await _read(request, limits, hold)
+            async with asyncio.timeout(settings.seconds_to_send):
+                uploads = await _read(request, settings, hold)
         except TimeoutError:
-            wait = f"{limits.seconds_to_send:g}"
-            raise RefusalError(408, f"the request did not come within {wait} s") from None
+            seconds = f"{settings.seconds_to_send:g}"
+            raise HTTPException(408, f"the request did not arrive within {seconds} s") from None
         if not uploads:
-            raise RefusalError(422, "the request holds no photo")
+            raise HTTPException(422, "the request has no photo")
         yield uploads
     finally:
-        held.leave(entered)
-        uploads.clear()
+        held.release(taken)
 
 
-async def _read(request: Request, limits: Limits, hold: _Hold) -> list[Upload]:
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    kind = kind.decode("latin-1").lower()
+async def _read(request: Request, settings: Settings, hold: _Hold) -> list[Upload]:
+    header = request.headers.get("content-type", "")
+    kind = parse_options_header(header)[0].decode("latin-1").lower()
     if kind == _FORM:
-        return await _from_form(request, options.get(b"boundary", b""), limits, hold)
+        return await _form(request, _chunks(request, settings.body_megabytes, hold), settings)
     if kind == _JSON:
-        body = await _body(request, limits.body_bytes, hold)
-        _check_values(body, limits)
-        return await asyncio.to_thread(_from_json, body, limits)
+        body = await _body(request, settings.body_megabytes, hold)
+        return await asyncio.to_thread(_decode_json, body, settings)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        body = await _body(request, min(limits.photo_bytes, limits.body_bytes), hold)
+        body = await _body(request, settings.photo_megabytes, hold)
         return [Upload("photo", body)] if body else []
-    raise RefusalError(415, f"Content-Type must be {_TAKEN}. Received: {kind[:100] or 'none'}")
+    raise HTTPException(415, f"Content-Type must be {_ACCEPTED}. Received: {kind[:100] or 'none'}")
 
 
-async def _body(request: Request, most: int, hold: _Hold) -> bytes:
-    body = bytearray()
-    async for chunk in _chunks(request, most, hold):
-        body += chunk
-    return bytes(body)
-
-
-async def _chunks(request: Request, most: int, hold: _Hold) -> AsyncIterator[bytes]:
-    """Yield the body piece by piece, each counted before it is kept."""
+async def _body(request: Request, most: float, hold: _Hold) -> bytes:
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
-        raise RefusalError(413, _too_much(most))
+    if length.isdecimal() and int(length) > most * MILLION:
+        raise _too_large(most)
+    return b"".join([chunk async for chunk in _chunks(request, most, hold)])
+
+
+async def _chunks(request: Request, most: float, hold: _Hold) -> AsyncGenerator[bytes, None]:
+    """Yield the body piece by piece, each counted before it is kept."""
     count = 0
     try:
         async for chunk in request.stream():
             count += len(chunk)
-            if count > most:
-                raise RefusalError(413, _too_much(most))
+            if count > most * MILLION:
+                raise _too_large(most)
             hold(len(chunk))
             yield chunk
     except ClientDisconnect:
-        raise RefusalError(400, "the request ended before its body was whole") from None
+        raise HTTPException(400, "the request ended before its body was complete") from None
 
 
-def _too_much(most: int) -> str:
-    return f"a request may have {most / MEGABYTE:g} MB at most"
+def _too_large(most: float) -> HTTPException:
+    return HTTPException(413, f"a request may have {most:g} MB at most")
 
 
-async def _from_form(
-    request: Request, boundary: bytes, limits: Limits, hold: _Hold
+class _Form(MultiPartParser):
+    """Starlette's parser of forms, which notices a missing end and a file that is too large."""
+
+    complete = False
+    most_megabytes = 0.0  # Of one file.
+    _size = 0
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        self._size = 0
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._size += end - start
+        if self._current_part.file is not None:
+            _check_size(self._size, str(self._current_part.file.filename), self.most_megabytes)
+        super().on_part_data(data, start, end)
+
+    def on_end(self) -> None:
+        self.complete = True
+
+
+async def _form(
+    request: Request, chunks: AsyncGenerator[bytes, None], settings: Settings
 ) -> list[Upload]:
-    parts = _Parts(limits)
-    ended = False
+    async def stream() -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not parser.complete:
+            raise MultiPartException("It has no end.")
 
-    def end() -> None:
-        nonlocal ended
-        ended = True
-
+    parser = _Form(request.headers, stream(), max_files=settings.photos, max_fields=_FIELDS)
+    parser.most_megabytes = settings.photo_megabytes
+    parser.spool_max_size = sys.maxsize  # All in memory, nothing on disk.
     try:
-        parser = MultipartParser(boundary, parts.callbacks() | {"on_end": end})
-        async for chunk in _chunks(request, limits.body_bytes, hold):
-            parser.write(chunk)
-        parser.finalize()
-    except FormParserError as error:
-        raise RefusalError(400, f"not a form: {error}") from None
-    if not ended:
-        raise RefusalError(400, "not a form: it breaks off, or has no boundary")
-    return parts.uploads
+        form = await parser.parse()
+    except MultiPartException as error:
+        too_much = error.message.startswith(("Too many", "Part exceeded"))
+        raise HTTPException(413 if too_much else 400, f"the form: {error.message}") from None
+    files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    uploads = [Upload(file.filename or "photo", await file.read()) for file in files]
+    await form.close()
+    return uploads
 
 
-def _check_values(body: bytes, limits: Limits) -> None:
-    """Refuse JSON of so many parts that reading it would hold everybody up."""
-    if sum(body.count(sign) for sign in b"[{,:") > _VALUES * (limits.photos + 1):
-        raise RefusalError(413, f"at most {limits.photos} photos are taken in one request")
-
-
-def _from_json(body: bytes, limits: Limits) -> list[Upload]:
+def _decode_json(body: bytes, settings: Settings) -> list[Upload]:
+    # So many parts would take long, and much memory.
+    if sum(body.count(sign) for sign in b"[{,:") > _SIGNS * (settings.photos + 1):
+        raise _too_many(settings.photos)
     try:
-        told = json.loads(body)
-    except (ValueError, RecursionError):
-        raise RefusalError(400, "the body is no JSON") from None
-    photos = told.get("photos", [told]) if isinstance(told, dict) else None
-    if not isinstance(photos, list):
-        raise RefusalError(422, 'expected {"photos": [{"base64": "..."}, {"url": "..."}]}')
-    _check_count(len(photos), limits)
-    return [_told_photo(one, number, limits) for number, one in enumerate(photos, 1)]
+        value = pydantic_core.from_json(body)
+        if isinstance(value, dict) and "photos" not in value:
+            value = {"photos": [value]}
+        photos = EncodedPhotos.model_validate(value).photos
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise HTTPException(422, f"{_JSON_FORM}. Received: {place}: {first['msg']}") from None
+    except ValueError as error:
+        raise HTTPException(400, f"the body is not JSON: {error}") from None
+    if len(photos) > settings.photos:
+        raise _too_many(settings.photos)
+    uploads = [
+        Upload(photo.file or f"photo {number}", photo.base64)
+        for number, photo in enumerate(photos, 1)
+    ]
+    for upload in uploads:
+        _check_size(len(upload.content), upload.name, settings.photo_megabytes)
+    return uploads
 
 
-def _told_photo(told: Any, number: int, limits: Limits) -> Upload:
-    texts = isinstance(told, dict) and all(isinstance(value, str) for value in told.values())
-    if not texts or len(told.keys() & {"base64", "url"}) != 1 or told.keys() - _KEYS:
-        raise RefusalError(
-            422, f'photo {number}: expected "base64" or "url", and maybe "file", as texts'
-        )
-    if "url" in told:
-        if not is_address(told["url"]):
-            raise RefusalError(422, f"photo {number}: the url must begin with http:// or https://")
-        return Upload(_shown(told.get("file", told["url"])), b"", told["url"])
-    try:
-        content = base64.b64decode(told["base64"], validate=True)
-    except (binascii.Error, ValueError):
-        raise RefusalError(422, f"photo {number}: its base64 is none") from None
-    name = _shown(told.get("file", f"photo {number}"))
-    _check_size(len(content), name, limits)
-    return Upload(name, content)
+def _too_many(most: int) -> HTTPException:
+    return HTTPException(413, f"at most {most} photos are accepted in one request")
+
+
+def _check_size(size: int, name: str, most: float) -> None:
+    if size > most * MILLION:
+        raise HTTPException(413, f"{name}: a photo may have {most:g} MB at most; make it smaller")

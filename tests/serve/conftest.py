@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fashion_keras.serve.batching import ModelQueue
-from fashion_keras.serve.served import Served, load_served
-from tests.serve.running import save_model
+from fashion_keras.serve.model import ServedModel, load_model
+from tests.serve.running import Gate, save_model, with_predict
 
 
 @pytest.fixture(scope="session")
@@ -17,13 +17,25 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def loaded(model_file: Path) -> Served:
+def loaded(model_file: Path) -> ServedModel:
     """Load the small classifier once."""
-    return load_served(model_file, [1, 2], lambda photos, seconds: None)
+    return load_model(model_file, 2, lambda photos, seconds: None)
 
 
 @pytest.fixture
-def served(loaded: Served) -> Served:
+def model(loaded: ServedModel) -> ServedModel:
     """Return the small classifier with a queue of its own, as services close theirs."""
     queue = ModelQueue(loaded.classifier.model.predict_on_batch, [1, 2])
     return dataclasses.replace(loaded, queue=queue)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """Return a closed gate."""
+    return Gate()
+
+
+@pytest.fixture
+def gated(model: ServedModel, gate: Gate) -> ServedModel:
+    """Return a model that answers when the gate is open."""
+    return with_predict(model, gate)

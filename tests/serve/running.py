@@ -1,4 +1,4 @@
-"""A small service on a real port, with a model that answers at once."""
+"""A small service on a real port, with a model that answers at once or when it may."""
 
 import contextlib
 import dataclasses
@@ -12,25 +12,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import uvicorn
 from PIL import Image
 
+from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
+from fashion_keras.serve.__main__ import listen
 from fashion_keras.serve.app import build_app
-from fashion_keras.serve.desk import Desk, Manner
-from fashion_keras.serve.limits import Limits
-from fashion_keras.serve.observation import Figures
-from fashion_keras.serve.process import configuration
-from fashion_keras.serve.served import Served
-from fashion_keras.serve.workers import listen
+from fashion_keras.serve.batching import ModelQueue
+from fashion_keras.serve.metrics import Metrics
+from fashion_keras.serve.model import ServedModel
+from fashion_keras.serve.server import configuration
+from fashion_keras.serve.service import Service
+from fashion_keras.serve.settings import Settings
 from tests.conftest import normalised_backbone
 
 LABELS = ["cap", "hat", "sock"]
-KIND = {"Content-Type": "application/octet-stream"}
+RAW = {"Content-Type": "application/octet-stream"}
+SETTINGS = Settings(Path("small.keras"), threshold=0.0)
 
 
 def photo(level: int = 120, kind: str = "JPEG", side: int = 90) -> bytes:
@@ -39,6 +41,13 @@ def photo(level: int = 120, kind: str = "JPEG", side: int = 90) -> bytes:
     content = io.BytesIO()
     Image.fromarray(noise + np.uint8(level)).save(content, kind)
     return content.getvalue()
+
+
+def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
+    """Return body and headers of a form with files."""
+    head = b'--xyz\r\nContent-Disposition: form-data; name="photos"; filename="%s"\r\n\r\n%s\r\n'
+    body = b"".join(head % (name.encode(), content) for name, content in files)
+    return body + b"--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
 
 
 def save_model(file: Path, seed: int = 1) -> Path:
@@ -51,8 +60,27 @@ def save_model(file: Path, seed: int = 1) -> Path:
     return file
 
 
+class Gate:
+    """A model that answers when it is open: each photo is a sock for certain."""
+
+    def __init__(self) -> None:
+        self.open = threading.Event()
+        self.batches: list[int] = []
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        """Wait, then answer."""
+        self.batches.append(len(pixels))
+        assert self.open.wait(20)
+        return np.tile(np.array([0, 0, 1], "float32"), (len(pixels), 1))
+
+
+def with_predict(model: ServedModel, predict: Callable[[np.ndarray], np.ndarray]) -> ServedModel:
+    """Return a model that predicts with a function."""
+    return dataclasses.replace(model, queue=ModelQueue(predict, [1, 2]), version="replaced")
+
+
 class Reply(NamedTuple):
-    """What came back."""
+    """An answer of the service."""
 
     status: int
     headers: dict[str, str]
@@ -66,10 +94,9 @@ class Reply(NamedTuple):
 
 @dataclasses.dataclass
 class Running:
-    """A running service: where it listens, and what answers in it."""
+    """A running service."""
 
     port: int
-    desk: Desk
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict | None = None) -> Reply:
         """Send one request on a connection of its own."""
@@ -78,6 +105,14 @@ class Running:
             response = line.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, names, response.read())
+
+    def predict(self, content: bytes = photo()) -> Reply:
+        """Send one photo as raw bytes."""
+        return self.ask("POST", "/predict", content, RAW)
+
+    def metrics(self) -> list[str]:
+        """Return the lines of /metrics."""
+        return self.ask("GET", "/metrics").body.decode().splitlines()
 
     def connect(self) -> socket.socket:
         """Open a connection to send anything on."""
@@ -88,39 +123,30 @@ def until(true: Callable[[], Any], seconds: float = 20) -> None:
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not true():
-        assert time.monotonic() < end, "it did not come to pass"
+        assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
 
 
 @contextlib.contextmanager
-def running(served: Served | None, limits: Limits | None = None, **more: Any) -> Iterator[Running]:
-    """Run a service in a thread until the end of the block.
+def running(model: ServedModel | None, settings: Settings = SETTINGS) -> Iterator[Running]:
+    """Run a service in a thread until the end of the block; without a model it stays unready."""
+    ended = threading.Event()
 
-    Args:
-        served: What it answers with; its queue is closed at the end. None: it is never loaded.
-        limits: What is taken.
-        more: Other values of `Manner`.
-    """
-    limits, ended = limits or Limits(), threading.Event()
-
-    def load() -> Served:
-        if served is None:
+    def load() -> ServedModel:
+        if model is None:
             ended.wait()
             raise InputError("the test is over")
-        return served
+        return model
 
-    usual = {"load": load, "limits": limits, "top": 3, "threshold": 0.0, "addresses": False}
-    desk = Desk(Manner(**(usual | more)), Figures())
+    app = build_app(Service(load, settings, Metrics()), lambda error: None)
     listener = listen("127.0.0.1", 0)
-    service = Running(listener.getsockname()[1], desk)
-    server = uvicorn.Server(
-        configuration(build_app(desk, lambda error: None), limits, desk.figures.turned_away)
-    )
+    service = Running(listener.getsockname()[1])
+    server = uvicorn.Server(configuration(app, settings))
     thread = threading.Thread(target=server.run, args=([listener],))
     thread.start()
     try:
         until(lambda: server.started)
-        until(lambda: served is None or service.ask("GET", "/ready").status == 200)
+        until(lambda: model is None or service.ask("GET", "/ready").status == 200)
         yield service
     finally:
         ended.set()

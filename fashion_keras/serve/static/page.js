@@ -1,6 +1,6 @@
 "use strict";
-// Each photo is a request of its own, a few at a time: the first answer comes as soon as there is
-// one, and the service puts photos that wait together through the model at once.
+// Each photo is a request of its own, a few at a time: each answer is shown as soon as it arrives,
+// and the service batches photos that wait at the same time.
 const AT_A_TIME = 4;
 const TRIES = 4; // A full service says 503 and when to come again.
 const byId = (id) => document.getElementById(id);
@@ -16,14 +16,14 @@ function percent(probability) {
   return value > 99 ? "over 99 %" : `${Math.round(value)} %`;
 }
 
-function show(entry, told) {
-  const uncertain = told.category === "uncertain";
-  const best = told.top.length ? told.top[0].category : "";
+function show(entry, answer) {
+  const uncertain = answer.category === "uncertain";
+  const best = answer.top.length ? answer.top[0].category : "";
   entry.best = best;
-  entry.part(".category").textContent = told.reason ? "" : uncertain ? "not sure" : told.category;
-  entry.part(".reason").textContent = told.reason ? `Cannot be read: ${told.reason}` : "";
-  entry.part(".guesses").replaceChildren(...told.top.map(guess));
-  entry.part(".why").hidden = Boolean(told.reason);
+  entry.part(".category").textContent = answer.reason ? "" : uncertain ? "not sure" : answer.category;
+  entry.part(".reason").textContent = answer.reason ? `Cannot be read: ${answer.reason}` : "";
+  entry.part(".guesses").replaceChildren(...answer.top.map(guess));
+  entry.part(".why").hidden = Boolean(answer.reason);
   entry.part(".again").hidden = true;
   entry.item.removeAttribute("aria-busy");
 }
@@ -86,7 +86,7 @@ async function predict(entry) {
   }
 }
 
-function tell() {
+function showState() {
   const left = all - done;
   byId("results").hidden = all === 0;
   const photos = all === 1 ? "1 photo" : `${all} photos`;
@@ -102,7 +102,7 @@ function next() {
     predict(entry).finally(() => {
       active -= 1;
       if (entry.item.isConnected) done += 1;
-      tell();
+      showState();
       next();
     });
   }
@@ -130,14 +130,14 @@ function add(files) {
       item.focus(); // The button goes.
       done -= 1;
       queue(entry);
-      tell();
+      showState();
       next();
     });
     byId("photos").append(item);
     all += 1;
     queue(entry);
   }
-  tell();
+  showState();
   next();
 }
 
@@ -156,7 +156,7 @@ function picture(entry) {
 async function explain(entry) {
   const button = entry.part(".why");
   const figure = entry.part(".explained");
-  const words = entry.part("figcaption");
+  const caption = entry.part("figcaption");
   if (!figure.hidden) {
     if (button.getAttribute("aria-disabled") === "true") return;
     figure.hidden = true;
@@ -164,7 +164,7 @@ async function explain(entry) {
     return;
   }
   button.setAttribute("aria-disabled", "true");
-  words.textContent = "Looking for what speaks for it…";
+  caption.textContent = "Computing the heat map…";
   figure.hidden = false;
   try {
     const response = await send(`explain?category=${encodeURIComponent(entry.best)}`, entry.file);
@@ -173,28 +173,28 @@ async function explain(entry) {
     const address = URL.createObjectURL(await response.blob());
     image.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
     image.src = address;
-    image.alt = `Heat map over the photo: what speaks for ${entry.best}`;
-    words.textContent = `The brighter a place, the more it speaks for ${entry.best} (Grad-CAM).`;
+    image.alt = `Heat map over the photo: ${entry.best}`;
+    caption.textContent = `The brighter an area, the more it contributes to ${entry.best} (Grad-CAM).`;
   } catch (error) {
     entry.part(".explained img").removeAttribute("src");
-    words.textContent = `No explanation: ${error.message}`;
+    caption.textContent = `No explanation: ${error.message}`;
   }
   button.removeAttribute("aria-disabled");
   button.setAttribute("aria-expanded", "true");
 }
 
-async function greet() {
+async function showModel() {
   const response = await fetch("labels").catch(() => null);
   if (response && response.ok) {
-    const told = await response.json();
-    most = told.most_photo_bytes;
-    byId("model").textContent = `Tells apart: ${told.labels.join(", ")}.`;
+    const { labels, most_photo_bytes } = await response.json();
+    most = most_photo_bytes;
+    byId("model").textContent = `Categories: ${labels.join(", ")}.`;
     return;
   }
-  const told = response ? await response.json().catch(() => ({})) : {};
-  byId("model").textContent = told.reason ? `Not yet: ${told.reason}.` : "The service does not answer.";
+  const { reason } = response ? await response.json().catch(() => ({})) : {};
+  byId("model").textContent = reason ? `Not yet: ${reason}.` : "The service does not answer.";
   await pause(1);
-  greet();
+  showModel();
 }
 
 for (const [button, input] of [["choose", "files"], ["photograph", "camera"]]) {
@@ -209,7 +209,7 @@ byId("clear").addEventListener("click", () => {
   done = 0;
   all = 0;
   byId("photos").replaceChildren();
-  tell();
+  showState();
   byId("choose").focus();
 });
 addEventListener("paste", (event) => add([...(event.clipboardData?.files ?? [])]));
@@ -225,4 +225,4 @@ addEventListener("drop", (event) => {
   byId("drop").classList.remove("over");
   add([...event.dataTransfer.files]);
 });
-greet();
+showModel();

@@ -1,0 +1,68 @@
+"""The model of a service: loaded, checked, warmed, with its queue."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fashion_keras.artifacts import sha256_of
+from fashion_keras.classifier import Classifier, load_classifier
+from fashion_keras.config import InputError
+from fashion_keras.grad_cam import explainer
+from fashion_keras.serve.batching import ModelQueue
+
+
+@dataclasses.dataclass(frozen=True)
+class ServedModel:
+    """A classifier that is ready to answer.
+
+    Attributes:
+        classifier: The loaded file.
+        version: Name of the file and the start of its SHA-256.
+        queue: Resized pixels `(side, side, 3)` to probabilities `(classes,)`.
+        explain: See `grad_cam.explainer`.
+    """
+
+    classifier: Classifier
+    version: str
+    queue: ModelQueue
+    explain: Callable[[np.ndarray, Sequence[int]], list[np.ndarray]]
+
+
+def batch_sizes(largest: int) -> list[int]:
+    """Return the batch sizes that a model is compiled for: 1, 2, 4 and so on up to `largest`."""
+    return sorted({largest, *(2**power for power in range(largest.bit_length()))})
+
+
+def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None]) -> ServedModel:
+    """Load a classifier, run it once in every batch size, and start its queue.
+
+    Args:
+        file: A `.keras` file of this project.
+        batch_size: The largest size of a batch.
+        observe: Called with the photos and the seconds of each batch.
+
+    Raises:
+        InputError: If the file cannot be loaded or does not answer with probabilities.
+    """
+    version = f"{file.name}@{sha256_of(file)[:12]}"
+    classifier = load_classifier(file)
+    run, side = classifier.model.predict_on_batch, classifier.image_size
+    grey = np.full((1, side, side, 3), 127.0, "float32")
+    sizes = batch_sizes(batch_size)
+    for size in sizes:
+        rows = np.asarray(run(grey.repeat(size, axis=0)))
+        if not np.allclose(rows.sum(axis=-1), 1, atol=1e-3):
+            raise InputError(f"{file} does not answer with probabilities; train it again.")
+    explain = explainer(classifier.model)
+    explain(grey[0], [0])
+
+    def predict(pixels: np.ndarray) -> np.ndarray:
+        start = time.monotonic()
+        rows = np.asarray(run(pixels))
+        observe(len(pixels), time.monotonic() - start)
+        return rows
+
+    return ServedModel(classifier, version, ModelQueue(predict, sizes), explain)

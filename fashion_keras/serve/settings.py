@@ -1,0 +1,64 @@
+"""Settings of the service: how it answers, and the limits of what it accepts."""
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fashion_keras import cli
+from fashion_keras.config import InputError
+
+MILLION = 1_000_000
+
+
+def _option(default: Any, what: str, kind: Callable[[str], Any] = cli.count) -> Any:
+    return dataclasses.field(default=default, metadata={"help": what, "type": kind})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of one process of the service; each but the model is an option of the command.
+
+    Raises:
+        InputError: If two of them contradict each other.
+    """
+
+    model: Path
+    top: int = _option(3, "number of most probable categories in an answer")
+    threshold: float = _option(
+        0.5, "call photos `uncertain` whose best category is less probable", cli.probability
+    )
+    batch_size: int = _option(16, "most photos that go through the model together")
+    photos: int = _option(32, "most photos in one request")
+    photo_megabytes: float = _option(15, "most megabytes of one photo")
+    photo_megapixels: float = _option(50, "most megapixels of one photo")
+    body_megabytes: float = _option(60, "most megabytes of one request")
+    held_megabytes: float = _option(300, "most megabytes of all requests at a time")
+    waiting: int = _option(128, "most photos that wait for the model")
+    seconds_to_send: float = _option(30, "seconds in which a request must arrive")
+    deadline: float = _option(30, "seconds after which a request is given up")
+
+    def __post_init__(self) -> None:
+        if self.body_megabytes > self.held_megabytes:
+            raise InputError("`--body-megabytes` must not be more than `--held-megabytes`.")
+        if self.photos > self.waiting:
+            raise InputError("`--photos` must not be more than `--waiting`.")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add an option for each setting but the model."""
+    for field in dataclasses.fields(Settings)[1:]:
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.metadata["type"],
+            default=field.default,
+            metavar="FLOAT" if field.metadata["type"] is cli.probability else "INT",
+            help=f"{field.metadata['help']} (default: {field.default})",
+        )
+
+
+def settings_of(given: argparse.Namespace) -> Settings:
+    """Return the settings that the options give."""
+    names = [field.name for field in dataclasses.fields(Settings)]
+    return Settings(**{name: getattr(given, name) for name in names})

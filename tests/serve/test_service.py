@@ -1,0 +1,125 @@
+"""Rows, deadlines, clients that disconnect, and the change of models."""
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from fashion_keras.predict.rows import row_of
+from fashion_keras.serve.metrics import Metrics
+from fashion_keras.serve.model import ServedModel
+from fashion_keras.serve.service import Service
+from fashion_keras.serve.settings import Settings
+from fashion_keras.serve.uploads import Upload
+from tests.serve.running import LABELS, SETTINGS, Gate, photo
+
+PHOTO = Upload("a.jpg", photo())
+
+
+def with_service(
+    model: ServedModel,
+    work: Callable[[Service], Awaitable[Any]],
+    settings: Settings = SETTINGS,
+    load: Callable[[], ServedModel] | None = None,
+) -> Any:
+    """Do `work` with a service that has loaded a model."""
+
+    async def go() -> Any:
+        service = Service(load or (lambda: model), settings, Metrics())
+        await service.load()
+        return await work(service)
+
+    return asyncio.run(go())
+
+
+def test_rows_are_those_of_the_predict_command(model: ServedModel) -> None:
+    uploads = [PHOTO, Upload("b", b"no photo"), PHOTO]
+    answered, rows = with_service(model, lambda service: service.predict(uploads))
+    assert answered is model
+    (prediction,) = model.classifier.predict(PHOTO.content)
+    expected = row_of(prediction._replace(photo="a.jpg"), LABELS, 3, 0.0)
+    for row in (rows[0], rows[2]):
+        assert row.keys() == expected.keys()
+        assert row["category"] == expected["category"]
+        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-5)
+        assert [one["category"] for one in row["top"]] == [
+            one["category"] for one in expected["top"]
+        ]
+    assert rows[1].keys() == expected.keys()
+    assert rows[1]["reason"].startswith("not a photo")
+
+
+def test_a_full_queue_says_when_to_try_again(gated: ServedModel, gate: Gate) -> None:
+    async def work(service: Service) -> HTTPException:
+        service.metrics.observe_batch(1, 3.0)  # Three seconds a photo.
+        first = asyncio.create_task(service.predict([PHOTO] * 3))
+        await asyncio.sleep(0)
+        with pytest.raises(HTTPException) as raised:
+            await service.predict([PHOTO] * 2)
+        gate.open.set()
+        await first
+        return raised.value
+
+    settings = Settings(SETTINGS.model, photos=4, waiting=4)
+    error = with_service(gated, work, settings)
+    # Half of what waits is answered after 4.5 s.
+    assert (error.status_code, error.headers) == (503, {"Retry-After": "5"})
+    assert "too many photos" in error.detail
+
+
+def test_at_the_deadline_waiting_photos_are_dropped(gated: ServedModel, gate: Gate) -> None:
+    async def work(service: Service) -> int:
+        with pytest.raises(HTTPException) as raised:
+            await service.predict([PHOTO] * 5)
+        gate.open.set()
+        await service.predict([PHOTO])
+        return raised.value.status_code
+
+    assert with_service(gated, work, Settings(SETTINGS.model, deadline=0.3)) == 504
+    # Only the batch that the model had begun was finished: one or two of the five.
+    assert sum(gate.batches) <= 3
+
+
+def test_without_a_category_the_most_probable_is_explained(model: ServedModel) -> None:
+    (best,) = model.classifier.predict(PHOTO.content)
+
+    async def work(service: Service) -> tuple[bytes, bytes]:
+        return await service.explain(PHOTO, ""), await service.explain(PHOTO, best.category)
+
+    default, asked = with_service(model, work)
+    assert default == asked
+    assert Image.open(io.BytesIO(default)).size == (90, 90)
+
+
+def failing_load() -> ServedModel:
+    raise MemoryError
+
+
+def test_a_new_model_takes_over_only_if_it_loads_and_the_one_before_ends_its_requests(
+    model: ServedModel, gated: ServedModel, gate: Gate
+) -> None:
+    loads = iter([lambda: gated, failing_load, lambda: model])
+
+    async def work(service: Service) -> list[str]:
+        asked = asyncio.create_task(service.predict([PHOTO]))
+        while not gate.batches:
+            await asyncio.sleep(0.01)
+        with pytest.raises(MemoryError):
+            await service.load()
+        assert service.model is gated
+        loading = asyncio.create_task(service.load())
+        while service.model is gated:
+            await asyncio.sleep(0.01)
+        gate.open.set()
+        before, _ = await asked
+        after, _ = await service.predict([PHOTO])
+        await loading
+        return [before.version, after.version]
+
+    settings = Settings(SETTINGS.model, deadline=1)
+    versions = with_service(gated, work, settings, lambda: next(loads)())
+    assert versions == ["replaced", model.version]
