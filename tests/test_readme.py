@@ -1,7 +1,6 @@
-"""The README stays true: its commands, its modules and its numbers."""
+"""The README stays true: its commands, its links and its numbers."""
 
 import csv
-import hashlib
 import json
 import re
 import subprocess
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.scale import reckon
-from tests.test_layout import ROOMS
+from fashion_keras.artifacts import sha256_of
+from fashion_keras.saving import RELEASED
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "results" / "released"
 
 
 def shell_blocks():
@@ -22,16 +22,17 @@ def shell_blocks():
 
 
 def commands():
-    """Return each `python -m ...` of the shell blocks as its module and its options."""
+    """Return each `python -m ...` of the README as its module and its options."""
     text = "\n".join(shell_blocks()).replace("\\\n", " ")
+    text += "\n".join(re.findall(r"`python -m ([^`]+)`", README)).replace("fashion", "\nfashion")
     found: dict[str, set[str]] = {}
-    for line in re.findall(r"python -m ([^\n&]+)", text):
+    for line in re.findall(r"(?:^|python -m )((?:fashion_keras|tuning)\.[^\n&]+)", text, re.M):
         module, _, rest = line.strip().partition(" ")
         found.setdefault(module, set()).update(re.findall(r"--[a-z-]+", rest))
     return found
 
 
-def test_the_first_two_blocks_do_everything_and_test_it():
+def test_the_first_two_blocks_run_everything_and_test_it():
     first, second = shell_blocks()[:2]
     assert [line.split()[2] for line in first.splitlines() if line.startswith("python -m")] == [
         "tuning.search",
@@ -42,94 +43,67 @@ def test_the_first_two_blocks_do_everything_and_test_it():
     assert "python -m pytest" in second
 
 
-MODULES = sorted(set(commands()) - {"venv", "pytest"})
-# Each module as a program of its own, but TensorFlow is imported once for all.
-SHOW_HELP = """
-import contextlib, io, json, runpy, sys
-
-shown = {}
-for module in sys.argv[1:]:
-    sys.modules.pop(module, None)  # Another one may have imported it.
-    sys.argv = [module, "--help"]
-    with contextlib.redirect_stdout(io.StringIO()) as page, contextlib.suppress(SystemExit):
-        runpy.run_module(module, run_name="__main__")
-    shown[module] = page.getvalue()
-print(json.dumps(shown))
-"""
+@pytest.mark.parametrize("module", sorted(commands()))
+def test_commands_answer_help_without_keras_and_know_their_options(module):
+    code = (
+        f"import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__')\n"
+        "finally: assert 'keras' not in sys.modules, 'Keras was imported'"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.startswith(f"usage: python -m {module}")
+    for option in commands()[module]:
+        assert re.search(rf"{option}\b", shown.stdout), option
 
 
-@pytest.fixture(scope="module")
-def pages():
-    """Return what each command shows as its help."""
-    words = [sys.executable, "-c", SHOW_HELP, *MODULES]
-    shown = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True)
-    assert shown.stderr == ""
-    return json.loads(shown.stdout)
+@pytest.mark.parametrize("file", ["README.md", *sorted(p.name for p in ROOT.glob("docs/*.md"))])
+def test_links_lead_to_files(file):
+    page = ROOT / file if file == "README.md" else ROOT / "docs" / file
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_commands_know_the_options_they_are_given(module, pages):
-    assert pages[module].startswith("usage: ")
-    assert all(re.search(rf"{option}\b", pages[module]) for option in commands()[module])
-
-
-def test_every_module_is_in_the_table_at_its_place():
-    named = re.findall(r"^\| `([\w/]+)\.py`", README, flags=re.MULTILINE)
-    rooms = [room.replace(".", "/") for room in ROOMS]
-    assert named == [room for room in rooms if not (ROOT / room).is_dir()]
-
-
-def test_linked_files_exist():
-    for link in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_places_in_the_layout_exist():
+    for name in re.findall(r"`((?:fashion_keras|tuning|tests|results)/[\w/.]*)`", README):
+        assert (ROOT / name).exists() or name in {"results/search/", "results/final/"}, name
 
 
 def read(name):
-    return json.loads((ROOT / "results" / name).read_text(encoding="utf-8"))
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
 
 
 def test_the_numbers_are_those_of_the_results():
-    test, search = read("final/metrics.json"), read("search/search.json")
-    low, high = test["accuracy_interval"]
-    ratio, vectors = read("benchmarks/search.json"), read("benchmarks/vectors.json")
+    scores, search = read("metrics.json"), read("search/search.json")
+    low, high = scores["accuracy_interval"]
     for number in (
-        f"{test['accuracy']:.3f}",
-        f"{100 * test['accuracy']:.1f} %",
-        f"{read('final/training.json')['validation']['accuracy']:.3f}",
-        f"{test['correct']} of {test['photos']}",
+        f"{scores['accuracy']:.3f}",
+        f"{100 * scores['accuracy']:.1f} %",
+        f"{read('training.json')['validation']['accuracy']:.3f}",
+        f"{scores['correct']} of {scores['photos']}",
         f"{low:.3f} to {high:.3f}",
         f"{search['validation_accuracy']:.3f}",
         f"{search['trials']} trials",
-        f"{ratio['ratio']:.0f} times",
-        f"{vectors['ratio']:.2f}",
     ):
         assert number in README, number
 
 
-def test_the_costs_are_those_of_the_measurements():
-    assert reckon(ROOT / "results") == (ROOT / "results" / "scale.md").read_text(encoding="utf-8")
-
-
 def test_the_released_model_is_the_one_that_was_scored():
-    model = ROOT / "fashion_keras" / "released" / "fashion.keras"
-    assert model.stat().st_size <= 50_000_000
-    digest = hashlib.sha256(model.read_bytes()).hexdigest()
-    assert digest == read("final/metrics.json")["model_sha256"]
-    with (ROOT / "results" / "final" / "predictions.csv").open(newline="") as source:
+    scores = read("metrics.json")
+    assert RELEASED.stat().st_size <= 50_000_000
+    assert sha256_of(RELEASED) == scores["model_sha256"]
+    with (RESULTS / "predictions.csv").open(newline="") as source:
         rows = list(csv.DictReader(source))
-    right = sum(row["true"] == row["predicted"] for row in rows)
-    assert (len(rows), right) == (
-        read("final/metrics.json")["photos"],
-        read("final/metrics.json")["correct"],
-    )
+    correct = sum(row["true"] == row["predicted"] for row in rows)
+    assert (len(rows), correct) == (scores["photos"], scores["correct"])
 
 
-def test_the_model_card_tells_the_numbers_of_the_model():
-    card = (ROOT / "results" / "final" / "MODEL_CARD.md").read_text(encoding="utf-8")
-    metrics = read("final/metrics.json")
-    low, high = metrics["accuracy_interval"]
-    assert f"{metrics['accuracy']:.3f}" in card
+def test_the_model_card_has_the_numbers_of_the_model():
+    card = (RESULTS / "MODEL_CARD.md").read_text(encoding="utf-8")
+    scores = read("metrics.json")
+    low, high = scores["accuracy_interval"]
+    assert f"{scores['accuracy']:.3f}" in card
     assert f"{low:.3f} to {high:.3f}" in card
-    for label, row in metrics["by_class"].items():
+    for label, row in scores["by_class"].items():
         line = f"| {label} | {row['support']} | {row['precision']:.3f} | {row['recall']:.3f} |"
         assert line in card, line
