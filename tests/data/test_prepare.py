@@ -15,7 +15,7 @@ from PIL import Image
 from fashion_keras.config import InputError
 from fashion_keras.data import prepare as prepare_module
 from fashion_keras.data.photo import read_photo
-from fashion_keras.data.prepare import Prepared, PreparedPhoto, Rejected, prepare, summary
+from fashion_keras.data.prepare import PreparedPhoto, Rejected, prepare, summary
 
 SPLITS = ("train", "validation", "test")
 
@@ -232,13 +232,12 @@ def test_two_that_prepare_the_same_do_it_once(photos: Path, cache: Path, read: l
 
 
 def test_summary_counts_photos_and_names_a_rejected_file(photos: Path, cache: Path) -> None:
-    text = summary(prepare(str(photos), cache))
-    assert text == "photos: 2 train, 2 validation, 0 test; 2 classes: hat, shoes"
+    prepared = prepare(str(photos), cache)
+    assert summary(prepared) == "photos: 2 train, 2 validation, 0 test; 2 classes: hat, shoes"
     rejected = [Rejected("train/hat/b.jpg", "empty file"), Rejected("c.jpg", "damaged: so")]
-    text = summary(Prepared(Path("there"), ["hat", "shoes"], [], rejected)).splitlines()[1]
-    assert text == (
+    assert summary(prepared._replace(rejected=rejected)).splitlines()[1] == (
         "2 files cannot be used (train/hat/b.jpg: empty file); "
-        f"all are listed in {Path('there') / 'quarantine.csv'}"
+        f"all are listed in {prepared.folder / 'quarantine.csv'}"
     )
 
 
@@ -250,19 +249,12 @@ def test_class_folders_are_split_and_the_seed_decides(unsplit: Path, cache: Path
         assert [counts[split, label] for split in SPLITS] == [8, 1, 1]
     expected = {f"{label}/{number}.png" for label in ("hat", "shoes") for number in range(10)}
     assert {photo.file for photo in prepared.photos} == expected
+    for split in SPLITS:  # As folders are read.
+        listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
+        assert listed == sorted(map(str, (prepared.folder / split).glob("*/*")))
     assert prepare(str(unsplit), cache, 1) == prepared
     in_test, in_other = ({photo.file for photo in one.split("test")} for one in (prepared, other))
     assert in_test != in_other
-
-
-def test_photos_are_listed_in_the_order_in_which_folders_are_read(
-    unsplit: Path, cache: Path
-) -> None:
-    prepared = prepare(str(unsplit), cache)
-    for split in SPLITS:
-        listed = [photo.prepared for photo in prepared.split(split)]
-        on_disk = sorted((prepared.folder / split).glob("*/*"))
-        assert listed == [path.relative_to(prepared.folder).as_posix() for path in on_disk]
 
 
 @pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE])
@@ -280,22 +272,16 @@ def test_duplicates_of_a_photo_are_in_one_split(
         assert split_of[f"hat/copy {number}.webp"] == split_of[f"hat/{number}.png"]
 
 
-@pytest.mark.parametrize(
-    "name", ["un été.jpg", "写真 1.jpg", 'a,"b".jpg', "two\nlines.jpg", "=1.jpg"]
-)
-def test_unusual_names_are_kept(name: str, photos: Path, cache: Path) -> None:
-    draw(photos / "train" / "hat" / name, 9, format="JPEG")
-    draw(photos / "train" / "été & hiver" / "a.jpg", 9)
-    prepared = prepare(str(photos), cache)
-    assert f"train/hat/{name}" in {photo.file for photo in prepared.photos}
-    assert prepared.labels == ["hat", "shoes", "été & hiver"]
-
-
-def test_name_that_is_no_text_is_escaped(photos: Path, cache: Path) -> None:
+def test_unusual_names_are_kept_or_escaped(photos: Path, cache: Path) -> None:
+    names = ["=1.jpg", 'a,"b".jpg', "two\nlines.jpg", "un été.jpg", "写真 1.jpg", "\udcff.jpg"]
     try:
-        draw(photos / "train" / "hat" / "b.jpg", 9).rename(photos / "train" / "hat" / "\udcff.jpg")
+        for name in names:
+            draw(photos / "train" / "été & hiver" / name, 9, format="JPEG")
     except (OSError, UnicodeError):
         pytest.skip("this file system takes only names that are text")
     prepared = prepare(str(photos), cache)
-    assert prepared.photos[1].file == "train/hat/\\udcff.jpg"
-    assert (prepared.folder / prepared.photos[1].prepared).is_file()
+    assert prepared.labels == ["hat", "shoes", "été & hiver"]
+    escaped = [f"train/été & hiver/{name}" for name in [*names[:-1], "\\udcff.jpg"]]
+    found = [photo for photo in prepared.photos if photo.label == "été & hiver"]
+    assert sorted(photo.file for photo in found) == sorted(escaped)
+    assert all((prepared.folder / photo.prepared).is_file() for photo in found)
