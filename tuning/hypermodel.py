@@ -1,59 +1,85 @@
 """The adapter between Keras Tuner and the training of `fashion_keras`."""
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import keras
+from fashion_keras.backend import keras
+
+# isort: split
 import keras_tuner
+import numpy as np
 
-from fashion_keras.config import Config
-from fashion_keras.training import (
-    Datasets,
-    build_compiled_head,
-    head_data,
-    head_datasets,
-    steps_per_epoch,
-)
+from fashion_keras.config import Config, deciding
+from fashion_keras.training import HeadData, build_compiled_head, head_datasets, steps_per_epoch
 from tuning.space import sample_config
 
-Result = TypeVar("Result")
+# To trace a training step takes a second, longer than a short trial: models are used again.
+_COMPILED: dict[tuple, Any] = {}
+_MOST_COMPILED = 32
+# Fields that a compiled model does not depend on: they decide variables, or data and callbacks.
+_VARIABLE = ("learning_rate", "seed", "augmented_copies", "epochs", "patience")
 
 
 class FashionHyperModel(keras_tuner.HyperModel):
     """Builds and fits the model of one trial.
 
     Args:
-        base: Knobs that are not searched for.
-        material: What to train from.
+        base: Fields that are not searched.
+        data: Features and classes to train and validate on.
     """
 
-    def __init__(self, base: Config, material: Datasets) -> None:
+    def __init__(self, base: Config, data: HeadData) -> None:
         super().__init__()
         self.base = base
-        self.material = material
-
-    def in_pieces(self, run: Callable[[], Result]) -> Result:
-        """Run a trial."""
-        return run()
+        self.data = data
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`: always the same for the same values."""
-        config, prepared = sample_config(hp, self.base), self.material.prepared
-        steps = steps_per_epoch(config, len(prepared.split("train")))
-        return build_compiled_head(config, len(prepared.labels), steps)
+        config = sample_config(hp, self.base)
+        steps = steps_per_epoch(config, len(self.data.classes))
+        return compiled_head(config, len(self.data.labels), steps)
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Fit `model`; Hyperband's epochs, first epoch and checkpoints arrive in `kwargs`.
+        """Fit `model`; `epochs`, `initial_epoch` and others arrive in `kwargs`.
 
         Raises:
             FailedTrialError: If the validation loss is not a number in any epoch.
         """
-        config = sample_config(hp, self.base)
-        train, validation = head_datasets(config, head_data(config, self.material))
+        train, validation = head_datasets(sample_config(hp, self.base), self.data)
         fitted = model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
         if not all(map(math.isfinite, fitted.history["val_loss"])):
             raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
         return fitted
+
+
+def compiled_head(config: Config, classes: int, steps: int) -> Any:
+    """Return what `build_compiled_head` does; it may be an earlier model that was set back."""
+    fresh = build_compiled_head(config, classes, steps)
+    architecture = deciding(config, "head")
+    for name in _VARIABLE:
+        del architecture[name]
+    key = (*architecture.values(), classes, steps)
+    model = _COMPILED.pop(key, fresh)
+    if model is not fresh:
+        restore(model, state_of(fresh))
+    _COMPILED[key] = model  # The last one is the one used last.
+    if len(_COMPILED) > _MOST_COMPILED:
+        del _COMPILED[next(iter(_COMPILED))]
+    return model
+
+
+def state_of(model: Any) -> list[np.ndarray]:
+    """Return all that decides how training goes on: weights, optimizer and random generators."""
+    return [np.asarray(keras.ops.convert_to_numpy(one)) for one in _variables(model)]
+
+
+def restore(model: Any, state: list[np.ndarray]) -> None:
+    """Bring a compiled model to a state of one like it."""
+    for variable, value in zip(_variables(model), state, strict=True):
+        variable.assign(value)
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]

@@ -1,35 +1,92 @@
-"""Keras Tuner's Hyperband oracle, made to choose the same in whatever order trials end."""
+"""Keras Tuner's Hyperband oracle: its plan, and choices that depend on outcomes alone."""
 
 import json
 import math
-from typing import Any
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
+# Before Keras Tuner, which imports TensorFlow: this import hides TensorFlow's start-up messages.
+from fashion_keras import backend  # noqa: F401
+
+# isort: split
 import keras_tuner
-from keras_tuner.engine.trial import Trial
-from keras_tuner.src.engine.metrics_tracking import MetricsTracker
-from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.engine.trial import Trial, TrialStatus
 
-_NOBODY = "nobody"  # In place of a worker's name.
+from fashion_keras.config import Config
+from tuning.space import sample_config
+
+OBJECTIVE = "val_accuracy"
+
+
+class Stage(NamedTuple):
+    """Trials of one bracket that are trained from one epoch to another."""
+
+    bracket: int
+    trials: int
+    first_epoch: int
+    last_epoch: int
+
+
+class Plan(NamedTuple):
+    """All that Hyperband is going to do, and the number of trials and epochs in it."""
+
+    stages: list[Stage]
+    trials: int
+    epochs: int
+
+    def __str__(self) -> str:
+        """Return the plan in a few lines for people."""
+        text = f"plan: {self.trials} trials, {self.epochs} epochs in all"
+        for stage in self.stages:
+            text += ", the best " if stage.first_epoch else f"\n  bracket {stage.bracket}: "
+            text += f"{stage.trials} to epoch {stage.last_epoch}"
+        return text
 
 
 class Oracle(keras_tuner.oracles.HyperbandOracle):
-    """Hands trials out, and chooses those that are trained on.
+    """Chooses trials; the same ones, with the same numbers, whichever finishes first.
 
-    Keras Tuner lets the order in which trials began decide between equally good ones. With many
-    workers that order is chance, and with a few hundred validation photos many trials are equally
-    good; so the validation loss decides here, and after it the values themselves.
+    Keras Tuner lets the order in which trials began decide between equally good ones. With a few
+    hundred validation photos many trials are equally good; so the validation loss decides here,
+    and after it the values themselves.
 
-    Attributes:
-        gave_up: Whether too many trials failed one after the other.
+    Args:
+        base: Fields that are not searched; `seed` is that of the sampling.
+        max_epochs: Epochs of the longest trials.
+        factor: One in so many trials is trained on.
+        folder: For files of Keras Tuner, which are never read again.
     """
 
-    gave_up = False
+    def __init__(self, base: Config, max_epochs: int, factor: int, folder: Path) -> None:
+        hp = keras_tuner.HyperParameters()
+        sample_config(hp, base)
+        super().__init__(
+            OBJECTIVE,
+            max_epochs=max_epochs,
+            factor=factor,
+            seed=base.seed,
+            hyperparameters=hp,
+            max_consecutive_failed_trials=-1,  # `run_trials` counts them.
+        )
+        self.verbose = 0
+        self._set_project_dir(str(folder), "oracle")
 
-    def create_trial(self, tuner_id: str) -> Trial:
-        """Return a trial to run from its start, or one whose status says to wait or to stop."""
-        trial = super().create_trial(tuner_id)
-        trial.metrics = MetricsTracker()  # It may have been run, and given back at its end.
-        return trial
+    def ready(self) -> Iterator[Trial]:
+        """Yield new trials until the next choice depends on trials that have not ended."""
+        while True:
+            trial = self.create_trial(f"worker of trial {len(self.trials)}")
+            if trial.status != TrialStatus.RUNNING:
+                return
+            yield trial
+
+    def end(self, trial: Trial, metrics: Mapping[str, float] | None) -> None:
+        """End a trial that `ready` yielded, with its metrics, or None if it failed."""
+        if metrics:
+            scores = {name: metrics[name] for name in (OBJECTIVE, "val_loss")}
+            self.update_trial(trial.trial_id, scores)
+        trial.status = TrialStatus.COMPLETED if metrics else TrialStatus.FAILED
+        self.end_trial(trial)
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """Draw or choose the values of a new trial."""
@@ -37,53 +94,38 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
             for entries in bracket["rounds"]:  # Of equally good trials the first one is chosen.
                 entries.sort(key=lambda entry: _among_equals(self.trials[entry["id"]]))
         chosen: dict[str, Any] = super().populate_space(trial_id)
-        if chosen["status"] == TrialStatus.RUNNING:
-            # Keras Tuner names the bracket that was begun last.
-            chosen["values"]["tuner/bracket"] = self._bracket_of(trial_id)
+        if parent := chosen.get("values", {}).get("tuner/trial_id"):
+            # Keras Tuner gives the bracket that was begun last.
+            values = self.trials[parent].hyperparameters.values
+            chosen["values"]["tuner/bracket"] = values["tuner/bracket"]
         return chosen
 
-    def _bracket_of(self, trial_id: str) -> int:
-        return next(
-            bracket["bracket_num"]
-            for bracket in self._brackets
-            if any(entry["id"] == trial_id for entries in bracket["rounds"] for entry in entries)
-        )
+    def epochs_of(self, trial: Trial) -> list[int]:
+        """Return the last epoch of each round that led to a trial, its own last."""
+        values = trial.hyperparameters.values
+        rounds = range(values["tuner/round"] + 1)
+        return [self._get_epochs(values["tuner/bracket"], number) for number in rounds]
 
-    def give_back(self, tuner_id: str) -> Trial | None:
-        """Let the next worker that asks run the trial of one that is gone; this is no failure.
+    def plan(self) -> Plan:
+        """Return all trials that are going to be run."""
+        stages, epochs = [], 0
+        for bracket in reversed(range(self._get_num_brackets())):
+            first = 0
+            for number in range(self._get_num_rounds(bracket)):
+                size, last = self._get_size(bracket, number), self._get_epochs(bracket, number)
+                stages.append(Stage(bracket, size, first, last))
+                epochs += size * (last - first)
+                first = last
+        return Plan(stages, sum(stage.trials for stage in stages), epochs)
 
-        Returns:
-            The trial; None if the worker had none.
-        """
-        self.tuner_ids.discard(tuner_id)
-        trial = self.ongoing_trials.pop(tuner_id, None)
-        if trial:
-            self._retry_queue.append(trial.trial_id)
-        return trial
-
-    def over(self) -> bool:
-        """Tell whether no trial is under way, and none is left to be run."""
-        if self.ongoing_trials or self._retry_queue:
-            return False
-        if self.create_trial(_NOBODY).status == TrialStatus.STOPPED:
-            return True
-        self.give_back(_NOBODY)
-        return False
-
-    def _check_consecutive_failures(self) -> None:
-        try:
-            super()._check_consecutive_failures()
-        except RuntimeError:  # It would leave the oracle locked, and the last failure unsaved.
-            self.gave_up = True
-
-
-def rank(trial: Trial) -> tuple:
-    """Return what sorts completed trials, the best first, whatever the order they were run in."""
-    score = -math.inf if trial.score is None else trial.score
-    return (-score, *_among_equals(trial))
+    def best(self) -> list[Trial]:
+        """Return the completed trials, the best first."""
+        trials = [one for one in self.trials.values() if one.status == TrialStatus.COMPLETED]
+        return sorted(trials, key=lambda trial: (-trial.score, *_among_equals(trial)))
 
 
 def _among_equals(trial: Trial) -> tuple[float, str, int]:
+    """Return what sorts trials of one score."""
     known = trial.metrics.exists("val_loss")
     loss = trial.metrics.get_best_value("val_loss") if known else None
     values = trial.hyperparameters.values

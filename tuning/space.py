@@ -1,20 +1,26 @@
 """The search space alone: hyperparameters become a `Config`."""
 
-import dataclasses
+from __future__ import annotations
 
-import keras_tuner
+import dataclasses
+from typing import TYPE_CHECKING, Any
 
 from fashion_keras.config import Config
 
+if TYPE_CHECKING:
+    import keras_tuner
+
+SEARCHED = ("learning_rate", "inner_size", "droprate", "augmented_copies")
+
 
 def sample_config(hp: keras_tuner.HyperParameters, base: Config) -> Config:
-    """Return `base` with the searched knobs set from `hp`.
+    """Return `base` with the searched fields set from `hp`.
 
-    Defaults are those of `Config`. Whether augmented copies are used is searched for only if
-    `base` has any.
+    Defaults are those of `Config`. Whether augmented copies are used is searched only if `base`
+    has any.
     """
     defaults = Config()
-    use_views = bool(base.augmented_copies) and hp.Boolean("augmented_views", default=True)
+    use_copies = bool(base.augmented_copies) and hp.Boolean("augmented", default=True)
     return dataclasses.replace(
         base,
         learning_rate=hp.Float(
@@ -22,13 +28,26 @@ def sample_config(hp: keras_tuner.HyperParameters, base: Config) -> Config:
         ),
         inner_size=hp.Int("inner_size", 16, 1024, sampling="log", default=defaults.inner_size),
         droprate=hp.Float("droprate", 0.0, 0.8, default=defaults.droprate),
-        augmented_copies=base.augmented_copies if use_views else 0,
+        augmented_copies=base.augmented_copies if use_copies else 0,
     )
 
 
 def searched_values(config: Config) -> dict[str, float]:
-    """Return the knobs that the search sets, by name."""
-    return {
-        name: getattr(config, name)
-        for name in ("learning_rate", "inner_size", "droprate", "augmented_copies")
-    }
+    """Return the fields that the search sets, by name."""
+    return {name: getattr(config, name) for name in SEARCHED}
+
+
+def space_of(base: Config) -> list[dict[str, Any]]:
+    """Return the range of each hyperparameter: its `name`, `least`, `most` and `steps`."""
+    import keras_tuner
+
+    hp = keras_tuner.HyperParameters()
+    sample_config(hp, base)
+    return [_range(one) for one in hp.space]
+
+
+def _range(one: Any) -> dict[str, Any]:
+    if not hasattr(one, "min_value"):
+        return {"name": one.name, "least": "no", "most": "yes", "steps": "either"}
+    steps = one.sampling or "linear"
+    return {"name": one.name, "least": one.min_value, "most": one.max_value, "steps": steps}

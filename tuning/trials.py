@@ -1,80 +1,226 @@
-"""What is told of a trial: its row in `trials.csv`, and what TensorBoard shows of it."""
+"""Runs the trials of a search, each of them once: what was trained is kept as an artifact."""
 
-import csv
+import collections
 import dataclasses
-from collections.abc import Iterable
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+
+from fashion_keras.artifacts import fingerprint, whole_file
+from fashion_keras.config import Config, InputError
+from fashion_keras.parallel import Pool
+from fashion_keras.training import HeadData
+from tuning.hypermodel import FashionHyperModel, restore, state_of
+from tuning.oracle import OBJECTIVE, Oracle
+from tuning.space import sample_config
+
+# isort: split
+import keras_tuner
 from keras_tuner.engine.trial import Trial
 
-from fashion_keras.config import Config
-from fashion_keras.report.tensor_board import add_settings
-from tuning.space import sample_config, searched_values
+MOST_FAILURES = 10  # High learning rates may make a few trials in a row diverge.
+_LAYOUT = 1  # Raise it when outcomes of older versions must not be used any more.
 
 
-def number(trial: Trial) -> int:
-    """Return the number that people see, from 1 on; those of Keras Tuner begin with 0."""
-    return int(trial.trial_id) + 1
+class Outcome(NamedTuple):
+    """What a training gave.
+
+    Attributes:
+        rows: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy; empty if it failed.
+        seconds: How long it took.
+        reason: Why it failed; empty if it did not.
+    """
+
+    rows: list[dict[str, float]]
+    seconds: float
+    reason: str = ""
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The epoch with the highest validation accuracy, the first of several."""
+        return max(self.rows, key=lambda row: row[OBJECTIVE], default=None)
 
 
-def folder_name(trial_number: int) -> str:
-    """Return the name of a trial's folder for TensorBoard, which sorts by it."""
-    return f"trial-{trial_number:03}"
+class Finished(NamedTuple):
+    """A trial, its outcome, and whether that was found in the cache."""
+
+    trial: Trial
+    outcome: Outcome
+    found: bool
 
 
-def reason(trial: Trial) -> str:
-    """Return why a trial failed: the last line of the error; empty if it did not fail."""
-    lines = (trial.message or "").strip().splitlines()
-    return lines[-1] if lines else ""
+class Trainer:
+    """Trains heads, each of them once, here or by workers.
 
-
-def trial_row(trial: Trial, base: Config, seconds: float) -> dict:
-    """Return one trial as a row of `trials.csv`."""
-    values = trial.hyperparameters.values
-
-    def metric(name: str) -> float | None:
-        return trial.metrics.get_best_value(name) if trial.metrics.exists(name) else None
-
-    return {
-        "trial": number(trial),
-        "status": trial.status,
-        **searched_values(sample_config(trial.hyperparameters, base)),
-        "bracket": values["tuner/bracket"],
-        "first_epoch": values["tuner/initial_epoch"],
-        "last_epoch": values["tuner/epochs"],
-        "val_accuracy": metric("val_accuracy"),
-        "val_loss": metric("val_loss"),
-        "seconds": round(seconds, 2),
-        "reason": reason(trial),
-    }
-
-
-def append_row(file: Path, row: dict) -> None:
-    """Add one row to a CSV file, with a header if the file is new."""
-    new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as target:
-        writer = csv.DictWriter(target, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def show_trial(row: dict, base: Config, run: Path) -> None:
-    """Write a trial's knobs and its result for TensorBoard.
+    A task returns an outcome, and perhaps a state from which others train on. Both are kept under
+    the task's key: outcomes for good, states until `forget_states`.
 
     Args:
-        row: See `trial_row`.
-        base: Knobs that are not searched for.
-        run: Folder of the search; the trial's own one is in it.
+        data: Features and classes, the first argument of each task.
+        key_of: Returns the key of all that decides a head (see `training.head_key`).
+        folder: Where outcomes and states are kept.
+        workers: Run the tasks.
     """
-    knobs = dataclasses.asdict(base) | {name: row[name] for name in searched_values(base)}
-    done = row["status"] == "COMPLETED"
-    results = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
-    add_settings(run / folder_name(row["trial"]), knobs, results if done else {}, row["seconds"])
+
+    def __init__(
+        self, data: HeadData, key_of: Callable[[Config], str], folder: Path, workers: Pool
+    ) -> None:
+        self._data = workers.share(data)
+        self._key_of = key_of
+        self._folder = folder
+        self._workers = workers
+        self._keys: dict[Any, str] = {}  # By label.
+        self._found: collections.deque[Any] = collections.deque()  # Labels.
+
+    def begin(
+        self, label: Any, config: Config, rounds: Sequence[int], task: Callable, *arguments: Any
+    ) -> None:
+        """Begin a task, unless its outcome is in the cache.
+
+        Args:
+            label: For `next_done` and `state`.
+            config: Its fields decide the outcome, and so do
+            rounds: the last epochs of a trial's rounds.
+            task: Takes the data and `arguments`; returns an outcome, and a state or None.
+            arguments: More arguments of the task.
+        """
+        key = fingerprint(head=self._key_of(config), rounds=list(rounds), layout=_LAYOUT)
+        self._keys[label] = key
+        if self._file(label, "json").exists():
+            self._found.append(label)
+        else:
+            self._workers.submit(label, task, self._data, *arguments)
+
+    def next_done(self) -> tuple[Any, Outcome, bool]:
+        """Wait for any task; return its label, its outcome, and whether it was in the cache."""
+        if self._found:
+            label = self._found.popleft()
+            text = self._file(label, "json").read_text(encoding="utf-8")
+            return label, Outcome(**json.loads(text)), True
+        label, (outcome, state) = self._workers.next_done()
+        if state is not None:
+            with whole_file(self._file(label, "npz")) as unfinished:
+                unfinished.write_bytes(state)
+        with whole_file(self._file(label, "json")) as unfinished:
+            unfinished.write_text(json.dumps(outcome._asdict()), encoding="utf-8")
+        return label, outcome, False
+
+    def state(self, label: Any) -> bytes | None:
+        """Return the state that a task left; None if it is gone."""
+        file = self._file(label, "npz")
+        return file.read_bytes() if file.exists() else None
+
+    def forget_states(self) -> None:
+        """Delete the states that tasks left."""
+        for label in self._keys:
+            self._file(label, "npz").unlink(missing_ok=True)
+
+    def _file(self, label: Any, kind: str) -> Path:
+        return self._folder / f"{self._keys[label]}.{kind}"
 
 
-def show_earlier(trials: Iterable[Trial], base: Config, run: Path) -> None:
-    """Write those trials of an interrupted search that TensorBoard does not show yet."""
-    for trial in trials:
-        if not (run / folder_name(number(trial))).exists():
-            show_trial(trial_row(trial, base, 0.0), base, run)
+def train_trial(
+    data: HeadData,
+    base: Config,
+    values: dict[str, Any],
+    rounds: Sequence[int],
+    state: bytes | None,
+    keep_state: bool,
+) -> tuple[Outcome, bytes | None]:
+    """Train one trial: from its parent's state, or as its parents were trained if that is gone.
+
+    Args:
+        data: Features and classes.
+        base: Fields that are not searched.
+        values: Those of the hyperparameters.
+        rounds: Last epoch of each round that led to the trial, its own last.
+        state: What the parent left, if there is one.
+        keep_state: Whether the state is returned.
+
+    Returns:
+        The outcome, with rows of the trial's own epochs, and the state after them.
+    """
+    start = time.monotonic()
+    hypermodel, hp = FashionHyperModel(base, data), keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    model = hypermodel.build(hp)
+    if state:
+        restore(model, _unpacked(state))
+    stages = list(zip([0, *rounds], rounds, strict=False))
+    try:
+        for first, last in stages[-1:] if state else stages:
+            fitted = hypermodel.fit(hp, model, initial_epoch=first, epochs=last, verbose=0)
+    except keras_tuner.errors.FailedTrialError as error:
+        return Outcome([], time.monotonic() - start, str(error)), None
+    names, columns = list(fitted.history), zip(*fitted.history.values(), strict=True)
+    rows = [
+        {"epoch": epoch + 1} | dict(zip(names, values, strict=True))
+        for epoch, values in zip(fitted.epoch, columns, strict=True)
+    ]
+    kept = _packed(state_of(model)) if keep_state else None
+    return Outcome(rows, time.monotonic() - start), kept
+
+
+def _packed(arrays: Sequence[np.ndarray]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, *arrays)
+    return content.getvalue()
+
+
+def _unpacked(state: bytes) -> list[np.ndarray]:
+    with np.load(io.BytesIO(state)) as arrays:
+        return list(arrays.values())
+
+
+def run_trials(
+    oracle: Oracle, base: Config, trainer: Trainer, task: Callable = train_trial
+) -> Iterator[Finished]:
+    """Run all trials of a search, and yield them in the order of their numbers.
+
+    Which trials these are depends on outcomes alone: all that can begin do so at once, and the
+    oracle learns of their ends in the order in which they began, whichever was done first.
+
+    Args:
+        oracle: Chooses the trials.
+        base: Fields that are not searched.
+        trainer: Trains them.
+        task: Trains one (see `train_trial`).
+
+    Raises:
+        InputError: If too many trials failed one after the other.
+    """
+    waiting: collections.deque[Trial] = collections.deque()
+    done: dict[str, tuple[Outcome, bool]] = {}
+    failures = 0
+    while True:
+        for trial in oracle.ready():
+            _begin(trial, oracle, base, trainer, task)
+            waiting.append(trial)
+        if not waiting:
+            return
+        trial = waiting.popleft()
+        while trial.trial_id not in done:
+            label, *result = trainer.next_done()
+            done[label] = result
+        outcome, found = done.pop(trial.trial_id)
+        oracle.end(trial, outcome.best)
+        yield Finished(trial, outcome, found)
+        failures = failures + 1 if outcome.reason else 0
+        if failures == MOST_FAILURES:
+            raise InputError(f"{failures} trials failed one after the other: {outcome.reason}.")
+
+
+def _begin(trial: Trial, oracle: Oracle, base: Config, trainer: Trainer, task: Callable) -> None:
+    values, rounds = trial.hyperparameters.values, oracle.epochs_of(trial)
+    config = sample_config(trial.hyperparameters, base)
+    # Nothing stops early, so patience does not matter.
+    config = dataclasses.replace(config, epochs=rounds[-1], patience=1)
+    state = trainer.state(values["tuner/trial_id"]) if len(rounds) > 1 else None
+    keep_state = values["tuner/round"] < values["tuner/bracket"]  # It may be promoted.
+    arguments = (base, values, rounds, state, keep_state)
+    trainer.begin(trial.trial_id, config, rounds, task, *arguments)

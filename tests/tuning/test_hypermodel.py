@@ -1,61 +1,111 @@
-"""The adapter to Keras Tuner."""
+"""The adapter to Keras Tuner: fresh and reused models, and trials that go on from their parents."""
 
-import keras
+import dataclasses
+
 import keras_tuner
 import numpy as np
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.features import FeatureStore
-from fashion_keras.training import Datasets
-from tuning.hypermodel import FashionHyperModel
+from fashion_keras.training import HeadData, build_compiled_head, head_datasets
+from tuning import hypermodel as hypermodel_module
+from tuning.hypermodel import FashionHyperModel, compiled_head, state_of
+from tuning.trials import train_trial
 
-CONFIG = Config(image_size=71, augmented_copies=1, batch_size=8)
-
-
-@pytest.fixture
-def hypermodel(prepared, tiny_backbone, tmp_path):
-    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    return FashionHyperModel(CONFIG, Datasets(prepared, tiny_backbone, store))
+BASE = Config(augmented_copies=1, batch_size=8, ema_epochs=0.0)
+VALUES = {"learning_rate": 0.01, "inner_size": 16, "droprate": 0.3, "augmented": True}
 
 
-def test_build_gives_the_same_model_for_the_same_values(hypermodel):
-    first, second = (hypermodel.build(keras_tuner.HyperParameters()) for _ in range(2))
-    for one, other in zip(first.get_weights(), second.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+@pytest.fixture(scope="module")
+def data():
+    dice = np.random.default_rng(1)
+    first, second, third = (dice.random((30, 2048), "float32") for _ in range(3))
+    classes = np.arange(30, dtype="int32") % 3
+    return HeadData([first, second], classes, third, classes, ["a", "b", "c"])
 
 
-def test_fit_hands_on_what_hyperband_says(hypermodel):
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch):
+    monkeypatch.setattr(hypermodel_module, "_COMPILED", {})
+
+
+def fit(model, config, data, epochs=2):
+    train, validation = head_datasets(config, data)
+    fitted = model.fit(train, validation_data=validation, epochs=epochs, shuffle=False, verbose=0)
+    return fitted.history, state_of(model)
+
+
+def assert_equal(one, other):
+    for first, second in zip(one, other, strict=True):
+        np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("ema_epochs", [0.0, 1.0])
+def test_a_model_that_is_used_again_trains_as_a_fresh_one(data, ema_epochs):
+    first = dataclasses.replace(BASE, inner_size=16, ema_epochs=ema_epochs)
+    second = dataclasses.replace(first, learning_rate=0.02, seed=5, augmented_copies=0)
+    used = compiled_head(first, 3, 4)
+    fit(used, first, data)
+    again = compiled_head(second, 3, 4)
+    assert again is used
+    fresh = build_compiled_head(second, 3, 4)
+    expected, state = fit(fresh, second, data)
+    history, found = fit(again, second, data)
+    assert history == expected
+    assert_equal(found, state)
+
+
+@pytest.mark.parametrize("field", ["inner_size", "droprate", "label_smoothing"])
+def test_another_architecture_is_compiled_again(field):
+    other = dataclasses.replace(BASE, **{field: 0})
+    assert compiled_head(BASE, 3, 4) is not compiled_head(other, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("learning_rate", 0.05), ("inner_size", 20), ("droprate", 0.6), ("augmented", False)],
+)
+def test_each_hyperparameter_changes_what_is_trained(data, name, value):
+    outcomes = [
+        train_trial(data, BASE, VALUES | changed, [2], None, False)[0].rows
+        for changed in ({}, {name: value})
+    ]
+    assert outcomes[0] != outcomes[1]
+
+
+def test_a_trial_that_goes_on_from_a_state_is_the_one_that_is_trained_as_its_parents_were(data):
+    parent, state = train_trial(data, BASE, VALUES, [2], None, True)
+    hypermodel_module._COMPILED.clear()
+    child, _ = train_trial(data, BASE, VALUES, [2, 5], state, False)
+    hypermodel_module._COMPILED.clear()
+    again, kept = train_trial(data, BASE, VALUES, [2, 5], None, False)
+    assert [row["epoch"] for row in parent.rows] == [1, 2]
+    assert [row["epoch"] for row in child.rows] == [3, 4, 5]
+    assert again.rows == child.rows
+    assert kept is None
+
+
+def test_a_trial_gives_the_same_twice(data):
+    outcomes = [train_trial(data, BASE, VALUES, [2], None, False)[0].rows for _ in range(2)]
+    assert outcomes[0] == outcomes[1]
+    assert set(outcomes[0][0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
+
+
+def test_a_loss_that_is_no_number_fails_the_trial(data):
+    huge = data._replace(validation=np.full((30, 2048), 1e38, "float32"))
+    outcome, state = train_trial(huge, BASE, VALUES, [1], None, True)
+    assert outcome.rows == []
+    assert outcome.reason == "the loss became infinite or no number"
+    assert state is None
+
+
+def test_fit_hands_on_what_it_is_given(data):
     class Recorder:
         def fit(self, *args, **kwargs):
             self.args, self.kwargs = args, kwargs
-            return type("History", (), {"history": {"val_loss": losses}})
+            return type("History", (), {"history": {"val_loss": [1.0]}})
 
-    losses = [1.0, 0.9]
-    model, callback = Recorder(), keras.callbacks.Callback()
-    hypermodel.fit(
-        keras_tuner.HyperParameters(), model, epochs=9, initial_epoch=3, callbacks=[callback]
-    )
-    assert model.kwargs["epochs"] == 9
-    assert model.kwargs["initial_epoch"] == 3
-    assert model.kwargs["callbacks"] == [callback]
+    model, hypermodel = Recorder(), FashionHyperModel(BASE, data)
+    hypermodel.fit(keras_tuner.HyperParameters(), model, epochs=9, initial_epoch=3, callbacks=[])  # type: ignore[arg-type]
+    assert model.kwargs.items() >= {"epochs": 9, "initial_epoch": 3, "callbacks": []}.items()
     assert len(model.args) == 1
-
-
-def test_a_promoted_model_goes_on_with_its_optimizer_state(hypermodel, tmp_path):
-    hp = keras_tuner.HyperParameters()
-    parent = hypermodel.build(hp)
-    hypermodel.fit(hp, parent, epochs=2, verbose=0)
-    parent.save_weights(tmp_path / "parent.weights.h5")
-    child = hypermodel.build(hp)
-    child.load_weights(tmp_path / "parent.weights.h5")
-    assert int(child.optimizer.iterations) == 2 * 5  # 40 photos in batches of 8.
-
-
-def test_a_loss_that_is_no_number_fails_the_trial(hypermodel):
-    class Diverging:
-        def fit(self, *args, **kwargs):
-            return type("History", (), {"history": {"val_loss": [1.0, float("nan")]}})
-
-    with pytest.raises(keras_tuner.errors.FailedTrialError, match="infinite or no number"):
-        hypermodel.fit(keras_tuner.HyperParameters(), Diverging())

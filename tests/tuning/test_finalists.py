@@ -1,0 +1,76 @@
+"""Training again outside Hyperband."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fashion_keras.artifacts import fingerprint
+from fashion_keras.config import Config
+from fashion_keras.parallel import pool
+from fashion_keras.training import HeadData
+from tuning import finalists
+from tuning.finalists import Finalist, curves, rerun
+from tuning.trials import Outcome, Trainer
+
+CONFIG = Config(batch_size=8, epochs=2, inner_size=16, augmented_copies=0)
+
+
+@pytest.fixture
+def data():
+    features = np.random.default_rng(1).random((12, 2048), "float32")
+    classes = np.arange(12, dtype="int32") % 3
+    return HeadData([features], classes, features, classes, ["a", "b", "c"])
+
+
+@pytest.fixture
+def trainer(data, tmp_path):
+    with pool(1) as workers:
+        yield Trainer(data, lambda config: fingerprint(config=vars(config)), tmp_path, workers)
+
+
+def test_mean_and_spread_of_a_finalist():
+    finalist = Finalist(CONFIG, [0.8, 0.9, 1.0])
+    assert finalist.mean == pytest.approx(0.9)
+    assert finalist.spread == pytest.approx(0.1)
+
+
+def test_the_best_mean_comes_first_and_nothing_is_trained_twice(trainer, monkeypatch):
+    # Accuracy by learning rate and seed: the second has the best run, the first the best mean.
+    accuracies = {0.1: (0.7, 0.7, 0.7), 0.2: (0.9, 0.5, 0.0)}
+    trained = []
+
+    def train_history(data, config):
+        trained.append(config)
+        if (config.learning_rate, config.seed) == (0.2, 3):
+            return Outcome([], 0.1, "Training diverged"), None
+        kept = accuracies[config.learning_rate][config.seed - 1]
+        rows = [{"val_loss": 1.0, "val_accuracy": kept}, {"val_loss": 2.0, "val_accuracy": 1.0}]
+        return Outcome(rows, 0.1), None
+
+    monkeypatch.setattr(finalists, "train_history", train_history)
+    configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
+    found = rerun(configs, trainer)
+    assert [finalist.config.learning_rate for finalist in found] == [0.1, 0.2]
+    assert [tuple(finalist.accuracies) for finalist in found] == list(accuracies.values())
+    assert rerun(configs, trainer) == found
+    assert len(trained) == 6
+
+
+def test_curves_have_each_value_and_epoch(trainer, monkeypatch):
+    monkeypatch.setattr(finalists, "CURVES", {"droprate": (0.0, 0.5)})
+    rows = curves(CONFIG, trainer)
+    assert [(row["hyperparameter"], row["value"], row["epoch"]) for row in rows] == [
+        ("droprate", 0.0, 1),
+        ("droprate", 0.0, 2),
+        ("droprate", 0.5, 1),
+        ("droprate", 0.5, 2),
+    ]
+    assert all(0 <= row["val_accuracy"] <= 1 for row in rows)
+
+
+def test_a_training_that_diverges_has_a_reason(data):
+    huge = data._replace(validation=np.full((12, 2048), 1e38, "float32"))
+    outcome, _ = finalists.train_history(huge, CONFIG)
+    assert outcome.rows == []
+    assert "Training diverged" in outcome.reason

@@ -1,0 +1,164 @@
+"""Writes what a search finds: a line a trial, tables, pictures, the page, TensorBoard."""
+
+import csv
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fashion_keras import cli
+from fashion_keras.config import Config
+from fashion_keras.figures import hyperparameter_chart, save_png, trial_charts
+from fashion_keras.report import tensor_board
+from fashion_keras.report.search_page import write_search_page
+from tuning.finalists import CURVES, Finalist
+from tuning.oracle import OBJECTIVE, Plan
+from tuning.space import SEARCHED, sample_config, searched_values, space_of
+from tuning.trials import Finished
+
+PAGE = "report.html"
+PICTURES = ("space.png", *(f"{name}.png" for name in CURVES))
+TABLES = ("trials.csv", "finalists.csv", "curves.csv")
+FILES = (*TABLES, *PICTURES, "search.json", PAGE, "best_config.json")
+_START_COST = 3  # Starting a trial takes about as long as this many epochs.
+_PAUSE = 10  # Seconds from one page to the next.
+
+
+class Report:
+    """Shows the trials of a search as they finish, and writes what was found at its end.
+
+    Args:
+        base: Fields that are not searched.
+        plan: All trials.
+        work: Folder for tables and pictures.
+        page: File for the page of what was found so far.
+        log_dir: Folder of this search for TensorBoard; None for nothing.
+
+    Attributes:
+        rows: Rows of `trials.csv`.
+        reasons: Why trials failed, one reason each.
+    """
+
+    def __init__(
+        self, base: Config, plan: Plan, work: Path, page: Path, log_dir: Path | None
+    ) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.reasons: list[str] = []
+        self._base, self._plan, self._work, self._page = base, plan, work, page
+        self._log_dir = log_dir
+        self._found = 0
+        self._cost = 0  # Of the trials that were not in the cache.
+        self._start, self._written = time.monotonic(), -float("inf")
+
+    def add(self, finished: Finished) -> None:
+        """Show a trial."""
+        row = _trial_row(finished, self._base)
+        self.rows.append(row)
+        self.reasons += [row["reason"]] if row["reason"] else []
+        self._found += finished.found
+        self._cost += 0 if finished.found else _cost_of(row)
+        self._write_rows("trials", self.rows)
+        print(self._line(row, finished.found), flush=True)
+        if self._log_dir:
+            self._log(row, finished, self._log_dir / f"trial-{row['trial']:03}")
+        if time.monotonic() - self._written > _PAUSE:
+            self.write_page(self._page)
+            self._written = time.monotonic()
+
+    def _line(self, row: dict, found: bool) -> str:
+        text = f"trial {row['trial']}/{self._plan.trials}  "
+        if row["reason"]:
+            text += f"failed: {row['reason']}"
+        else:
+            best = max(one[OBJECTIVE] for one in self.rows if not one["reason"])
+            text += f"{OBJECTIVE} {row[OBJECTIVE]:.4f}  best {best:.4f}"
+            text += f"  to epoch {row['last_epoch']}"
+        text += "  found in the cache" if found else f"  {row['seconds']:.1f} s"
+        if self._cost:
+            left = self._plan.epochs + _START_COST * self._plan.trials
+            left -= sum(map(_cost_of, self.rows))
+            seconds = left * (time.monotonic() - self._start) / self._cost
+            text += f"  {cli.duration(seconds)} left"
+        return text
+
+    def _log(self, row: dict, finished: Finished, log_dir: Path) -> None:
+        fields = dataclasses.asdict(self._base) | {name: row[name] for name in SEARCHED}
+        metrics = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
+        results = {} if row["reason"] else metrics
+        tensor_board.add_run(log_dir, fields, results, row["seconds"], finished.outcome.rows)
+
+    def write_page(self, file: Path) -> None:
+        """Write the page of what was found so far."""
+        planned, space = self._plan.trials, space_of(self._base)
+        write_search_page(self._work, self._base, planned, space, file)
+
+    def write(
+        self, finalists: Sequence[Finalist], curves: Sequence[dict], photos: str, start: float
+    ) -> None:
+        """Write all but `best_config.json`.
+
+        Args:
+            finalists: The best configurations, the winner first.
+            curves: See `finalists.curves`.
+            photos: Fingerprint of the data set.
+            start: `time.monotonic()` when the command began.
+        """
+        save_png(trial_charts(self.rows), self._work / "space.png", columns=3)
+        self._write_rows("finalists", [_finalist_row(finalist) for finalist in finalists])
+        self._write_rows("curves", curves)
+        for name in CURVES:
+            save_png([hyperparameter_chart(curves, name)], self._work / f"{name}.png")
+        text = json.dumps(self._summary(finalists[0], photos, start), indent=2) + "\n"
+        (self._work / "search.json").write_text(text, encoding="utf-8")
+        self.write_page(self._work / PAGE)
+
+    def _summary(self, winner: Finalist, photos: str, start: float) -> dict[str, Any]:
+        return {
+            "validation_accuracy": round(winner.mean, 4),
+            "spread": round(winner.spread, 4),
+            "seeds": len(winner.accuracies),
+            "image_size": winner.config.image_size,
+            "fingerprint": photos,
+            "winner": searched_values(winner.config),
+            "space": space_of(self._base),
+            "trials": len(self.rows),
+            "failed": len(self.reasons),
+            "epochs": sum(row["last_epoch"] - row["first_epoch"] for row in self.rows),
+            "trials_of_an_interrupted_run": self._found,
+            "run": cli.provenance(start),
+        }
+
+    def _write_rows(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
+        with (self._work / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
+            writer = csv.DictWriter(target, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _trial_row(finished: Finished, base: Config) -> dict[str, Any]:
+    trial, outcome = finished.trial, finished.outcome
+    values, best = trial.hyperparameters.values, outcome.best or {}
+    return {
+        "trial": int(trial.trial_id) + 1,
+        "status": trial.status,
+        **searched_values(sample_config(trial.hyperparameters, base)),
+        "bracket": values["tuner/bracket"],
+        "first_epoch": values["tuner/initial_epoch"],
+        "last_epoch": values["tuner/epochs"],
+        "val_accuracy": best.get("val_accuracy"),
+        "val_loss": best.get("val_loss"),
+        "seconds": round(outcome.seconds, 2),
+        "reason": outcome.reason,
+    }
+
+
+def _cost_of(row: dict[str, Any]) -> int:
+    return row["last_epoch"] - row["first_epoch"] + _START_COST
+
+
+def _finalist_row(finalist: Finalist) -> dict[str, float]:
+    accuracies = {f"seed_{n}": value for n, value in enumerate(finalist.accuracies, 1)}
+    numbers = {"mean": finalist.mean, "spread": finalist.spread} | accuracies
+    return searched_values(finalist.config) | {name: round(numbers[name], 4) for name in numbers}
