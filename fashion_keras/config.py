@@ -87,7 +87,6 @@ class Config:
         (0.0, 1e4),
         decides=_HEAD,
     )
-    heads: int = _field(1, "heads that are averaged", (1, 1000))
     epochs: int = _field(50, "largest number of epochs of the head", (1, 100_000), decides=_HEAD)
     patience: int = _field(
         10, "stop after this many epochs without improvement", (1, 100_000), decides=_HEAD

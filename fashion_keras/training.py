@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -163,7 +163,10 @@ def compile_model(
 
 
 def fit_head(
-    config: Config, data: HeadData, callbacks: Sequence[keras.callbacks.Callback] = ()
+    config: Config,
+    data: HeadData,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    build: Callable[..., Any] = build_compiled_head,
 ) -> TrainedHead:
     """Train a head until its validation loss stops falling; keep its best epoch.
 
@@ -171,12 +174,13 @@ def fit_head(
         config: The fields that decide `head` are used.
         data: See `head_data`.
         callbacks: More callbacks for Keras.
+        build: Returns the same as `build_compiled_head`, perhaps without compiling again.
 
     Raises:
         InputError: If the loss is not a number.
     """
     classes = len(data.labels)
-    model = build_compiled_head(config, classes, steps_per_epoch(config, len(data.classes)))
+    model = build(config, classes, steps_per_epoch(config, len(data.classes)))
     train, validation = head_datasets(config, data)
     recorder = Recorder()
     # The average comes first: the others see the model with averaged weights.

@@ -27,9 +27,8 @@ from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.model import WEIGHTS_VARIABLE
 from fashion_keras.training import head_data, open_datasets
 from tests.benchmarks.slice import link_share
-from tuning.hyperband import open_hyperband
 from tuning.hypermodel import FashionHyperModel
-from tuning.plan import Plan
+from tuning.oracle import Oracle, Plan
 from tuning.space import sample_config
 
 CONFIGURATIONS, EPOCHS, STEP = 10, 3, 10
@@ -137,12 +136,11 @@ def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -
 
 
 def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:
-    """Search with this project, vectors included."""
+    """Search with this project, features included."""
     start = time.monotonic()
-    material = open_datasets(base, prepared, folder)
-    head_data(base, material)
+    data = head_data(base, open_datasets(base, prepared, folder))
     vectors = time.monotonic() - start
-    outcome = timed_search(FashionHyperModel(base, material), folder)
+    outcome = timed_search(FashionHyperModel(base, data), folder)
     return {"seconds_for_vectors": round(vectors, 1), **outcome}
 
 
@@ -163,8 +161,7 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
         print("ours", ours, flush=True)
         plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
         print("plain", plain, flush=True)
-        material = open_datasets(base, tenth, folder / "ours")
-        plan = open_hyperband(FashionHyperModel(base, material), folder / "plan", 30, 3, 1).plan
+        plan = Oracle(base, 30, 3, folder / "plan").plan()
     if ours["configurations"] != plain["configurations"]:
         raise RuntimeError("the two searches drew different configurations")
     return ours, plain, plan, len(tenth.split("train"))

@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-import tuning.search
 from fashion_keras.data import download as source
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import draw_sample
 from tests.benchmarks import cheap_backbone
 from tests.kills.commands import Job, in_a_process, run_module
-from tuning import compare
-from tuning.fleet import Fleet
+from tuning import finalists, hyperband, results
 
 # Never the same twice.
 _TIMES = {"seconds", "sha256", "model_sha256", "run", "created"}
@@ -53,11 +51,9 @@ def _all_told(names: list[str], folder: Path) -> list[Any]:
 
 
 def _trials(folder: Path) -> Any:
-    """Return what a search made; its trials sorted, for with workers their order is chance."""
-    trials = _told(folder / "results" / "search" / "trials.csv")
-    rows = [{name: row[name] for name in row if name != "trial"} for row in trials]
-    names = ["search/best_config.json", "search/finalists.csv"]
-    return [sorted(rows, key=lambda row: list(row.values())), *_all_told(names, folder)]
+    """Return what a search made."""
+    names = ["trials.csv", "finalists.csv", "curves.csv", "best_config.json"]
+    return _all_told([f"search/{name}" for name in names], folder)
 
 
 def _arrays(folder: Path) -> dict[str, bytes]:
@@ -91,7 +87,7 @@ def jobs(place: Path) -> list[Job]:
     in_a_process(lambda: cheap_backbone.save_classifier(Path(model)))
     common = ["--data", str(photos), "--image-size", "71", "--batch-size", "8", "--weights", model]
     search = [*common, "--max-epochs", "3", "--factor", "3"]
-    final = [*common, "--learning-rate", "0.001", "--heads", "2", "--epochs", "12"]
+    final = [*common, "--learning-rate", "0.001", "--epochs", "12"]
     final += ["--fine-tuning-epochs", "3", "--fine-tune-from", "block13"]
     vectors = [
         *common,
@@ -155,16 +151,9 @@ def _jobs_of_a_saved_file(model: str, photos: Path) -> list[Job]:
 
 def _search(words: list[str]) -> None:
     """Run a search that trains less again at its end than usual."""
-    compare.SEEDS, tuning.search.FINALISTS = 2, 2
-    compare.CURVES = tuning.search.CURVES = {"droprate": (0.0, 0.5)}
-    tuning.search.Fleet = _fleet
+    finalists.SEEDS, hyperband.FINALISTS = 2, 2
+    finalists.CURVES = results.CURVES = {"droprate": (0.0, 0.5)}
     run_module("tuning.search", words)
-
-
-def _fleet(count: int, command: list[str]) -> Fleet:
-    """Return workers with the cheap backbone, too."""
-    python, option, *words = command
-    return Fleet(count, [python, option, "tests.benchmarks.cheap_backbone", *words])
 
 
 def prepare_job(place: Path) -> Job:
