@@ -121,7 +121,7 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
     def best(self) -> list[Trial]:
         """Return the completed trials, the best first."""
         trials = [one for one in self.trials.values() if one.status == TrialStatus.COMPLETED]
-        return sorted(trials, key=lambda trial: (-trial.score, *_among_equals(trial)))
+        return sorted(trials, key=lambda trial: (-(trial.score or 0), *_among_equals(trial)))
 
 
 def _among_equals(trial: Trial) -> tuple[float, str, int]:

@@ -153,8 +153,10 @@ def train_trial(
         restore(model, _unpacked(state))
     stages = list(zip([0, *rounds], rounds, strict=False))
     try:
-        for first, last in stages[-1:] if state else stages:
-            fitted = hypermodel.fit(hp, model, initial_epoch=first, epochs=last, verbose=0)
+        *_, fitted = [
+            hypermodel.fit(hp, model, initial_epoch=first, epochs=last, verbose=0)
+            for first, last in (stages[-1:] if state else stages)
+        ]
     except keras_tuner.errors.FailedTrialError as error:
         return Outcome([], time.monotonic() - start, str(error)), None
     names, columns = list(fitted.history), zip(*fitted.history.values(), strict=True)
@@ -195,7 +197,7 @@ def run_trials(
         InputError: If too many trials failed one after the other.
     """
     waiting: collections.deque[Trial] = collections.deque()
-    done: dict[str, tuple[Outcome, bool]] = {}
+    done: dict[str, Any] = {}
     failures = 0
     while True:
         for trial in oracle.ready():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config
+from fashion_keras.parallel import pool
 from fashion_keras.training import HeadData, build_compiled_head, head_datasets
 from tuning import hypermodel as hypermodel_module
 from tuning.hypermodel import FashionHyperModel, compiled_head, state_of
@@ -85,10 +86,20 @@ def test_a_trial_that_goes_on_from_a_state_is_the_one_that_is_trained_as_its_par
     assert kept is None
 
 
-def test_a_trial_gives_the_same_twice(data):
-    outcomes = [train_trial(data, BASE, VALUES, [2], None, False)[0].rows for _ in range(2)]
-    assert outcomes[0] == outcomes[1]
-    assert set(outcomes[0][0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
+@pytest.mark.slow
+def test_workers_train_the_same_to_the_last_bit(data):
+    pytest.importorskip("ray")
+    _, state = expected = train_trial(data, BASE, VALUES, [2], None, True)
+    child = train_trial(data, BASE, VALUES, [2, 4], state, True)
+    with pool(2) as workers:
+        shared = workers.share(data)
+        workers.submit("parent", train_trial, shared, BASE, VALUES, [2], None, True)
+        workers.submit("child", train_trial, shared, BASE, VALUES, [2, 4], state, True)
+        found = dict(workers.next_done() for _ in range(2))
+    for (outcome, kept), name in ((expected, "parent"), (child, "child")):
+        assert found[name][0].rows == outcome.rows
+        assert found[name][1] == kept
+        assert set(outcome.rows[0]) == {"epoch", "loss", "accuracy", "val_loss", "val_accuracy"}
 
 
 def test_a_loss_that_is_no_number_fails_the_trial(data):
