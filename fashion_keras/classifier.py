@@ -15,6 +15,7 @@ from PIL import Image
 from fashion_keras.backend import keras
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
+from fashion_keras.model import memory_advice
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -111,7 +112,7 @@ class Classifier:
             Predictions. A photo that cannot be read has its reason in place of a category.
 
         Raises:
-            InputError: If `batch_size` is less than 1.
+            InputError: If `batch_size` is less than 1, or memory does not suffice for a batch.
             TypeError: If something is no photo at all.
         """
         if batch_size < 1:
@@ -152,7 +153,8 @@ class Classifier:
 
     def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
-        rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
+        with memory_advice("--batch-size", len(readable)):
+            rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
             unreadable = isinstance(pixels, str)
             yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))

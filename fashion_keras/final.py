@@ -1,57 +1,54 @@
 """Trains the best configuration, tests it once, saves one file: `python -m fashion_keras.final`."""
 
+from __future__ import annotations
+
 import argparse
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fashion_keras import cli, stopwatch
-from fashion_keras import figures as drawings
-from fashion_keras.artifacts import all_together, check_free
-from fashion_keras.config import Config, names, read_config, to_json
-from fashion_keras.data.prepare import prepare, summary
-from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.fine_tuning import (
-    PIXELS,
-    STAGE,
-    FineTuned,
-    check_fine_tune_from,
-    chosen_fine_tune_from,
-    fine_tune,
-)
-from fashion_keras.finish import save_calibrated, score_once
-from fashion_keras.inspection import read_metadata
+import numpy as np
+
+from fashion_keras import cli, evaluate
+from fashion_keras.artifacts import all_together, check_free, sha256_of
+from fashion_keras.config import Config, InputError, names, read_config, to_json
+from fashion_keras.evaluate import Labelled
 from fashion_keras.learning_rate import add_rate_option, take_auto, with_found_rate
-from fashion_keras.model import check_weights
-from fashion_keras.planning import Plan, plan
-from fashion_keras.report import tensor_board
-from fashion_keras.report.__main__ import PAGE
-from fashion_keras.report.page import Sources, write_report
-from fashion_keras.training import Datasets, open_datasets, train_head, write_history
+
+if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
+    from fashion_keras.data.prepare import Prepared
+    from fashion_keras.fine_tuning import FineTuned
+    from fashion_keras.planning import Plan
+    from fashion_keras.training import Datasets
 
 MODEL_FILE = "fashion.keras"
 RATE_PICTURE = "learning_rate.png"
+PAGE = "report.html"
 FILES = (
     MODEL_FILE,
     "config.json",
     "history.csv",
     "learning_curves.png",
-    *TEST_FILES,
+    *evaluate.FILES,
     RATE_PICTURE,
     PAGE,
-    "training.json",  # The last: the sign that all are there.
+    "training.json",  # The last: the sign that all are in place.
 )
+_TEST_SCORES = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
 
 
 def final(
     config: Config,
     results: Path,
     cache: Path,
+    *,
+    workers: int = 1,
     budget: float | None = None,
     data_licence: str = "",
-    board: Path | None = None,
+    log_dir: Path | None = None,
     find_rate: bool = False,
 ) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
@@ -60,14 +57,15 @@ def final(
     stay as they are.
 
     Args:
-        config: All knobs.
+        config: All hyperparameters.
         results: Folder for the `.keras` file, `config.json`, `history.csv`, `training.json`,
             `learning_curves.png`, the files of `evaluate`, and `report.html`, which shows it all.
-        cache: Folder for downloads, prepared photos, vectors, maps and the state of fine-tuning.
+        cache: Folder for downloads, prepared photos, features, and finished epochs.
+        workers: Processes that compute features.
         budget: Minutes in which all should be done; None for as long as it takes.
-        data_licence: Licence of the photos, for the card inside the saved file.
-        board: Folder to write to for TensorBoard.
-        find_rate: Find the learning rate of the heads first (see `auto_rate`).
+        data_licence: Licence of the photos, for the metadata of the saved file.
+        log_dir: Folder for TensorBoard.
+        find_rate: Find the learning rate of the head first (see `learning_rate`).
 
     Returns:
         Path of the saved `.keras` file.
@@ -76,30 +74,31 @@ def final(
         InputError: If photos or weights cannot be had or used, the budget is too small, or
             training diverges.
     """
+    from fashion_keras.data.prepare import prepare, summary
+    from fashion_keras.fine_tuning import check_fine_tune_from
+    from fashion_keras.model import check_weights
+    from fashion_keras.report import tensor_board
+    from fashion_keras.training import open_datasets
+
     start = time.monotonic()
     check_weights(config.weights)
     check_fine_tune_from(config)
     check_free(results)
     prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
-    datasets = open_datasets(config, prepared, cache)
-    planned = None
-    if budget is not None:
-        config, planned = plan(config, datasets, budget, start, cache)
-        _show_plan(planned)
+    datasets = open_datasets(config, prepared, cache, workers)
+    config, planned = _planned(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
     with all_together(results, FILES) as work:
-        _make_maps(config, datasets)
+        _make_feature_maps(config, datasets)
         if find_rate:
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
-        run = tensor_board.new_run(board, "final")
-        trained = _train(config, datasets, cache, tensor_board.watch(run))
+        run = tensor_board.new_run(log_dir, "final")
+        trained = _train(config, datasets, cache, run)
         save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
         photos, metrics = score_once(work / MODEL_FILE, prepared, work)
-        name = read_metadata(work / MODEL_FILE)["data"]["name"]
-        sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
-        write_report(sources, photos, work / PAGE)
+        _write_page(work, results, photos)
         if run:
             _show_on_board(run, config, trained, metrics, time.monotonic() - start)
             tensor_board.add_test(run, work, {photo.name: photo.file for photo in photos})
@@ -108,58 +107,137 @@ def final(
     return file
 
 
-def _show_plan(planned: Plan) -> None:
+def _planned(
+    config: Config, datasets: Datasets, budget: float | None, start: float, cache: Path
+) -> tuple[Config, Plan | None]:
+    """Return what fits into the budget, if there is one."""
+    from fashion_keras.planning import plan
+
+    if budget is None:
+        return config, None
+    config, planned = plan(config, datasets, budget, start, cache)
     print(f"the run should take {planned.expected_minutes:g} minutes", flush=True)
     for line in planned.left_out or ["nothing"]:
         print(f"left out for the budget: {line}", flush=True)
+    return config, planned
 
 
-def _make_maps(config: Config, datasets: Datasets) -> None:
-    """Make the maps for fine-tuning, because they give the vectors for the heads, too."""
+def _make_feature_maps(config: Config, datasets: Datasets) -> None:
+    """Compute the feature maps for fine-tuning: the features for the head come with them."""
+    from fashion_keras.fine_tuning import PIXELS, chosen_fine_tune_from
+
     if not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone stays frozen")
         return
-    fine_tune_from = chosen_fine_tune_from(config)
+    block = chosen_fine_tune_from(config)
     print(
-        f"fine-tuning will go from {fine_tune_from} (`--fine-tune-from {config.fine_tune_from}`)",
+        f"fine-tuning will start at {block} (`--fine-tune-from {config.fine_tune_from}`)",
         flush=True,
     )
-    if fine_tune_from != PIXELS:
-        datasets.store.make_feature_maps(config.fine_tuning_copies, fine_tune_from)
+    if block != PIXELS:
+        datasets.store.make_feature_maps(config.fine_tuning_copies, block)
 
 
-def _train(config: Config, datasets: Datasets, cache: Path, watch: Callable) -> FineTuned:
+def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
+    from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
+    from fashion_keras.report import tensor_board
+    from fashion_keras.training import train_head
+
+    watch = tensor_board.watch(run)
     trained = train_head(config, datasets, cache, watch("head"))
-    history = [{"stage": "head"} | row for row in trained.history]
+    history: list[dict[str, Any]] = [{"stage": "head"} | row for row in trained.history]
     before = {name: trained.best[f"val_{name}"] for name in ("loss", "accuracy")}
-    _print_outcome("the head", before)
+    _show_validation("the head", before)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
     tuned = fine_tune(config, datasets, trained, cache, watch(STAGE))
-    _print_outcome(STAGE, tuned.validation)
+    _show_validation(STAGE, tuned.validation)
     if tuned.validation["loss"] > before["loss"]:
         print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head", flush=True)
     return tuned._replace(history=[*history, *({"stage": STAGE} | row for row in tuned.history)])
 
 
-def _print_outcome(stage: str, validation: dict[str, float]) -> None:
+def _show_validation(stage: str, validation: dict[str, float]) -> None:
     accuracy, loss = validation["accuracy"], validation["loss"]
     print(f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}", flush=True)
 
 
-def _show_on_board(
-    run: Path, config: Config, trained: FineTuned, metrics: dict, seconds: float
+@cli.stage("saving")
+def save_calibrated(
+    config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str = ""
 ) -> None:
-    told = {f"validation_{name}": value for name, value in trained.validation.items()}
-    if metrics:
-        told["test_accuracy"] = metrics["accuracy"]
-    tensor_board.add_settings(run, dataclasses.asdict(config), told, seconds)
+    """Save a trained classifier whose probabilities are calibrated on validation.
+
+    Args:
+        config: What it was trained with.
+        prepared: What it was trained on.
+        trained: Backbone and head.
+        file: Where to save it (see `saving.save_classifier`).
+        data_licence: Licence of the photos, for the metadata.
+    """
+    from fashion_keras.saving import save_classifier, training_metadata
+
+    temperature = _temperature(config, prepared, trained)
+    metadata = training_metadata(config, prepared, trained.validation, data_licence)
+    labels, size = prepared.labels, config.image_size
+    save_classifier(trained.backbone, trained.head, labels, size, file, metadata, temperature)
+    print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
+
+
+def _temperature(config: Config, prepared: Prepared, trained: FineTuned) -> float:
+    from fashion_keras.classifier import Classifier
+    from fashion_keras.metrics import fit_temperature
+    from fashion_keras.model import build_classifier
+
+    model = build_classifier(trained.backbone, trained.head, config.image_size)
+    metadata = {"labels": prepared.labels, "image_size": config.image_size}
+    photos = evaluate.labelled(prepared, "validation")
+    # As photos are predicted later, not as in training, which decodes them differently.
+    classifier = Classifier(model, metadata)
+    readable, probabilities, _ = evaluate.predict_all(classifier, photos, "calibrating")
+    true = np.array([prepared.labels.index(photo.label) for photo in readable])
+    return fit_temperature(true, probabilities)
+
+
+def score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
+    """Score the saved file on the test split, every photo of it, once; add that to its metadata.
+
+    Args:
+        file: The saved classifier.
+        prepared: The data set.
+        results: Folder for the files of `evaluate`.
+
+    Returns:
+        The photos and the numbers of `evaluate.evaluate`; nothing, if there is no such split.
+
+    Raises:
+        InputError: If a photo can no longer be read.
+    """
+    from fashion_keras.saving import add_metadata
+
+    start = time.monotonic()
+    photos = evaluate.labelled(prepared, "test")
+    if not photos:
+        print("the data has no test split: no test score")
+        return [], {}
+    metrics = evaluate.evaluate(file, photos, results)
+    if metrics["unreadable"]:
+        raise InputError(f"This photo can no longer be read: {metrics['unreadable'][0]}.")
+    add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})
+    metrics["model_sha256"] = sha256_of(file)  # Of the file that now holds its own score.
+    evaluate.write_metrics(metrics, start, results / "metrics.json")
+    print(f"test: {evaluate.headline(metrics)}")
+    return photos, metrics
 
 
 def _write_outcome(
-    results: Path, config: Config, trained: FineTuned, planned: Plan | None, start: float
+    work: Path, config: Config, trained: FineTuned, planned: Plan | None, start: float
 ) -> None:
+    from fashion_keras.figures import learning_curves, save_png
+    from fashion_keras.fine_tuning import chosen_fine_tune_from
+    from fashion_keras.training import write_history
+
     outcome = {
         "validation": trained.validation,
         "fine_tune_from": chosen_fine_tune_from(config),
@@ -167,10 +245,30 @@ def _write_outcome(
         "peak_memory_gb": cli.peak_memory(),
         "run": cli.provenance(start),
     }
-    (results / "config.json").write_text(to_json(config), encoding="utf-8")
-    (results / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-    write_history(trained.history, results / "history.csv")
-    drawings.save_png(drawings.learning_curves(trained.history), results / "learning_curves.png")
+    (work / "config.json").write_text(to_json(config), encoding="utf-8")
+    (work / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
+    write_history(trained.history, work / "history.csv")
+    save_png(learning_curves(trained.history), work / "learning_curves.png")
+
+
+def _write_page(work: Path, results: Path, photos: Sequence[Labelled]) -> None:
+    from fashion_keras.inspection import read_metadata
+    from fashion_keras.report.page import Sources, write_report
+
+    name = read_metadata(work / MODEL_FILE)["data"]["name"]
+    sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
+    write_report(sources, photos, work / PAGE)
+
+
+def _show_on_board(
+    run: Path, config: Config, trained: FineTuned, metrics: dict, seconds: float
+) -> None:
+    from fashion_keras.report import tensor_board
+
+    scores = {f"validation_{name}": value for name, value in trained.validation.items()}
+    if metrics:
+        scores["test_accuracy"] = metrics["accuracy"]
+    tensor_board.add_settings(run, dataclasses.asdict(config), scores, seconds)
 
 
 def _minutes(text: str) -> float:
@@ -186,8 +284,8 @@ def _minutes(text: str) -> float:
 def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
-        "Without options the winner of `python -m tuning.search` is trained at 299 px, or, where\n"
-        "no search was run, the best values of the course that this project grew out of.",
+        "Without options the winner of `python -m tuning.search` is trained, or, where no search\n"
+        "was run, the configuration of the released model.",
         "fashion_keras.final",
         "example:\n  python -m fashion_keras.final --data photos/ --weights imagenet",
     )
@@ -202,20 +300,26 @@ def _options() -> argparse.ArgumentParser:
     cli.add_config_options(options, others, Config())
     add_rate_option(options)
     cli.add_folder_options(options)
-    tensor_board.add_option(options)
-    stopwatch.add_option(options)
+    cli.add_workers_option(options)
+    options.add_argument(
+        "--tensorboard",
+        type=Path,
+        metavar="FOLDER",
+        help="folder to write to for TensorBoard, which shows the run while it goes on: "
+        "`tensorboard --logdir FOLDER` (default: nothing is written)",
+    )
     options.add_argument(
         "--budget",
         type=_minutes,
         metavar="MINUTES",
-        help="leave out copies and passes of fine-tuning, so that all is done in about this time; "
+        help="leave out copies and epochs of fine-tuning, so that all is done in about this time; "
         "the speed of this machine is measured first (default: as long as it takes)",
     )
     options.add_argument(
         "--data-licence",
         default="",
         metavar="TEXT",
-        help="licence of the photos, to be told by the saved file (default: CC0-1.0 for "
+        help="licence of the photos, for the metadata of the saved file (default: CC0-1.0 for "
         "`clothing`, else not stated)",
     )
     return options
@@ -226,23 +330,23 @@ def main(arguments: list[str] | None = None) -> None:
     given = _options().parse_args(arguments)
     find_rate = take_auto(given)
     config = cli.chosen(given, _base(given.config, given.results))
-    with stopwatch.profiled(given.profile):
-        final(
-            config,
-            given.results / "final",
-            given.cache,
-            given.budget,
-            given.data_licence,
-            given.tensorboard,
-            find_rate,
-        )
+    final(
+        config,
+        given.results / "final",
+        given.cache,
+        workers=given.workers,
+        budget=given.budget,
+        data_licence=given.data_licence,
+        log_dir=given.tensorboard,
+        find_rate=find_rate,
+    )
 
 
 def _base(file: Path | None, results: Path) -> Config:
     """Return the configuration to start from."""
     found = results / "search" / "best_config.json"
     if file is None and not found.exists():
-        print("no search was run before: the course's best values are used")
+        print("no search was run before: the configuration of the released model is used")
         return Config()
     print(f"configuration: {file or found}")
     return read_config(file or found)

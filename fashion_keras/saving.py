@@ -152,8 +152,8 @@ def training_metadata(
     Returns:
         See `inspection.read_metadata`.
     """
-    from fashion_keras.backbone import BACKBONE
     from fashion_keras.data.scan import SPLITS
+    from fashion_keras.model import BACKBONE
 
     name, licence = _DATA.get(config.data, (Path(config.data).expanduser().resolve().name, ""))
     counts = {split: len(prepared.split(split)) for split in SPLITS}

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.backbone import build_backbone
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, PreparedPhoto
 from fashion_keras.inspection import layer_name, read_metadata
-from fashion_keras.model import build_classifier, build_head
+from fashion_keras.model import build_backbone, build_classifier, build_head
 from fashion_keras.saving import (
     RELEASED,
     add_metadata,
