@@ -159,7 +159,8 @@ def feature_batches(
 
 def _from_memory(copies: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from rows, numbered through all copies, to their features."""
-    features = tf.constant(np.concatenate([copy[:] for copy in copies]))
+    with tf.device("CPU"):
+        features = tf.constant(np.concatenate([copy[:] for copy in copies]))
     return lambda rows: tf.gather(features, rows)
 
 

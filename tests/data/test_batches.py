@@ -48,17 +48,16 @@ def numbered(photos: int, copies: int) -> list[np.ndarray]:
 
 
 def test_pixels_are_those_of_the_resizing_layer_in_the_order_of_the_split(noise: Prepared) -> None:
-    pixels, numbers = in_one(load_split(noise, "train", 71, 4))
+    batches = load_split(noise, "train", 71, 4)
+    assert [len(numbers) for _, numbers in batches] == [4, 4, 2]
+    pixels, numbers = in_one(batches)
     resize = keras.layers.Resizing(71, 71, interpolation="bilinear")
     for row, photo in zip(pixels, noise.split("train"), strict=True):
         decoded = np.asarray(Image.open(noise.folder / photo.prepared)).astype("float32")
         np.testing.assert_array_equal(row, resize(decoded[None])[0])
     assert pixels.dtype == "float32"
-    assert numbers.tolist() == [0] * 5 + [1] * 5
-
-
-def test_last_batch_is_kept(noise: Prepared) -> None:
-    assert [len(numbers) for _, numbers in load_split(noise, "train", 71, 4)] == [4, 4, 2]
+    assert noise.labels == ["a", "b"]
+    assert numbers.tolist() == class_numbers(noise, "train").tolist() == [0] * 5 + [1] * 5
 
 
 def test_photos_that_are_not_those_listed_are_refused(noise: Prepared) -> None:
@@ -89,16 +88,11 @@ def test_photos_are_read_in_the_order_given(
     assert capfd.readouterr().out == ""
 
 
-def test_class_numbers_follow_the_sorted_labels(noise: Prepared) -> None:
-    numbers = class_numbers(noise, "validation")
-    assert noise.labels == ["a", "b"]
-    assert (numbers.tolist(), numbers.dtype) == ([0, 1], "int32")
-
-
 def test_features_without_seed_are_the_first_copy_in_order() -> None:
     numbers = np.arange(10, dtype="int32") * 7
     batches = feature_batches(numbered(10, 2), numbers, 4)
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
+    assert int(batches.cardinality()) == 3
     features, labels = in_one(batches)
     np.testing.assert_array_equal(features, numbered(10, 1)[0])
     np.testing.assert_array_equal(labels, numbers)
@@ -143,12 +137,6 @@ def test_batches_are_the_same_from_memory_and_from_disk(
             np.testing.assert_array_equal(one[0], other[0])
             np.testing.assert_array_equal(one[1], other[1])
             assert one[0].dtype == kind
-
-
-@pytest.mark.parametrize(("photos", "batches"), [(10, 3), (8, 2), (1, 1)])
-def test_number_of_feature_batches_is_known(photos: int, batches: int) -> None:
-    dataset = feature_batches(numbered(photos, 1), np.zeros(photos, "int32"), 4)
-    assert int(dataset.cardinality()) == batches == len(list(dataset))
 
 
 def test_half_precision_becomes_float32_with_rows_of_labels() -> None:

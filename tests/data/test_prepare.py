@@ -28,14 +28,12 @@ def draw(path: Path, number: int = 0, **settings: Any) -> Path:
     return path
 
 
-def state(folder: Path) -> dict[str, tuple[int, bytes | None]]:
-    """Return name, date and bytes of everything below a folder."""
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return name, date and bytes of every file below a folder."""
     return {
-        path.relative_to(folder).as_posix(): (
-            path.lstat().st_mtime_ns,
-            path.read_bytes() if path.is_file() else None,
-        )
+        path.relative_to(folder).as_posix(): (path.lstat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
@@ -139,10 +137,8 @@ def test_source_stays_as_it_is_and_the_folder_holds_what_is_listed(
     before = state(photos)
     prepared = prepare(str(photos), cache)
     assert state(photos) == before
-    assert len(before) == 12  # 6 folders and 6 files.
-    files = {path for path, (_, content) in state(prepared.folder).items() if content}
     listed = {photo.prepared for photo in prepared.photos}
-    assert files == listed | {"photos.csv", "quarantine.csv"}
+    assert set(state(prepared.folder)) == listed | {"photos.csv", "quarantine.csv"}
     folders = {path.name for path in prepared.folder.iterdir() if path.is_dir()}
     assert folders == {"train", "validation"}
     assert list(cache.iterdir()) == [cache / "prepared"]
@@ -257,19 +253,15 @@ def test_class_folders_are_split_and_the_seed_decides(unsplit: Path, cache: Path
     assert in_test != in_other
 
 
-@pytest.mark.parametrize("turn", [None, Image.Transpose.ROTATE_90, Image.Transpose.TRANSVERSE])
-def test_duplicates_of_a_photo_are_in_one_split(
-    turn: Image.Transpose | None, unsplit: Path, cache: Path
-) -> None:
+def test_duplicates_of_a_photo_are_in_one_split(unsplit: Path, cache: Path) -> None:
     for number in range(10):
         with Image.open(unsplit / "hat" / f"{number}.png") as photo:
             large = photo.resize((144, 144))
         large.save(unsplit / "hat" / f"{number}.png")
-        copy = large if turn is None else large.transpose(turn)
-        copy.save(unsplit / "hat" / f"copy {number}.webp", lossless=True)
+        large.transpose(Image.Transpose.ROTATE_90).save(unsplit / "hat" / f"turned {number}.webp")
     split_of = {photo.file: photo.split for photo in prepare(str(unsplit), cache).photos}
     for number in range(10):
-        assert split_of[f"hat/copy {number}.webp"] == split_of[f"hat/{number}.png"]
+        assert split_of[f"hat/turned {number}.webp"] == split_of[f"hat/{number}.png"]
 
 
 def test_unusual_names_are_kept_or_escaped(photos: Path, cache: Path) -> None:

@@ -94,11 +94,6 @@ def test_groups_are_joined_by_a_photo_between_them() -> None:
     assert grouped(grey(*ends, flipped(BASE, 0, 1, 2))) == [[0, 1, 2]]
 
 
-def test_photos_with_one_hash_but_other_colours_stay_apart() -> None:
-    photos = [*grey(BASE), *grey(BASE, level=104), *grey(BASE, level=110)]
-    assert grouped(photos) == [[0, 1], [2]]
-
-
 def test_different_garments_on_the_same_white_background_stay_apart() -> None:
     photos = []
     for number in range(12):
