@@ -1,7 +1,7 @@
 """The formats of an export: how a classifier is written in each, with its labels inside."""
 
 import contextlib
-import errno
+import functools
 import importlib
 import importlib.util
 import json
@@ -14,44 +14,44 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from fashion_keras.config import InputError
 
 INPUT, OUTPUT = "pixels", "probabilities"
-ENDPOINT = "serving_default"  # What TensorFlow Serving and the LiteRT converter look for.
-LABELS_FILE, CARD_FILE = "labels.txt", "fashion.json"
-EXTRA = "assets.extra"  # TensorFlow's folder in a SavedModel for what it does not read itself.
-OWN = "fashion_keras"  # Section of OpenVINO's `rt_info` with the labels and the card, as JSON.
-_OPSET = 18  # Read by ONNX Runtime 1.14 (2023) and newer.
+LABELS_FILE, METADATA_FILE = "labels.txt", "fashion.json"
+EXTRA = "assets.extra"  # TensorFlow's folder in a SavedModel for files that it does not read.
+SECTION = "fashion_keras"  # Of OpenVINO's `rt_info`: the labels and the metadata, as JSON.
+_OPSET = 18  # Supported by ONNX Runtime 1.14 (2023) and newer.
 
 
 class Format(NamedTuple):
     """A format of an export.
 
     Attributes:
-        ending: What the name of the file or folder ends in.
-        packages: Modules that are needed beside TensorFlow.
-        write: Called with the folder that `trace` made, the file or folder to write, the card, and
-            whether to store weights in half precision.
+        ending: Of the name of the file or folder.
+        packages: Modules that it requires in addition to TensorFlow.
+        write: Takes a model (see `with_names`), the file or folder to write, the metadata, and
+            whether to store the weights in half precision.
         half: Whether weights can be stored in half precision.
-        note: What a user has to know.
+        note: What users of the export must know.
     """
 
     ending: str
     packages: tuple[str, ...]
-    write: Callable[[Path, Path, dict, bool], None]
+    write: Callable[[Any, Path, dict, bool], None]
     half: bool
     note: str
 
 
 def check_packages(name: str) -> None:
-    """Raise the error for a format that cannot be written here.
+    """Check that a format can be written on this machine.
 
     Raises:
         InputError: If a package is not installed, or Keras does not run on TensorFlow.
     """
+    from fashion_keras.backend import keras
+
     packages = FORMATS[name].packages
     missing = [package for package in packages if not importlib.util.find_spec(package)]
     if missing:
@@ -68,15 +68,15 @@ def check_packages(name: str) -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what converters and runtimes print, from C++ as well; show it if they fail."""
+    """Hide what converters and runtimes print, from C++ as well; show it if they fail."""
     sys.stdout.flush()
     outputs = {number: os.dup(number) for number in (1, 2)}
-    with tempfile.TemporaryFile() as held_back, warnings.catch_warnings():
+    with tempfile.TemporaryFile() as hidden, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         failed = True
         try:
             for number in outputs:
-                os.dup2(held_back.fileno(), number)
+                os.dup2(hidden.fileno(), number)
             yield
             failed = False
         finally:
@@ -85,63 +85,69 @@ def quiet() -> Iterator[None]:
                 os.dup2(output, number)
                 os.close(output)
             if failed:
-                held_back.seek(0)
-                os.write(2, held_back.read())
+                hidden.seek(0)
+                os.write(2, hidden.read())
 
 
-def trace(model: keras.Model, folder: Path) -> None:
-    """Write a classifier as a plain SavedModel, from which all formats are made.
+def with_names(classifier: Any) -> Any:
+    """Return the model of a classifier with names for its input and output.
 
-    The last layer is made anew: its name, which holds the card in a `.keras` file, becomes that of
-    the output. Keras' own `export` would keep that name and store each weight twice.
+    Its last layer, whose name holds the metadata in a `.keras` file, is replaced.
 
     Args:
-        model: See `classifier.Classifier`.
-        folder: The SavedModel; its one signature maps `pixels` to `probabilities`.
+        classifier: See `Classifier.model`.
+
+    Returns:
+        A Keras model from `{"pixels": ...}` to `{"probabilities": ...}` with the same weights.
     """
-    tf: Any = importlib.import_module("tensorflow")
+    from fashion_keras.backend import keras
+
     last = keras.layers.Softmax(dtype="float32", name=OUTPUT)
-    classifier: Any = keras.Model(model.inputs, last(model.layers[-1].input), name="classifier")
-    module = tf.Module()
-    module.weights = [variable.value for variable in classifier.variables]
-
-    @tf.function(input_signature=[_pixels(tf)])
-    def serve(pixels: Any) -> dict[str, Any]:
-        return {OUTPUT: classifier(pixels, training=False)}
-
-    module.serve = serve
-    tf.saved_model.save(module, str(folder), signatures={ENDPOINT: serve})
+    probabilities = last(classifier.layers[-1].input)
+    return keras.Model({INPUT: classifier.input}, {OUTPUT: probabilities}, name="classifier")
 
 
-def _pixels(tf: Any) -> Any:
-    return tf.TensorSpec((None, None, None, 3), "float32", name=INPUT)
+def _signature() -> list[dict[str, Any]]:
+    from fashion_keras.backend import keras
+
+    return [{INPUT: keras.InputSpec(shape=(None, None, None, 3), dtype="float32", name=INPUT)}]
 
 
-def _texts(card: dict) -> dict[str, str]:
-    return {LABELS_FILE: "\n".join(card["labels"]), CARD_FILE: json.dumps(card, indent=2)}
+def _files(metadata: dict) -> dict[str, str]:
+    return {
+        LABELS_FILE: "\n".join(metadata["labels"]),
+        METADATA_FILE: json.dumps(metadata, indent=2),
+    }
 
 
-def _write_saved_model(traced: Path, target: Path, card: dict, half: bool) -> None:
-    traced.rename(target)
+def _write_saved_model(model: Any, target: Path, metadata: dict, half: bool) -> None:
+    from fashion_keras.backend import keras
+
+    # `model.export` tracks the model as well, and so stores each weight twice.
+    archive: Any = keras.export.ExportArchive()
+    archive.add_endpoint("serve", functools.partial(model, training=False), _signature())
+    archive.write_out(str(target), verbose=False)
     (target / EXTRA).mkdir()
-    for name, text in _texts(card).items():
+    for name, text in _files(metadata).items():
         (target / EXTRA / name).write_text(text, encoding="utf-8")
 
 
-def _write_onnx(traced: Path, target: Path, card: dict, half: bool) -> None:
-    # Else a step that fails is left out with a mere log line, and all takes twice as long.
+def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
+    # Otherwise tf2onnx logs an error of one of its optimizers and goes on without it.
     os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
-    names: tuple[Any, ...] = ("tensorflow", "onnx", "tf2onnx")
-    tf, onnx, tf2onnx = map(importlib.import_module, names)
-    loaded = tf.saved_model.load(str(traced))  # Has to live as long as its function is used.
-    model, _ = tf2onnx.convert.from_function(loaded.serve, [_pixels(tf)], opset=_OPSET)
-    _name_sides(model.graph.input[0], ("batch", "height", "width"))
-    _name_sides(model.graph.output[0], ("batch",))
-    facts = {"labels": json.dumps(card["labels"]), "card": json.dumps(card)}
-    onnx.helper.set_model_props(model, facts)
+    onnx: Any = importlib.import_module("onnx")
+    signature = _signature()  # Without it, Keras wants a model that was called.
+    model.export(
+        str(target), "onnx", opset_version=_OPSET, input_signature=signature, verbose=False
+    )
+    exported = onnx.load(str(target))
+    _name_sides(exported.graph.input[0], ("batch", "height", "width"))
+    _name_sides(exported.graph.output[0], ("batch",))
+    texts = {"labels": json.dumps(metadata["labels"]), "metadata": json.dumps(metadata)}
+    onnx.helper.set_model_props(exported, texts)
     if half:
-        _store_in_half(onnx, model.graph)
-    onnx.save(model, str(target))
+        _store_in_half(onnx, exported.graph)
+    onnx.save(exported, str(target))
     onnx.checker.check_model(str(target), full_check=True)
 
 
@@ -151,7 +157,7 @@ def _name_sides(tensor: Any, names: tuple[str, ...]) -> None:
 
 
 def _store_in_half(onnx: Any, graph: Any) -> None:
-    """Store kernels in half precision; runtimes turn them into float32 when they load them."""
+    """Store kernels in half precision; runtimes cast them to float32 when they load them."""
     casts = []
     for weight in graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
@@ -162,48 +168,45 @@ def _store_in_half(onnx: Any, graph: Any) -> None:
         name, stored = weight.name, f"{weight.name}_half"
         weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), stored))
         casts.append(onnx.helper.make_node("Cast", [stored], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]  # A node stands after those whose results it uses.
+    nodes = [*casts, *graph.node]  # In the order of computation.
     del graph.node[:]
     graph.node.extend(nodes)
 
 
 def import_openvino() -> Any:
-    """Import OpenVINO without the message to its maker that it sends whenever it is imported."""
+    """Import OpenVINO without its telemetry, which sends a message at each import."""
     modules: dict[str, Any] = sys.modules
-    modules.setdefault("openvino_telemetry", None)  # OpenVINO does without it if it is missing.
+    modules.setdefault("openvino_telemetry", None)
     return importlib.import_module("openvino")
 
 
-def _write_openvino(traced: Path, target: Path, card: dict, half: bool) -> None:
+def _write_openvino(model: Any, target: Path, metadata: dict, half: bool) -> None:
     openvino = import_openvino()
-    model = openvino.Core().read_model(str(traced))
-    labels = " ".join("_".join(label.split()) for label in card["labels"])
+    labels = " ".join("_".join(label.split()) for label in metadata["labels"])
     known = {"model_type": "Classification", "labels": labels, "layout": "NHWC"}
-    for name, text in known.items():
-        model.set_rt_info(text, ["model_info", name])
-    for name, value in (("labels", card["labels"]), ("card", card)):
-        model.set_rt_info(json.dumps(value), [OWN, name])
-    try:
-        openvino.save_model(model, str(target), compress_to_fp16=half)
-    except RuntimeError as error:
-        if "iostream" not in str(error):
-            raise
-        # It means the disk, but does not say so.
-        raise OSError(errno.ENOSPC, "No space left on device", str(target)) from error
+    with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as folder:
+        file = str(Path(folder, "keras.xml"))
+        model.export(file, format="openvino", verbose=False)
+        exported = openvino.Core().read_model(file)
+        for name, text in known.items():
+            exported.set_rt_info(text, ["model_info", name])
+        for name, value in (("labels", metadata["labels"]), ("metadata", metadata)):
+            exported.set_rt_info(json.dumps(value), [SECTION, name])
+        openvino.save_model(exported, str(target), compress_to_fp16=half)
 
 
-def _write_litert(traced: Path, target: Path, card: dict, half: bool) -> None:
-    tf: Any = importlib.import_module("tensorflow")
-    converter = tf.lite.TFLiteConverter.from_saved_model(str(traced), signature_keys=[ENDPOINT])
+def _write_litert(model: Any, target: Path, metadata: dict, half: bool) -> None:
+    options = {}
     if half:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_types = [tf.float16]
-    target.write_bytes(converter.convert())
-    # Appended as a zip, as files in the metadata of LiteRT are. The table of metadata is left out
-    # on purpose: MediaPipe, which reads it, would shrink each photo to 1 x 1 pixels, the size that
-    # stands for any height and width. Without the table it refuses the file.
+        tf: Any = importlib.import_module("tensorflow")
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    model.export(str(target), format="litert", verbose=False, **options)
+    # Appended as a zip, as the metadata of LiteRT is. Its table is left out on purpose: MediaPipe,
+    # which reads it, would shrink each photo to 1 x 1 pixels, the size that stands for any height
+    # and width. Without the table it refuses the file.
     with zipfile.ZipFile(target, "a") as archive:
-        for name, text in _texts(card).items():
+        for name, text in _files(metadata).items():
             archive.writestr(name, text)
 
 
@@ -213,7 +216,7 @@ FORMATS = {
         packages=("onnx", "tf2onnx", "onnxruntime"),
         write=_write_onnx,
         half=True,
-        note="The labels stand in the model's metadata under `labels`, as JSON.",
+        note="The labels are in the model's metadata under `labels`, as JSON.",
     ),
     "litert": Format(
         ending=".tflite",
@@ -226,19 +229,19 @@ FORMATS = {
     ),
     "openvino": Format(
         ending=".xml",
-        packages=("openvino",),
+        packages=("openvino", "scipy"),
         write=_write_openvino,
         half=True,
         note="Two files, `.xml` and `.bin`, that belong together. Compile the model with "
         "INFERENCE_PRECISION_HINT f32: without it, newer processors compute in bfloat16, which "
-        "moves probabilities by 0.01. The labels stand in `rt_info` under `fashion_keras` as JSON, "
-        "and under `model_info` as OpenVINO's Model API wants them, with `_` for spaces.",
+        "changes probabilities by 0.01. The labels are in `rt_info` under `fashion_keras` as JSON, "
+        "and under `model_info` as OpenVINO's Model API needs them, with `_` for spaces.",
     ),
     "saved_model": Format(
         ending="_saved_model",
         packages=(),
         write=_write_saved_model,
         half=False,
-        note="A folder; the labels stand in `assets.extra/labels.txt`, one a line.",
+        note="A folder; the labels are in `assets.extra/labels.txt`, one per line.",
     ),
 }

@@ -1,4 +1,4 @@
-"""Opens an export with the runtime it is made for, and compares it with Keras."""
+"""Opens an export with its own runtime, and compares it with Keras."""
 
 import contextlib
 import importlib
@@ -10,34 +10,31 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
 from fashion_keras.export.formats import (
-    ENDPOINT,
     EXTRA,
     INPUT,
     LABELS_FILE,
     OUTPUT,
-    OWN,
+    SECTION,
     import_openvino,
 )
-from fashion_keras.predict.inputs import find_files
 
 _MOST_PHOTOS = 32
 _DRAWN_SIZES = ((240, 320), (320, 240), (299, 299), (71, 71), (33, 400), (1024, 683), (500, 501))
 
 
 class Opened(NamedTuple):
-    """An exported file in the hands of its own runtime.
+    """An export, opened with its own runtime.
 
     Attributes:
-        run: Pixels `(batch, height, width, 3)`, float32 in [0, 255], to probabilities
+        run: Maps pixels `(batch, height, width, 3)`, float32 in [0, 255], to probabilities
             `(batch, classes)`.
-        labels: Name of each class as the file itself tells it.
+        labels: Name of each class, read from the export.
         runtime: Name and version of the runtime.
     """
 
@@ -76,7 +73,7 @@ def _open_onnx(path: Path) -> Opened:
 def _open_litert(path: Path) -> Opened:
     interpreters: Any = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = interpreters.Interpreter(str(path), num_threads=os.cpu_count())
-    signature = interpreter.get_signature_runner(ENDPOINT)
+    signature = interpreter.get_signature_runner("serving_default")
     with zipfile.ZipFile(path) as archive:
         labels = archive.read(LABELS_FILE).decode().split("\n")
 
@@ -89,7 +86,7 @@ def _open_litert(path: Path) -> Opened:
 def _open_openvino(path: Path) -> Opened:
     core = import_openvino().Core()
     model = core.read_model(str(path))
-    labels = json.loads(model.get_rt_info([OWN, "labels"]).astype(str))
+    labels = json.loads(model.get_rt_info([SECTION, "labels"]).astype(str))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
     def run(pixels: np.ndarray) -> np.ndarray:
@@ -104,7 +101,7 @@ def _open_saved_model(path: Path) -> Opened:
     labels = (path / EXTRA / LABELS_FILE).read_text(encoding="utf-8").split("\n")
 
     def run(pixels: np.ndarray) -> np.ndarray:
-        return loaded.signatures[ENDPOINT](**{INPUT: tf.constant(pixels)})[OUTPUT].numpy()
+        return loaded.signatures["serving_default"](**{INPUT: tf.constant(pixels)})[OUTPUT].numpy()
 
     return Opened(run, labels, _version("tensorflow"))
 
@@ -127,7 +124,7 @@ def read_photos(folder: Path | None) -> list[np.ndarray]:
         return [_drawn(number) for number in range(len(_DRAWN_SIZES))]
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one with photos.")
-    files = find_files(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
     count = min(len(files), _MOST_PHOTOS)
     photos = []
     for number in range(count):
@@ -143,8 +140,8 @@ def _drawn(number: int) -> np.ndarray:
     return np.asarray(draw_photo(LABELS[number], generator, *_DRAWN_SIZES[number]))
 
 
-def largest_difference(model: keras.Model, opened: Opened, photos: Sequence[np.ndarray]) -> float:
-    """Return by how much a probability differs from that of Keras at the most.
+def largest_difference(model: Any, opened: Opened, photos: Sequence[np.ndarray]) -> float:
+    """Return the largest difference of any probability to that of Keras.
 
     Args:
         model: See `classifier.Classifier`.
@@ -154,9 +151,8 @@ def largest_difference(model: keras.Model, opened: Opened, photos: Sequence[np.n
     """
     batches = [photo[None].astype("float32") for photo in photos]
     batches.append(np.concatenate([batches[0], batches[0][:, :, ::-1]]))
-    called: Any = model
     differences = [
-        np.abs(opened.run(pixels) - np.asarray(called(pixels, training=False))).max()
+        np.abs(opened.run(pixels) - np.asarray(model(pixels, training=False))).max()
         for pixels in batches
     ]
-    return float(np.max(differences))  # Python's own `max` passes over NaN.
+    return float(np.max(differences))  # Python's own `max` ignores NaN.
