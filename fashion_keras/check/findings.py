@@ -1,93 +1,160 @@
-"""What a check finds: each finding in words, how harmful it is, and the verdict over all."""
+"""The findings of a check: what can be wrong, how harmful it is, and the verdict."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 _SHOWN = 5  # Items of a finding that are printed; all are in the JSON file.
 
-# Most harmful first; true for what has to be mended, false for what is only good to know.
+
+class Kind(NamedTuple):
+    """A kind of finding: must it be fixed, or is it good to know; what it is, and what to do."""
+
+    to_fix: bool
+    text: str
+    advice: str
+
+
+# Most harmful first.
 KINDS = {
-    "layout": True,  # Training refuses the folder.
-    "empty class": True,
-    "missing class": True,
-    "leak": True,  # The score comes out too good, and nobody notices.
-    "contradiction": True,
-    "too small to learn": True,
-    "priors": True,
-    "too small to measure": True,
-    "unreadable": True,
-    "unused": True,
-    "label errors": False,  # Most suspects are merely hard; no data set is ever without any.
-    "labels unseen": False,
-    "imbalance": False,
-    "duplicates": False,
-    "outliers": False,
-    "narrow": False,
-    "turned": False,
+    "layout": Kind(
+        True,
+        "training refuses these photos",
+        "Put each class's photos into a folder of its own: either all next to each other, or in "
+        "the folders train and validation (and one for the final test).",
+    ),
+    "empty class": Kind(
+        True,
+        "class folders without a readable photo; training refuses them",
+        "Add photos to them, or remove them.",
+    ),
+    "missing class": Kind(
+        True,
+        "classes that are not in every split",
+        "Add photos of them. A class that is not in train cannot be learnt, one that is not in the "
+        "others cannot be measured.",
+    ),
+    "leak": Kind(
+        True,
+        "photos that are in more than one split: {count}. The model is tested on photos that it "
+        "was trained on, and the score is too good",
+        "Keep each in one split (duplicates.png shows them).",
+    ),
+    "contradiction": Kind(
+        True,
+        "photos that are in more than one class: {count}",
+        "Keep each in the class it belongs to (duplicates.png shows them).",
+    ),
+    "too small to learn": Kind(
+        True,
+        "classes with fewer than {least} training photos",
+        "Add photos, or merge each with a similar class.",
+    ),
+    "priors": Kind(
+        True,
+        "classes are not equally frequent in all splits, beyond chance (chi-square {statistic:.0f},"
+        " p = {p_value:.4f} by permutation)",
+        "Draw the splits again from all photos, or expect another score than that of validation.",
+    ),
+    "too small to measure": Kind(
+        True,
+        "classes with too few photos in {split} for their score to mean much",
+        "Add photos to that split; ten make the interval 0.4 wide, thirty 0.2.",
+    ),
+    "unreadable": Kind(
+        True,
+        "files that cannot be read and will not be used: {count}",
+        "Repair, replace or remove them.",
+    ),
+    "unused": Kind(
+        True,
+        "photos outside the class folders, which will not be used: {count}",
+        "Move them into the folder of their class, or away.",
+    ),
+    "label errors": Kind(
+        False,  # Most suspects are merely hard; no data set is ever without any.
+        "photos whose label is probably wrong, the likeliest first: {count}",
+        "Look at them (label_errors.png shows the likeliest) and move only what is wrong. Most may "
+        "be merely hard, fewer with a larger `--image-size`; those must stay.",
+    ),
+    "labels unseen": Kind(
+        False,
+        "`--features` was given, but labels were not examined",
+        "Fix the cause, and check again.",
+    ),
+    "imbalance": Kind(
+        False,
+        "the largest class has {ratio:.0f} times the photos of the smallest",
+        "Look at the score of each class, not only at accuracy, which hides the small ones.",
+    ),
+    "duplicates": Kind(
+        False,
+        "photos that are in the same split more than once: {count}",
+        "They count more than others; one of each is enough.",
+    ),
+    "outliers": Kind(
+        False,
+        "photos that are unlike all others: {count}",
+        "Check whether they belong here (outliers.png shows the farthest).",
+    ),
+    "narrow": Kind(
+        False,
+        "photos with one side {ratio:g} times the other or more: {count}",
+        "They are squeezed into a square; crop them to the garment if that matters.",
+    ),
+    "turned": Kind(
+        False,
+        "photos that EXIF turns: {count}",
+        "They are used upright here; software that ignores EXIF shows them as they are stored.",
+    ),
 }
 
 
-class Finding(NamedTuple):
-    """One thing that is not as it should be.
+class Finding:
+    """One kind of fault in a data set.
 
-    Attributes:
+    Args:
         kind: One of `KINDS`.
-        text: What was found, in one sentence.
-        advice: What to do about it.
-        items: The files or classes it is about, each in words.
+        items: The files or classes that have it, in words; there may be none.
+        values: For the kind's text.
     """
 
-    kind: str
-    text: str
-    advice: str
-    items: list[str]
+    def __init__(self, kind: str, items: Sequence[str], **values: object) -> None:
+        self.harm, self.kind = list(KINDS).index(kind) + 1, kind
+        self.to_fix, text, self.advice = KINDS[kind]
+        self.text = text.format(count=len(items), **values)
+        self.items = list(items)
 
-
-def harm(finding: Finding) -> int:
-    """Return the rank of a finding's kind: 1 for the most harmful."""
-    return list(KINDS).index(finding.kind) + 1
+    def lines(self, mark: str) -> list[str]:
+        """Return the lines to print, with a mark in front."""
+        items = [f"     {item}" for item in self.items[:_SHOWN]]
+        if (left := len(self.items) - _SHOWN) > 0:
+            items.append(f"     and {left} more in check.json")
+        return [mark + self.text, *items, f"   {self.advice}"]
 
 
 def ordered(findings: Sequence[Finding]) -> list[Finding]:
-    """Sort findings, the most harmful first."""
-    return sorted(findings, key=lambda finding: (harm(finding), -len(finding.items)))
-
-
-def to_mend(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings that have to be mended, the most harmful first."""
-    return [finding for finding in ordered(findings) if KINDS[finding.kind]]
+    """Return the findings that have items, the most harmful first."""
+    return sorted((one for one in findings if one.items), key=lambda finding: finding.harm)
 
 
 def verdict(findings: Sequence[Finding]) -> str:
-    """Return all findings for people: what is good to know, then `ready` or what to mend."""
-    wrong = to_mend(findings)
-    known = [finding for finding in ordered(findings) if not KINDS[finding.kind]]
+    """Return findings as text: what is good to know, then `ready` or what to fix."""
+    known = [finding for finding in ordered(findings) if not finding.to_fix]
+    wrong = [finding for finding in ordered(findings) if finding.to_fix]
     lines = ["good to know:"] if known else []
-    lines += [line for finding in known for line in _lines("- ", finding)]
-    if not wrong:
-        return "\n".join([*lines, "verdict: ready"])
+    for finding in known:
+        lines += finding.lines("- ")
     many = "1 thing" if len(wrong) == 1 else f"{len(wrong)} things"
-    lines.append(f"verdict: {many} to mend, the most harmful first")
+    lines.append(f"verdict: {many} to fix, the most harmful first" if wrong else "verdict: ready")
     for number, finding in enumerate(wrong, start=1):
-        lines += _lines(f"{number}. ", finding)
+        lines += finding.lines(f"{number}. ")
     return "\n".join(lines)
-
-
-def _lines(mark: str, finding: Finding) -> list[str]:
-    lines = [mark + finding.text]
-    lines += [f"     {item}" for item in finding.items[:_SHOWN]]
-    left = len(finding.items) - _SHOWN
-    if left > 0:
-        lines.append(f"     and {left} more in check.json")
-    return [*lines, f"   {finding.advice}"]
 
 
 def as_json(findings: Sequence[Finding]) -> dict:
     """Return verdict and findings as plain values."""
+    found = ordered(findings)
     return {
-        "verdict": "mend" if to_mend(findings) else "ready",
-        "findings": [
-            {"harm": harm(finding), "to_mend": KINDS[finding.kind]} | finding._asdict()
-            for finding in ordered(findings)
-        ],
+        "verdict": "fix" if any(finding.to_fix for finding in found) else "ready",
+        "findings": [vars(finding) for finding in found],
     }

@@ -108,7 +108,7 @@ def jobs(work: Path, linked: Path, drawn: Path) -> Iterator[Job]:
     yield job("report", "fashion_keras.report", model, test, *places)
     yield job("predict", "fashion_keras.predict", model, str(linked), "--out", f"{work}/rows.csv")
     yield job("check", "fashion_keras.check", str(linked), *places)
-    yield job("check --vectors", "fashion_keras.check", str(drawn), "--vectors", *batch, *places)
+    yield job("check --features", "fashion_keras.check", str(drawn), "--features", *places)
     saved, some = f"{work}/cheap_saved_model", ["--photos", str(linked)]
     yield job(
         "export", "fashion_keras.export", model, "--format", "saved_model", "--out", saved, *some

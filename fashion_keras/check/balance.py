@@ -1,0 +1,170 @@
+"""Counts photos by class and split: empty, missing and small classes, imbalance, other priors."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import MonteCarloMethod, chi2_contingency
+
+from fashion_keras.check.findings import Finding
+from fashion_keras.check.photos import CheckedPhoto
+from fashion_keras.data.scan import SPLITS, Scan
+from fashion_keras.metrics import wilson_interval
+
+_LEAST_TO_LEARN = 20
+# A class's recall is measured if its 95 % interval, with nine of ten correct, is not wider than
+# this; that takes ten photos.
+_WIDEST_INTERVAL = 0.4
+_IMBALANCE = 10.0  # Photos of the largest class for each photo of the smallest.
+# Splits drawn at random pass nearly always (99 of 100 times). In large data sets small differences
+# are significant, too: only a class whose shares differ by this factor and by so many standard
+# errors is named.
+_LARGEST_P, _LEAST_FACTOR, _ERRORS = 0.01, 1.5, 2.5
+_TABLES = 1999  # Drawn at random for the p-value.
+
+
+class Counts(NamedTuple):
+    """The number of readable photos of each class and split.
+
+    Attributes:
+        labels: Classes of any split, sorted.
+        splits: Splits in use, in order; one without a name if the source has none.
+        table: `(classes, splits)`.
+    """
+
+    labels: list[str]
+    splits: list[str]
+    table: np.ndarray
+
+    def __str__(self) -> str:
+        """Return counts, and shares of each split, as a table to print."""
+        width = max(map(len, [*self.labels, "class"])) + 2
+        totals = self.table.sum(axis=0)
+        lines = ["class".ljust(width) + "".join(f"{name or 'photos':>20}" for name in self.splits)]
+        for label, row in zip(self.labels, self.table, strict=True):
+            shares = zip(row, row / np.maximum(totals, 1), strict=True)
+            cells = [f"{count:>12} {share:>7.1%}" for count, share in shares]
+            lines.append(label.ljust(width) + "".join(cells))
+        return "\n".join(
+            [*lines, "all".ljust(width) + (8 * " ").join(map("{:>12}".format, totals))]
+        )
+
+
+def count_photos(folders: Scan, photos: Sequence[CheckedPhoto]) -> Counts:
+    """Count the readable photos in the folders of a data set."""
+    labels = sorted({label for names in folders.classes.values() for label in names})
+    used = {photo.split for photo in photos} | (set(folders.classes) - {""})
+    splits = [split for split in SPLITS if split in used] or [""]
+    table = np.zeros((len(labels), len(splits)), dtype=int)
+    for photo in photos:
+        if not photo.reason and photo.split in splits:
+            table[labels.index(photo.label), splits.index(photo.split)] += 1
+    return Counts(labels, splits, table)
+
+
+def class_findings(
+    folders: Scan, photos: Sequence[CheckedPhoto], counts: Counts, seed: int
+) -> list[Finding]:
+    """Return what is wrong with classes and their sizes.
+
+    Args:
+        folders: The data set's folders.
+        photos: Their photos.
+        counts: Of these photos.
+        seed: Of the test for equal priors.
+    """
+    labels, splits, table = counts
+    # Without a folder for training nothing can be learnt, whatever the others hold.
+    learnt = table[:, 0] if splits[0] in ("", SPLITS[0]) else np.zeros(len(labels), dtype=int)
+    sizes = zip(learnt.tolist(), labels, strict=True)
+    sizes = sorted((size, label) for size, label in sizes if size)
+    small = [f"{label}: {size}" for size, label in sizes if size < _LEAST_TO_LEARN]
+    ratio = sizes[-1][0] / sizes[0][0] if sizes else 1.0
+    extremes = [f"{label}: {size}" for size, label in (sizes[-1], sizes[0])] if sizes else []
+    missing = [
+        f"{label} has no folder in {split}"
+        for split, names in folders.classes.items()
+        for label in labels
+        if label not in names
+    ]
+    unmeasurable = _unmeasurable(counts) if len(splits) > 1 else []
+    statistic, p_value = compare_priors(table, seed)
+    others = range(1, len(splits)) if p_value <= _LARGEST_P else []
+    differences = [item for column in others for item in _differences(counts, column)]
+    return [
+        Finding("empty class", _empty(folders, photos)),
+        Finding("missing class", missing),
+        Finding("too small to learn", small, least=_LEAST_TO_LEARN),
+        Finding("too small to measure", unmeasurable, split=splits[-1]),
+        Finding("imbalance", extremes if ratio >= _IMBALANCE else [], ratio=ratio),
+        Finding("priors", differences, statistic=statistic, p_value=p_value),
+    ]
+
+
+def _empty(folders: Scan, photos: Sequence[CheckedPhoto]) -> list[str]:
+    """Name class folders without files, or without readable ones."""
+    # By folder: a source without splits has its photos in none.
+    split_of = {photo.path: photo.split for photo in folders.photos}
+    used = {(photo.split, photo.label) for photo in folders.photos}
+    readable = {(split_of[photo.path], photo.label) for photo in photos if not photo.reason}
+    return [
+        (f"{split}/{label}: " if split else f"{label}: ")
+        + ("none of its files can be read" if (split, label) in used else "empty")
+        for split, labels in folders.classes.items()
+        for label in labels
+        if (split, label) not in readable
+    ]
+
+
+def _unmeasurable(counts: Counts) -> list[str]:
+    """Name the classes with few photos in the last split, and what their recall would mean."""
+    items = []
+    for label, count in zip(counts.labels, counts.table[:, -1].tolist(), strict=True):
+        correct = round(0.9 * count)
+        low, high = wilson_interval(correct, count) if count else (0.0, 0.0)
+        if high - low > _WIDEST_INTERVAL:
+            items.append(
+                f"{label}: {count}; if {correct} of them are correct, the true recall is between "
+                f"{low:.0%} and {high:.0%}"
+            )
+    return items
+
+
+def compare_priors(table: np.ndarray, seed: int) -> tuple[float, float]:
+    """Test whether classes are equally frequent in all splits.
+
+    The p-value is that of random permutations of the labels; unlike the chi-square distribution it
+    holds for small counts, too.
+
+    Args:
+        table: Counts, `(classes, splits)`.
+        seed: Of the permutations.
+
+    Returns:
+        Pearson's chi-square statistic and the p-value, at least 0.0005.
+    """
+    present = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
+    if min(present.shape) < 2:
+        return 0.0, 1.0
+    draw = MonteCarloMethod(n_resamples=_TABLES, rng=np.random.default_rng(seed))
+    result: Any = chi2_contingency(present, correction=False, method=draw)
+    return float(result.statistic), float(result.pvalue)
+
+
+def _differences(counts: Counts, column: int) -> list[str]:
+    """Name the classes whose share of a split differs much, and beyond chance, from the first."""
+    table = counts.table[:, [0, column]]
+    sizes = np.maximum(table.sum(axis=0), 1)
+    shares, overall = table / sizes, table.sum(axis=1) / max(table.sum(), 1)
+    error = np.sqrt(overall * (1 - overall) * (1 / sizes).sum())
+    significant = np.abs(shares[:, 1] - shares[:, 0]) > _ERRORS * error
+    factors = np.maximum(table, 0.5) / sizes  # With half a photo for none.
+    large = factors.max(axis=1) >= _LEAST_FACTOR * factors.min(axis=1)
+    first, other = counts.splits[0], counts.splits[column]
+    return [
+        f"{label}: {share:.1%} of {first} but {other_share:.1%} of {other}"
+        for label, (share, other_share), named in zip(
+            counts.labels, shares, significant & large, strict=True
+        )
+        if named
+    ]

@@ -1,0 +1,177 @@
+"""Examines the features of photos: probable label errors, outliers, and a map of all photos."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from fashion_keras.features import Features
+
+_BLOCK = 2048  # Photos whose features are in memory at the same time.
+_SAMPLE = 5000  # Photos on the map, and photos that the principal components are computed from.
+_COMPONENTS = 256  # Of 2048 numbers: labels are predicted about as well (0.785, 0.793 correct).
+CLOSE_COMPONENTS = 50  # The first of these, for distances and the map.
+_FOLDS, _NEIGHBOURS = 5, 10
+_FAR = 5.0  # Distance of outliers above the median, in robust standard deviations.
+
+
+def reduce_features(features: Sequence[Features], seed: int) -> np.ndarray:
+    """Return the first principal components of normalised features, `(photos, up to 256)` float32.
+
+    Only a block of photos and a sample are in memory at the same time.
+
+    Args:
+        features: Of each split (see `FeatureStore.features`).
+        seed: Of the sample that the components are computed from.
+    """
+    count = sum(map(len, features))
+    chosen = np.zeros(count, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(count)[:_SAMPLE]] = True
+    sample, start = [], 0
+    for block in _normalised_blocks(features):
+        sample.append(block[chosen[start : start + len(block)]])
+        start += len(block)
+    size = min(_COMPONENTS, count, features[0].shape[1])
+    pca = PCA(size, svd_solver="randomized", random_state=seed)
+    with np.errstate(invalid="ignore"):  # Copies of one photo have no variance.
+        pca.fit(np.concatenate(sample))
+    return np.concatenate([pca.transform(block) for block in _normalised_blocks(features)])
+
+
+def _normalised_blocks(features: Sequence[Features]) -> Iterator[np.ndarray]:
+    for part in features:
+        for start in range(0, len(part), _BLOCK):
+            yield np.asarray(normalize(part[start : start + _BLOCK]))
+
+
+def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
+    """Deal photos to folds, each class evenly, copies of one photo to the same fold.
+
+    Args:
+        numbers: Class number of each photo, `(photos,)`.
+        groups: Photos that are copies of each other, by their places.
+        seed: Of the dealing.
+
+    Returns:
+        Fold of each photo, `(photos,)`.
+    """
+    leader = np.arange(len(numbers))
+    for group in groups:
+        leader[list(group)] = min(group)
+    leaders = np.random.default_rng(seed).permutation(np.unique(leader))
+    by_class = leaders[np.argsort(numbers[leaders], kind="stable")]
+    folds = np.empty(len(numbers), dtype=int)
+    folds[by_class] = np.arange(len(by_class)) % _FOLDS
+    return folds[leader]
+
+
+def predict_labels(points: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> np.ndarray | None:
+    """Return the probabilities of each class, from photos of the other folds only.
+
+    Args:
+        points: See `reduce_features`.
+        numbers: Class number of each photo's label, `(photos,)`.
+        folds: See `deal_folds`.
+
+    Returns:
+        Out-of-fold probabilities, `(photos, classes)`; None if the other photos of a fold are of
+        one class, so that there is nothing to compare.
+    """
+    if any(len(np.unique(numbers[folds != fold])) < 2 for fold in np.unique(folds)):
+        return None
+    model, split = LogisticRegression(C=10, max_iter=1000), PredefinedSplit(folds)
+    with warnings.catch_warnings():  # A class of few photos may be in one fold only.
+        warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
+        predicted = cross_val_predict(model, points, numbers, cv=split, method="predict_proba")
+    return np.asarray(predicted)
+
+
+def find_suspects(numbers: np.ndarray, probabilities: np.ndarray) -> dict[int, int]:
+    """Return photos that are confidently of another class, the most confident first.
+
+    A class's threshold is its mean probability over the photos with that label; a photo counts as
+    the class with the highest probability of those that reach their threshold, and is a suspect if
+    that is not its label (confident learning: Northcutt, Jiang and Chuang 2021). So a class of
+    which the model is never sure does not fill the list.
+
+    Args:
+        numbers: Class number of each photo's label, `(photos,)`; each class occurs.
+        probabilities: Out-of-fold, `(photos, classes)`.
+
+    Returns:
+        The place of each suspect, with the likelier class number.
+    """
+    classes = range(probabilities.shape[1])
+    thresholds = [probabilities[numbers == label, label].mean() for label in classes]
+    confident = np.where(probabilities >= thresholds, probabilities, -1)
+    likelier = confident.argmax(axis=1)
+    suspects = np.flatnonzero((confident.max(axis=1) > 0) & (likelier != numbers))
+    given = probabilities[suspects, numbers[suspects]]
+    order = np.argsort(given - probabilities[suspects, likelier[suspects]], kind="stable")
+    return {int(place): int(likelier[place]) for place in suspects[order]}
+
+
+def find_outliers(points: np.ndarray) -> list[int]:
+    """Return the places of photos that are far from all others, the farthest first.
+
+    Args:
+        points: `(photos, numbers)`.
+    """
+    count = min(_NEIGHBOURS, len(points) - 1)
+    neighbours = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
+    mean = neighbours.kneighbors()[0].mean(axis=1)
+    median = np.median(mean)
+    deviation = 1.4826 * np.median(np.abs(mean - median))  # The standard one, if it were normal.
+    far = np.flatnonzero(mean > median + _FAR * max(deviation, 1e-6))
+    return far[np.argsort(-mean[far])].tolist()
+
+
+def draw_map(
+    points: np.ndarray,
+    numbers: np.ndarray,
+    labels: Sequence[str],
+    marked: Sequence[int],
+    seed: int,
+    file: Path,
+) -> None:
+    """Draw a map of the photos as PNG (t-SNE), one colour a class; of many a random sample.
+
+    Args:
+        points: `(photos, numbers)`.
+        numbers: Class number of each, `(photos,)`.
+        labels: Name of each class.
+        marked: Places of the photos to be circled.
+        seed: Of sample and map.
+        file: Where to save the picture.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(points))[:_SAMPLE]
+    perplexity = min(30.0, (len(chosen) - 1) / 3)
+    tsne = TSNE(init="random", perplexity=perplexity, max_iter=500, random_state=seed)
+    plane, numbers = tsne.fit_transform(points[chosen]), numbers[chosen]
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    axes = figure.subplots()
+    # Each second of twenty colours is a paler shade of the one before.
+    palette = matplotlib.colormaps["tab20" if len(labels) <= 20 else "hsv"]
+    shades = np.linspace(0, 1, 20)[[*range(0, 20, 2), *range(1, 20, 2)]]
+    colours = palette(shades if len(labels) <= 20 else np.linspace(0, 1, len(labels)))
+    classes = [plane[numbers == number] for number in range(len(labels))]
+    dots = [axes.scatter(*one.T, s=9, color=colours[place]) for place, one in enumerate(classes)]
+    circled = plane[np.isin(chosen, list(marked))]
+    axes.scatter(*circled.T, s=60, facecolors="none", edgecolors="black", linewidths=0.8)
+    axes.set(xticks=[], yticks=[], title="similar photos are close; circles: probable label errors")
+    names = [f"{label} ({len(one)})" for label, one in zip(labels, classes, strict=True)]
+    columns = -(-len(labels) // 30)
+    # With `dots` and names given, labels that begin with `_` are shown, too.
+    legend = axes.legend(dots, names, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    figure.savefig(file, dpi=110)

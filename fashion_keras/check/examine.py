@@ -1,0 +1,167 @@
+"""Examines a data set: its folders, photos, duplicates and features; writes pictures and JSON."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fashion_keras import cli
+from fashion_keras.artifacts import all_together, check_free
+from fashion_keras.check import embeddings
+from fashion_keras.check.balance import Counts, class_findings, count_photos
+from fashion_keras.check.duplicates import (
+    Group,
+    draw_duplicates,
+    duplicate_findings,
+    find_duplicates,
+)
+from fashion_keras.check.findings import Finding, as_json, ordered
+from fashion_keras.check.photos import CheckedPhoto, check_photos, photo_findings, summary
+from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import Prepared, prepare
+from fashion_keras.data.scan import SPLITS, scan, shown
+from fashion_keras.figures import draw_batch, draw_sheet, tile_of
+from fashion_keras.training import open_datasets
+
+FILES = (
+    *("show_batch.png", "duplicates.png", "label_errors.png", "outliers.png", "map.png"),
+    "check.json",
+)
+_ON_SHEET, _IN_ROW = 30, 5
+
+
+def examine(config: Config, results: Path, cache: Path, features: bool) -> list[Finding]:
+    """Find what is wrong with a data set, and draw what the model is trained on.
+
+    Args:
+        config: `data` is examined; `image_size` and the augmentation decide the pictures;
+            `weights` is used for features only.
+        results: Folder for the pictures and `check.json`.
+        cache: Folder for prepared photos and features.
+        features: Look for label errors and outliers as well, and draw the map.
+
+    Returns:
+        The findings, the most harmful first.
+
+    Raises:
+        InputError: If there is no such folder, no photo in it, or the weights are not available.
+    """
+    start = time.monotonic()
+    check_free(results)
+    folders = scan(config.data, cache, config.split_seed)
+    prepared, refusal = _prepare(config, cache)
+    if not folders.photos and not folders.unused:
+        raise InputError(refusal)
+    photos = check_photos(folders.photos, prepared)
+    counts, groups = count_photos(folders, photos), find_duplicates(photos)
+    found = [
+        Finding("layout", [shown(fault) for fault in folders.faults]),
+        Finding("unused", folders.unused),
+        *class_findings(folders, photos, counts, config.seed),
+        *photo_findings(photos),
+        *duplicate_findings(groups),
+    ]
+    if refusal:
+        print("training refuses these photos as they are, so there is no picture of a batch")
+        found += _refused(refusal, found, features)
+    photos = [photo._replace(hash=None) for photo in photos]  # They take most of the memory.
+    report = {"photos": _summarise(counts, photos)}
+    with all_together(results, FILES) as work:
+        if groups:
+            draw_duplicates(groups, work / "duplicates.png")
+        if prepared:
+            draw_batch(prepared, config, work / "show_batch.png")
+        if prepared and features:
+            found += _examine_features(config, prepared, photos, groups, cache, work)
+        report = as_json(found) | report | {"run": cli.provenance(start)}
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        (work / "check.json").write_text(text, encoding="utf-8")
+    return ordered(found)
+
+
+def _prepare(config: Config, cache: Path) -> tuple[Prepared | None, str]:
+    """Return the prepared data set, or why it cannot be prepared."""
+    try:
+        return prepare(config.data, cache, config.split_seed), ""
+    except InputError as error:
+        return None, shown(str(error))
+
+
+def _refused(refusal: str, found: Sequence[Finding], features: bool) -> list[Finding]:
+    """Return what a refusal adds to findings, some of which may explain it already."""
+    kinds = {finding.kind for finding in ordered(found)}
+    explained = kinds & {"layout", "empty class", "missing class"}
+    unseen = [f"training refuses these photos: {refusal}"] if features else []
+    return [Finding("layout", [] if explained else [refusal]), Finding("labels unseen", unseen)]
+
+
+def _summarise(counts: Counts, photos: Sequence[CheckedPhoto]) -> dict:
+    """Print counts by class and split, sizes and so on; return them as plain values."""
+    known = summary(photos)
+    if not counts.labels:
+        return known
+    print(counts)
+    for name, value in known.items():
+        if isinstance(value, dict):
+            text = ", ".join(f"{count} {kind}" for kind, count in value.items()) or "none"
+        else:
+            text = "median {1:g}, 90 % from {0:g} to {2:g}".format(*value)
+        print(f"{name.replace('_', ' ')}: {text}")
+    columns = {
+        split or "all": dict(zip(counts.labels, column.tolist(), strict=True))
+        for split, column in zip(counts.splits, counts.table.T, strict=True)
+    }
+    return {"counts": columns} | known
+
+
+def _examine_features(
+    config: Config,
+    prepared: Prepared,
+    photos: Sequence[CheckedPhoto],
+    groups: Sequence[Group],
+    cache: Path,
+    work: Path,
+) -> list[Finding]:
+    """Find label errors and outliers; draw them and the map."""
+    store = open_datasets(config, prepared, cache).store
+    splits, labels = [split for split in SPLITS if prepared.split(split)], prepared.labels
+    by_name = {photo.name: photo for photo in photos}
+    photos = [by_name[photo.file] for split in splits for photo in prepared.split(split)]
+    place = {photo.name: number for number, photo in enumerate(photos)}
+    numbers = np.array([labels.index(photo.label) for photo in photos])
+    copies = [[place[photo.name] for photo in group] for group in groups]
+    reduced = embeddings.reduce_features([store.features(split) for split in splits], config.seed)
+    folds = embeddings.deal_folds(numbers, copies, config.seed)
+    probabilities = embeddings.predict_labels(reduced, numbers, folds)
+    suspects = {}
+    if probabilities is not None:
+        for number, likelier in embeddings.find_suspects(numbers, probabilities).items():
+            given = numbers[number]
+            suspects[number] = (
+                f"labelled {labels[given]} ({probabilities[number, given]:.0%}), looks like "
+                f"{labels[likelier]} ({probabilities[number, likelier]:.0%})"
+            )
+    points = reduced[:, : embeddings.CLOSE_COMPONENTS]
+    outliers = {number: photos[number].label for number in embeddings.find_outliers(points)}
+    _draw(photos, suspects, "likeliest label errors", work / "label_errors.png")
+    _draw(photos, outliers, "photos unlike all others", work / "outliers.png")
+    embeddings.draw_map(points, numbers, labels, list(suspects), config.seed, work / "map.png")
+    unseen = ["too few different photos to compare"] if probabilities is None else []
+    return [
+        Finding("labels unseen", unseen),
+        Finding("label errors", [f"{photos[one].name}: {suspects[one]}" for one in suspects]),
+        Finding("outliers", [f"{photos[one].name} ({outliers[one]})" for one in outliers]),
+    ]
+
+
+def _draw(photos: Sequence[CheckedPhoto], words: dict[int, str], title: str, file: Path) -> None:
+    """Draw the first of the photos that have words, by their places; nothing if none has."""
+    tiles = [
+        tile_of(photos[place].path, f"{rank}. {text}\n{photos[place].name}")
+        for rank, (place, text) in enumerate(list(words.items())[:_ON_SHEET], start=1)
+    ]
+    if tiles:
+        rows = [tiles[start : start + _IN_ROW] for start in range(0, len(tiles), _IN_ROW)]
+        draw_sheet(rows, f"{title}: {len(tiles)} of {len(words)}", file)
