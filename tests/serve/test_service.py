@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from fashion_keras.predict.rows import row_of
 from fashion_keras.serve.metrics import Metrics
 from fashion_keras.serve.model import ServedModel
+from fashion_keras.serve.schemas import PhotoAnswer
 from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import Settings
 from fashion_keras.serve.uploads import Upload
@@ -42,6 +43,7 @@ def test_rows_are_those_of_the_predict_command(model: ServedModel) -> None:
     assert answered is model
     (prediction,) = model.classifier.predict(PHOTO.content)
     expected = row_of(prediction._replace(photo="a.jpg"), LABELS, 3, 0.0)
+    assert PhotoAnswer.model_fields.keys() == expected.keys()  # What the service passes on.
     for row in (rows[0], rows[2]):
         assert row.keys() == expected.keys()
         assert row["category"] == expected["category"]
