@@ -15,9 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fashion_keras import cli
 from fashion_keras.backend import keras
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import Config
 from fashion_keras.model import build_head
 from fashion_keras.saving import RELEASED, save_classifier
 from tests.backends import __main__ as program
@@ -67,45 +66,6 @@ def test_one_wrong_probability_is_enough(
     assert found == ([problem] if problem else [])
 
 
-def test_missing_predictions_and_wrong_facts_are_problems(right: Found) -> None:
-    facts = {"labels": LABELS[::-1], "has_project": True}
-    less = right.probabilities | {"called": PROBABILITIES[:31]}
-    assert program.problems("jax", Found(less, facts), right, LABELS) == [
-        "some photos have no predictions",
-        "after another save the labels are ['t-shirt', 'shoes', 'hat']",
-        "fashion_keras is installed there",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("keras_version", "fails", "problems", "remark"),
-    [
-        ("3.15.1", False, [], ""),
-        ("3.15.1", True, ["cannot be loaded: unknown key"], ""),
-        ("3.14.1", True, [], "cannot be loaded: unknown key"),
-        ("3.14.1", False, ["reads the file, though 3.15.0 is said to be the oldest"], ""),
-    ],
-)
-def test_older_versions_of_keras_have_to_fail(
-    keras_version: str,
-    fails: bool,
-    problems: list[str],
-    remark: str,
-    model: Path,
-    right: Found,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def run(*_: object) -> Found:
-        if fails:
-            raise InputError("unknown key")
-        return right
-
-    monkeypatch.setattr(environments, "make", lambda *_: Path("python"))
-    monkeypatch.setattr(environments, "run", run)
-    row = program.check("jax", keras_version, model, Path(), Path(), right)
-    assert (row["problems"], row["remark"]) == (problems, remark)
-
-
 def borrow(backend: str, keras_version: str, folder: Path) -> Path:
     """Stand in for `environments.make`: borrow the packages of this environment."""
     place = folder / backend
@@ -130,22 +90,6 @@ def test_program_proves_a_file_in_another_environment(
     assert row.startswith(f"| tensorflow | {version('keras')} | ")
     assert row.endswith("| right |")
     assert json.loads((tmp_path / "backends.json").read_text())["rows"][0]["called"] <= 1e-6
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["{model}", "--only", "jax,pytorch"], "Expected tensorflow, jax, torch, openvino."),
-        (["gone.keras"], "No model file gone.keras"),
-        (["{model}", "--photos", "gone"], "Expected 32 photos in gone. Received: 0."),
-    ],
-)
-def test_wrong_usage(
-    words: list[str], message: str, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="^2$"):
-        cli.run(lambda: program.main([word.format(model=model) for word in words]))
-    assert message in capsys.readouterr().err
 
 
 def test_names_of_backends_are_known() -> None:

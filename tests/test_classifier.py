@@ -21,7 +21,7 @@ import fashion_keras
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier, Prediction, load_classifier, read_pixels
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.photo import PhotoError, read_photo
+from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import prepare
 from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
@@ -252,20 +252,6 @@ def test_image_that_is_given_many_times_is_read_by_one_thread_at_a_time() -> Non
     found = list(recording()[0].predict([image] * 8))
     assert {one.reason for one in found} == {""}
     assert {one.category for one in found} == {LABELS[int(noise[0, 0, 0]) % 4]}
-
-
-def test_read_turns_any_names_into_pixels() -> None:
-    def read(name: str) -> np.ndarray:
-        if name == "bad":
-            raise PhotoError("it is bad")
-        return level(len(name))
-
-    found = list(recording()[0].predict(["a", "bad", "cc"], read=read))
-    assert [(one.photo, one.category, one.reason) for one in found] == [
-        ("a", "hat", ""),
-        ("bad", "", "it is bad"),
-        ("cc", "sock", ""),
-    ]
 
 
 def test_saved_file_is_loaded_with_labels_size_and_metadata(
