@@ -1,8 +1,10 @@
 """Photos become features through the frozen backbone, once: `python -m fashion_keras.features`.
 
-Features are kept in chunks of a few hundred photos. A chunk is a pure function of the content of
-its photos, of the backbone and of some fields of `Config`: whoever makes it makes the same.
+Features are kept in chunks. A chunk is a pure function of the content of its photos, of the
+backbone and of some fields of `Config`: whoever makes it makes the same.
 """
+
+from __future__ import annotations
 
 import argparse
 import functools
@@ -21,7 +23,7 @@ import numpy as np
 from fashion_keras import cli
 from fashion_keras.artifacts import fingerprint, in_words, one_at_a_time, whole_file
 from fashion_keras.config import Config, InputError, deciding
-from fashion_keras.data.prepare import Prepared, PreparedPhoto
+from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare, summary
 from fashion_keras.parallel import Pool, pool
 
 if TYPE_CHECKING:  # Importing Keras takes seconds, which `--help` does not need.
@@ -32,20 +34,14 @@ _PHOTOS = 256  # In a chunk, about: a whole number of batches.
 _IN_MEMORY = 2**28  # Bytes of features that are read at once; more stay on disk.
 # Half precision halves the feature maps; their values are of the order of 1, far from its limits.
 _TYPES = {"features": "float32", "feature_maps": "float16"}
-_DONE: Any = object()
 
 Array = tuple[str, int]  # A split, and the number of a copy: 0 for the photos as they are.
 
 
 class Chunks:
-    """Rows that lie in several `.npy` files, read as one array when they are asked for.
+    """Rows of several `.npy` files, read as one array when they are asked for.
 
-    Args:
-        files: In order; all hold equally many rows, only the last one may hold fewer.
-
-    Attributes:
-        shape: As of an array.
-        dtype: As of an array.
+    All files but the last one hold equally many rows.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
@@ -79,17 +75,11 @@ Features = np.ndarray | Chunks
 
 
 class _Chunk(NamedTuple):
-    """One copy of some photos.
-
-    Attributes:
-        photos: The photos, in order.
-        seed: Of their augmentation; None for the photos as they are.
-        files: Where to write what is computed, by name (see `_TYPES`).
-    """
+    """One copy of some photos: what is missing of it."""
 
     photos: list[PreparedPhoto]
-    seed: int | None
-    files: dict[str, Path]
+    seed: int | None  # Of their augmentation; None for the photos as they are.
+    files: dict[str, Path]  # Where to write what is computed, by name (see `_TYPES`).
 
 
 class FeatureStore:
@@ -99,18 +89,15 @@ class FeatureStore:
         prepared: The data set.
         config: The fields that decide `features` and `copies` are used.
         backbone: See `model.build_backbone`.
-        cache: Folder in which features are kept.
+        cache: Features are kept in a folder in it, `folder`.
         workers: Processes that compute (see `parallel.pool`).
-
-    Attributes:
-        folder: The one inside it.
     """
 
     def __init__(
         self,
         prepared: Prepared,
         config: Config,
-        backbone: "keras.Model",
+        backbone: keras.Model,
         cache: Path,
         workers: int = 1,
     ) -> None:
@@ -126,15 +113,10 @@ class FeatureStore:
             "versions": versions(),
             "layout": _LAYOUT,
         }
-        self._chunk_size = max(1, _PHOTOS // config.feature_batch_size) * config.feature_batch_size
         self.folder = cache / "features"
 
     def features(self, split: str, copy: int = 0) -> Features:
-        """Return the features of all photos of a split; missing chunks are computed.
-
-        Args:
-            split: `train`, `validation` or `test`.
-            copy: 0 for the photos as they are; 1, 2, ... for augmented copies.
+        """Return the features of a split, or of an augmented copy; missing ones are computed.
 
         Returns:
             `(photos, model.FEATURES)` float32, in the order of `Prepared.split`.
@@ -146,24 +128,18 @@ class FeatureStore:
         return np.concatenate([np.load(file) for file in files])
 
     def feature_maps(self, split: str, copy: int, fine_tune_from: str) -> Chunks:
-        """Return the feature maps of all photos of a split; their features are kept, too.
+        """Return the input of a block, `(photos, rows, columns, channels)` float16, read from disk.
 
-        Args:
-            split: See `features`.
-            copy: See `features`.
-            fine_tune_from: Name of the block of the backbone whose input is kept.
-
-        Returns:
-            `(photos, rows, columns, channels)` float16, read from disk.
+        The features are kept on the way.
         """
         self.make([(split, copy)], fine_tune_from)
         return Chunks(self._files(split, copy, fine_tune_from))
 
     def make_feature_maps(self, copies: int, fine_tune_from: str) -> None:
-        """Compute the feature maps of validation and of the training photos with their copies.
+        """Compute the feature maps of validation, and of the training photos with so many copies.
 
         Raises:
-            InputError: If the disk has too little room for them.
+            InputError: If they do not fit on the disk.
         """
         from fashion_keras.model import feature_maps_shape
 
@@ -176,8 +152,7 @@ class FeatureStore:
         if needed > free:
             raise InputError(
                 f"Fine-tuning keeps {in_words(needed)} of feature maps in {self.folder}, where "
-                f"{in_words(free)} are free. Choose another `--cache` or fewer "
-                "`--fine-tuning-copies`."
+                f"{in_words(free)} are free. Choose another `--cache` or fewer copies."
             )
         if photos:
             print(f"feature maps take {in_words(needed)} in {self.folder}", flush=True)
@@ -192,65 +167,57 @@ class FeatureStore:
         return fingerprint(chunks=self._keys(split, copy, fine_tune_from))
 
     def make(self, arrays: Iterable[Array], fine_tune_from: str | None = None) -> None:
-        """Compute what is missing of several splits and copies.
-
-        Args:
-            arrays: Each a split and the number of a copy.
-            fine_tune_from: See `feature_maps`; without it only features are computed.
-        """
+        """Compute what is missing of several splits and copies, with or without feature maps."""
         arrays = [array for array in arrays if self._missing(*array, fine_tune_from)]
         with ExitStack() as stack:
             # Locks are taken in one order by all processes, so that no two wait for each other.
             for key in sorted({self.key(*array, fine_tune_from) for array in arrays}):
                 lock = self.folder / f".{key}.lock"
                 stack.enter_context(one_at_a_time(lock, f"features in {self.folder}"))
-            runs = [self._missing(*array, fine_tune_from) for array in arrays]
-            if any(runs):
-                self._say_found(arrays, runs)
-                self._compute([run for run in runs if run], fine_tune_from)
-
-    def _say_found(self, arrays: Sequence[Array], runs: Sequence[Sequence[_Chunk]]) -> None:
-        count = sum(len(self._prepared.split(split)) for split, _ in arrays)
-        found = count - sum(len(chunk.photos) for run in runs for chunk in run)
-        if found:
-            print(f"found the features of {found} of {count} photos and copies", flush=True)
+            runs = [run for array in arrays if (run := self._missing(*array, fine_tune_from))]
+            count = sum(len(self._prepared.split(split)) for split, _ in arrays)
+            found = count - sum(len(chunk.photos) for run in runs for chunk in run)
+            if found:
+                print(f"found the features of {found} of {count} photos and copies", flush=True)
+            if runs:
+                self._compute(runs, fine_tune_from)
 
     def _compute(self, runs: Sequence[Sequence[_Chunk]], fine_tune_from: str | None) -> None:
+        from fashion_keras.model import build_feature_model
+
         chunks = [chunk for run in runs for chunk in run]
-        label = f"features at {self._config.image_size} px"
         total = sum(len(chunk.photos) for chunk in chunks)
+        settings = (self._prepared.folder, self._config)
         with pool(min(self._workers, len(chunks))) as workers:
-            settings = (self._prepared.folder, self._config)
             if workers.size == 1:
-                model = _feature_model(self._backbone, self._config, fine_tune_from)
+                precision = self._config.precision
+                model = build_feature_model(self._backbone, fine_tune_from, precision)
                 computed = _computed(runs, *settings, model)
             else:
-                shared = workers.share(_packed(self._backbone, fine_tune_from))
-                computed = _computed_by(workers, chunks, *settings, shared)
-            for chunk, found in cli.progress(computed, total, label, _photos_of):
+                backbone = self._backbone.to_json(), self._backbone.get_weights(), fine_tune_from
+                computed = _computed_by(workers, chunks, *settings, workers.share(backbone))
+            label = f"features at {self._config.image_size} px"
+            shown = cli.progress(computed, total, label, lambda done: len(done[0].photos))
+            for chunk, found in shown:
                 for name, file in chunk.files.items():
                     with whole_file(file) as unfinished:
                         np.save(unfinished, found[name])
 
     def _missing(self, split: str, copy: int, fine_tune_from: str | None) -> list[_Chunk]:
         """Return the chunks of which a file is missing."""
-        kind = "feature_maps" if fine_tune_from else "features"
-        files = {kind: self._files(split, copy, fine_tune_from)}
-        missing = [number for number, file in enumerate(files[kind]) if not file.exists()]
-        files["features"] = self._files(split, copy)
-        return [
-            _Chunk(
-                self._photos(split)[number],
-                self._seed(split, copy, number) if copy else None,
-                {name: of[number] for name, of in files.items() if not of[number].exists()},
-            )
-            for number in missing
-        ]
-
-    def _seed(self, split: str, copy: int, number: int) -> int:
-        digest = self._digests[split][number]
-        seed = fingerprint(photos=digest, copy=copy, seed=self._config.augmentation_seed)
-        return int(seed[:7], 16)
+        wanted = self._files(split, copy, fine_tune_from)
+        files = {"features": self._files(split, copy)}
+        if fine_tune_from:
+            files["feature_maps"] = wanted
+        draws = {"copy": copy, "seed": self._config.augmentation_seed}
+        chunks = []
+        for number, (photos, digest) in enumerate(self._chunks[split]):
+            if not wanted[number].exists():
+                seed = int(fingerprint(photos=digest, **draws)[:7], 16) if copy else None
+                places = {name: of[number] for name, of in files.items()}
+                new = {name: file for name, file in places.items() if not file.exists()}
+                chunks.append(_Chunk(photos, seed, new))
+        return chunks
 
     def _files(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[Path]:
         return [self.folder / f"{key}.npy" for key in self._keys(split, copy, fine_tune_from)]
@@ -261,48 +228,25 @@ class FeatureStore:
             facts |= deciding(self._config, "copies") | {"copy": copy}
         if fine_tune_from:
             facts |= {"fine_tune_from": fine_tune_from}
-        return [fingerprint(photos=digest, **facts) for digest in self._digests[split]]
-
-    def _photos(self, split: str) -> list[list[PreparedPhoto]]:
-        photos, size = self._prepared.split(split), self._chunk_size
-        return [photos[start : start + size] for start in range(0, len(photos), size)]
+        return [fingerprint(photos=digest, **facts) for _, digest in self._chunks[split]]
 
     @functools.cached_property
-    def _digests(self) -> dict[str, list[str]]:
-        """One digest for the photos of each chunk, by split."""
-        return {
-            split: [fingerprint(photos=[one.sha256 for one in chunk]) for chunk in chunks]
-            for split in {photo.split for photo in self._prepared.photos}
-            for chunks in [self._photos(split)]
-        }
-
-
-def _photos_of(computed: tuple[_Chunk, Any]) -> int:
-    return len(computed[0].photos)
-
-
-def _feature_model(
-    backbone: "keras.Model", config: Config, fine_tune_from: str | None
-) -> "keras.Model":
-    from fashion_keras.model import build_feature_model, copied, precision_in_force
-
-    precision = precision_in_force(config.precision)
-    if precision != "float32":
-        backbone = copied(backbone, precision)
-    return build_feature_model(backbone, fine_tune_from)
+    def _chunks(self) -> dict[str, list[tuple[list[PreparedPhoto], str]]]:
+        """The photos of each chunk and a digest of their contents, by split."""
+        size = max(1, _PHOTOS // self._config.feature_batch_size) * self._config.feature_batch_size
+        chunks = {}
+        for split in {photo.split for photo in self._prepared.photos}:
+            photos = self._prepared.split(split)
+            parts = [photos[start : start + size] for start in range(0, len(photos), size)]
+            digests = [fingerprint(photos=[photo.sha256 for photo in part]) for part in parts]
+            chunks[split] = list(zip(parts, digests, strict=True))
+        return chunks
 
 
 def _computed(
-    runs: Iterable[Sequence[_Chunk]], folder: Path, config: Config, model: "keras.Model"
+    runs: Iterable[Sequence[_Chunk]], folder: Path, config: Config, model: keras.Model
 ) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
-    """Yield each chunk and what the model gives for it, by name.
-
-    Args:
-        runs: Chunks of one size each, but for the last of a run.
-        folder: See `Prepared`.
-        config: The fields that decide `features` and `copies` are used.
-        model: See `model.build_feature_model`.
-    """
+    """Yield each chunk and what the model gives for it; only the last of a run may be smaller."""
     from fashion_keras.model import memory_advice
 
     size = config.feature_batch_size
@@ -312,10 +256,8 @@ def _computed(
                 steps = range(0, len(chunk.photos), size)
                 with memory_advice("--feature-batch-size", size):
                     parts = [_narrowed(model.predict_on_batch(next(pixels))) for _ in steps]
-                yield (
-                    chunk,
-                    {name: np.concatenate([one[name] for one in parts]) for name in parts[0]},
-                )
+                found = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
+                yield chunk, found
 
 
 def _batches(run: Sequence[_Chunk], folder: Path, config: Config) -> Generator[Any, None, None]:
@@ -335,28 +277,20 @@ def _batches(run: Sequence[_Chunk], folder: Path, config: Config) -> Generator[A
 def _one_ahead(items: Generator[Any, None, None]) -> Generator[Any, None, None]:
     """Yield items; a thread makes the next one meanwhile."""
     with closing(items), ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = thread.submit(next, items, _DONE)
-        while (item := waiting.result()) is not _DONE:
-            waiting = thread.submit(next, items, _DONE)
+        waiting = thread.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = thread.submit(next, items, None)
             yield item
 
 
 def _narrowed(batch: Any) -> dict[str, np.ndarray]:
-    """Return outputs in the types in which they are kept.
-
-    Raises:
-        RuntimeError: If one of the numbers is not finite then.
-    """
+    """Return outputs in the types in which they are kept."""
     with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
         found = {name: np.asarray(values).astype(_TYPES[name]) for name, values in batch.items()}
     for values in found.values():
         if not np.isfinite(values).all():
             raise RuntimeError(f"The backbone gives numbers that {values.dtype} cannot hold.")
     return found
-
-
-def _packed(backbone: "keras.Model", fine_tune_from: str | None) -> tuple[str, list, str | None]:
-    return backbone.to_json(), backbone.get_weights(), fine_tune_from
 
 
 def _computed_by(
@@ -382,25 +316,19 @@ _on_this_worker: dict[tuple, Any] = {}  # The model of the task before.
 
 
 def chunk_of(
-    chunk: _Chunk, contents: Sequence[bytes], config: Config, packed: tuple[str, list, str | None]
+    chunk: _Chunk, contents: Sequence[bytes], config: Config, backbone: tuple[str, list, str | None]
 ) -> dict[str, np.ndarray]:
-    """Return what the backbone gives for the photos of one chunk; runs on a worker.
-
-    Args:
-        chunk: The chunk.
-        contents: Content of each photo's file.
-        config: See `FeatureStore`.
-        packed: The backbone as JSON, its weights, and the block whose feature maps are wanted.
-    """
+    """Return what the backbone gives for the photos of one chunk; runs on a worker."""
     from fashion_keras.backend import keras
+    from fashion_keras.model import build_feature_model
 
-    text, weights, fine_tune_from = packed
+    text, weights, fine_tune_from = backbone  # Its JSON, and whose feature maps are wanted.
     key = (text, fine_tune_from, config)
     if key not in _on_this_worker:
         _on_this_worker.clear()
-        backbone: Any = keras.models.model_from_json(text)
-        backbone.set_weights(weights)
-        _on_this_worker[key] = _feature_model(backbone, config, fine_tune_from)
+        model: Any = keras.models.model_from_json(text)
+        model.set_weights(weights)
+        _on_this_worker[key] = build_feature_model(model, fine_tune_from, config.precision)
     with tempfile.TemporaryDirectory() as name:
         for photo, content in zip(chunk.photos, contents, strict=True):
             file = Path(name, photo.prepared)
@@ -410,53 +338,15 @@ def chunk_of(
     return found
 
 
-_FIELDS = (
-    "data",
-    "weights",
-    "image_size",
-    "augmented_copies",
-    "rotation",
-    "zoom",
-    "precision",
-    "feature_batch_size",
-    "split_seed",
-    "augmentation_seed",
+_FIELDS = ("data", "split_seed", "weights", "augmented_copies") + tuple(
+    deciding(Config(), "features") | deciding(Config(), "copies")
 )
 _FOR_FEATURE_MAPS = ("fine_tune_from", "fine_tuning_copies")
-
-
-def make_features(config: Config, cache: Path, maps: bool = False, workers: int = 1) -> None:
-    """Compute the features that a search needs, and with `maps` the feature maps of `final`.
-
-    Raises:
-        InputError: If photos or weights cannot be had or used, or there is no room on the disk.
-    """
-    from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.fine_tuning import PIXELS, check_fine_tune_from, chosen_fine_tune_from
-    from fashion_keras.model import check_weights
-    from fashion_keras.training import open_datasets
-
-    check_weights(config.weights)
-    check_fine_tune_from(config)
-    if maps and chosen_fine_tune_from(config) == PIXELS:
-        raise InputError(
-            f"`--fine-tune-from {config.fine_tune_from}` starts from photos on this machine and "
-            "needs no feature maps. Choose a block, such as `--fine-tune-from block11`."
-        )
-    prepared = prepare(config.data, cache, config.split_seed)
-    print(summary(prepared))
-    store = open_datasets(config, prepared, cache, workers).store
-    if maps:  # First, because they give features, too.
-        store.make_feature_maps(config.fine_tuning_copies, chosen_fine_tune_from(config))
-    copies = range(config.augmented_copies + 1)
-    store.make([*(("train", copy) for copy in copies), ("validation", 0)])
-    print(f"the features are in {store.folder}")
 
 
 def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Compute the features of all photos ahead, as search and training do when they need them.\n"
-        "\n"
         "With --workers several processes share the work, on this machine or on a Ray cluster.\n"
         "Features depend on all these options: give the same ones to search and training.",
         "fashion_keras.features",
@@ -480,7 +370,25 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options()
     given = options.parse_args(arguments)
     config = cli.chosen(given, Config())
-    make_features(config, given.cache, given.feature_maps, given.workers)
+
+    from fashion_keras import model as models
+
+    models.check_weights(config.weights)
+    models.check_fine_tune_from(config)
+    block = models.chosen_fine_tune_from(config)
+    if given.feature_maps and block == models.PIXELS:
+        raise InputError(
+            f"`--fine-tune-from {config.fine_tune_from}` starts from photos on this machine and "
+            "needs no feature maps. Choose a block, such as `--fine-tune-from block11`."
+        )
+    prepared = prepare(config.data, given.cache, config.split_seed)
+    print(summary(prepared))
+    backbone = models.build_backbone(config.weights)
+    store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
+    if given.feature_maps:  # First, because they give features, too.
+        store.make_feature_maps(config.fine_tuning_copies, block)
+    copies = range(config.augmented_copies + 1)
+    store.make([*(("train", copy) for copy in copies), ("validation", 0)])
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
     fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS
     size = {"image_size": str(config.image_size)}  # A search has another default.

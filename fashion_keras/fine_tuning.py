@@ -4,31 +4,24 @@ First the head alone, then both (Kumar et al. 2022, "Fine-Tuning can Distort Pre
 a trained head does not distort the features of the backbone.
 """
 
+import dataclasses
+import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fashion_keras.artifacts import fingerprint, one_at_a_time, whole_file
+from fashion_keras import model as models
+from fashion_keras.artifacts import fingerprint, made_once, one_at_a_time, whole_file
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
-from fashion_keras.model import (
-    BLOCKS,
-    build_top,
-    build_trainer,
-    copied,
-    divisible,
-    memory_advice,
-    precision_in_force,
-    strategy,
-    unfreeze,
-    versions,
-    weights_digest,
-)
+from fashion_keras.features import Array
+from fashion_keras.model import PIXELS, chosen_fine_tune_from, copied, precision_in_force, strategy
 from fashion_keras.training import (
     Datasets,
     History,
@@ -43,21 +36,15 @@ from fashion_keras.training import (
 )
 
 STAGE = "fine-tuning"  # Name of its rows in a history.
-PIXELS = "pixels"
-_CPU_DEFAULT = "block11"
 _WARM_UP = 0.1  # Share of all steps in which the learning rate rises.
+_PLANNED_SHARE = 0.9  # Of a budget: speeds vary.
+_FIXED_SECONDS = 30.0  # For compiling, saving and pictures.
+_STEPS = 3  # That are timed of each kind.
 _LAYOUT = 1  # Raise it when epochs of older versions must not be used any more.
 
 
 class FineTuned(NamedTuple):
-    """A backbone and a head after fine-tuning.
-
-    Attributes:
-        backbone: A new one; that of `Datasets` stays as it is.
-        head: A new one, not compiled.
-        history: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
-        validation: `loss` (with smoothed labels) and `accuracy` on validation.
-    """
+    """New models after fine-tuning, one row an epoch, `loss` and `accuracy` on validation."""
 
     backbone: keras.Model
     head: keras.Model
@@ -65,28 +52,8 @@ class FineTuned(NamedTuple):
     validation: dict[str, float]
 
 
-def check_fine_tune_from(config: Config) -> None:
-    """Raise the error for a block that does not exist, before anything slow is done.
-
-    Raises:
-        InputError: If `config.fine_tune_from` is neither a block nor one of the words.
-    """
-    if config.fine_tune_from not in ("auto", PIXELS, *BLOCKS):
-        raise InputError(
-            f"`fine_tune_from` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
-            f"Received: fine_tune_from={config.fine_tune_from!r}"
-        )
-
-
-def chosen_fine_tune_from(config: Config) -> str:
-    """Return `config.fine_tune_from` with `auto` replaced by what suits this machine."""
-    if config.fine_tune_from != "auto":
-        return config.fine_tune_from
-    return PIXELS if keras.distribution.list_devices("gpu") else _CPU_DEFAULT
-
-
 class Trainee(NamedTuple):
-    """What is fine-tuned: `model`, from feature maps or pixels to logits, shares its weights."""
+    """The model that is fitted, from feature maps or pixels to logits, and its two parts."""
 
     model: Any
     backbone: keras.Model
@@ -96,24 +63,20 @@ class Trainee(NamedTuple):
 def build_trainee(
     config: Config, datasets: Datasets, head: keras.Model, first_epoch: int = 0
 ) -> Trainee:
-    """Return copies of backbone and head, and the model that trains them, not compiled.
+    """Return copies of backbone and trained head in a model that trains them, not compiled.
 
-    Args:
-        config: The fields that decide `fine_tuning` are used, and, from pixels, `copies`.
-        datasets: Supplies the backbone.
-        head: The trained head.
-        first_epoch: Epochs made before; other random draws follow them.
+    After `first_epoch` epochs other random draws follow.
     """
     keras.utils.set_random_seed(config.seed + first_epoch)
     block = chosen_fine_tune_from(config)
     # The head stays float32: it is a thousandth of the work.
     backbone = copied(datasets.backbone, precision_in_force(config.precision))
     head = copied(head)
-    unfreeze(backbone)
+    models.unfreeze(backbone)
     if block != PIXELS:
-        return Trainee(build_top(backbone, head, block), backbone, head)
+        return Trainee(models.build_top(backbone, head, block), backbone, head)
     seed = config.augmentation_seed + 1000 * first_epoch if config.fine_tuning_copies else None
-    return Trainee(build_trainer(config, backbone, head, seed), backbone, head)
+    return Trainee(models.build_trainer(config, backbone, head, seed), backbone, head)
 
 
 def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
@@ -125,12 +88,7 @@ def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
 
 
 def learning_rates(config: Config, steps: int) -> Any:
-    """Return the schedule: the rate rises to its peak, then falls along a cosine.
-
-    Args:
-        config: Peak and number of epochs are used.
-        steps: Batches in an epoch.
-    """
+    """Return the schedule, for `steps` an epoch: a rise to the peak, then a fall along a cosine."""
     total = steps * config.fine_tuning_epochs
     warm_up = max(1, round(_WARM_UP * total))
     return keras.optimizers.schedules.CosineDecay(
@@ -146,28 +104,28 @@ def fine_tuning_datasets(
 ) -> tuple[Any, Any]:
     """Return batches and one-hot labels for training and validation: feature maps, or pixels.
 
-    Feature maps that are missing are computed; whether the disk has room for them, only
-    `FeatureStore.make_feature_maps` asks. After `first_epoch` epochs feature maps come in the
-    order in which they would have continued, pixels in another one.
+    Missing feature maps are computed; only `FeatureStore.make_feature_maps` asks whether the disk
+    has room for them. After `first_epoch` epochs feature maps come in the order in which they
+    would have continued, pixels in another one.
     """
     prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
-    classes, size = len(prepared.labels), config.batch_size
+    size, seed, classes = config.batch_size, config.seed, len(prepared.labels)
     if block == PIXELS:
-        pixels = (config.image_size, size)
-        keras.utils.set_random_seed(config.seed + first_epoch)  # Decides the order, too.
-        train = load_split(prepared, "train", *pixels, seed=config.seed + first_epoch)
-        validation = load_split(prepared, "validation", *pixels)
+        keras.utils.set_random_seed(seed + first_epoch)  # Decides the order, too.
+        train = load_split(prepared, "train", config.image_size, size, seed + first_epoch)
+        validation = load_split(prepared, "validation", config.image_size, size)
     else:
-        arrays = _arrays(config)
-        store.make(arrays, block)
-        *copies, held_out = (store.feature_maps(*array, block) for array in arrays)
-        numbers = class_numbers(prepared, "train")
-        train = feature_batches(copies, numbers, size, config.seed, first_epoch)
-        validation = feature_batches([held_out], class_numbers(prepared, "validation"), size)
+        store.make(_arrays(config), block)
+        *copies, held_out = (store.feature_maps(*array, block) for array in _arrays(config))
+        numbers, held_out_numbers = (
+            class_numbers(prepared, one) for one in ("train", "validation")
+        )
+        train = feature_batches(copies, numbers, size, seed, first_epoch)
+        validation = feature_batches([held_out], held_out_numbers, size)
     return one_hot(train, classes), one_hot(validation, classes)
 
 
-def _arrays(config: Config) -> list[tuple[str, int]]:
+def _arrays(config: Config) -> list[Array]:
     copies = range(config.fine_tuning_copies + 1)
     return [*(("train", copy) for copy in copies), ("validation", 0)]
 
@@ -180,17 +138,18 @@ def fine_tuning_key(config: Config, datasets: Datasets, head: keras.Model) -> st
         "precision": precision_in_force(config.precision),
     }
     if block == PIXELS:
-        copies = bool(config.fine_tuning_copies)  # They are drawn again in each epoch.
-        fields |= (deciding(config, "copies") if copies else {}) | {"fine_tuning_copies": copies}
-        features = [store.key(split) for split in ("train", "validation")]
+        augmented = bool(config.fine_tuning_copies)  # How many makes no difference.
+        fields |= {"fine_tuning_copies": augmented}
+        fields |= deciding(config, "copies") if augmented else {}
+        features = [store.key("train"), store.key("validation")]
     else:
         features = [store.key(*array, block) for array in _arrays(config)]
     return fingerprint(
         fields=fields,
         features=features,
-        head=weights_digest(head),
+        head=models.weights_digest(head),
         labels=labels_key(datasets.prepared),
-        versions=versions(),
+        versions=models.versions(),
         layout=_LAYOUT,
     )
 
@@ -205,23 +164,23 @@ def fine_tune(
 ) -> FineTuned:
     """Train the backbone from `config.fine_tune_from` on, and the head, for a number of epochs.
 
-    The state after each epoch is kept until the next one is: a run that was interrupted continues
-    there and, on feature maps, on one kind of CPU, ends with the same weights to the last bit.
-    (On pixels photos come in another order than they would have.) Several graphics cards share
-    each batch; they add up sums in another order each time.
+    The state after each epoch is kept until the next one is: an interrupted run continues there
+    and, on feature maps, on one kind of CPU, ends with the same weights to the last bit. Several
+    graphics cards share each batch; they add up sums in another order each time.
 
     Args:
         config: The configuration.
         datasets: See `training.open_datasets`; missing feature maps are computed.
         trained: The trained head.
         cache: Folder for the states.
-        callbacks: Callbacks for Keras; they see the epochs of an earlier run first.
+        callbacks: For Keras; they see the epochs of an earlier run first.
 
     Raises:
         InputError: If a loss is not a number any more, or memory does not suffice.
     """
-    states = _States(cache / "fine-tuning", fine_tuning_key(config, datasets, trained.head))
-    with one_at_a_time(states.lock, "this fine-tuning"), strategy().scope():
+    key = fine_tuning_key(config, datasets, trained.head)
+    states = cache / "fine-tuning" / key  # The epoch and a suffix are added to this name.
+    with one_at_a_time(states.with_suffix(".lock"), "this fine-tuning"), strategy().scope():
         trainee, history = _fit(config, datasets, trained.head, states, callbacks)
     backbone = copied(datasets.backbone)  # It computes in float32 whatever the trainee did.
     backbone.set_weights(trainee.backbone.get_weights())
@@ -233,11 +192,12 @@ def _fit(
     config: Config,
     datasets: Datasets,
     head: keras.Model,
-    states: "_States",
+    states: Path,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> tuple[Trainee, History]:
-    arrays, history = states.newest()
-    train, validation = fine_tuning_datasets(config, datasets, len(history))
+    arrays, history = read_state(_files(states)[-1]) if _files(states) else ([], [])
+    batches = fine_tuning_datasets(config, datasets, len(history))
+    train, validation = (models.divisible(one, strategy().num_replicas_in_sync) for one in batches)
     trainee = build_trainee(config, datasets, head, len(history))
     steps = steps_per_epoch(config, len(datasets.prepared.split("train")))
     compile_trainee(trainee.model, config, learning_rates(config, steps))
@@ -247,11 +207,10 @@ def _fit(
             variable.assign(value)
         show_epochs(history, trainee.model, callbacks)
     keeper = _Keeper(history, states, config.fine_tuning_epochs)
-    devices = strategy().num_replicas_in_sync
-    with memory_advice("--batch-size", config.batch_size):
+    with models.memory_advice("--batch-size", config.batch_size):
         trainee.model.fit(
-            divisible(train, devices),
-            validation_data=divisible(validation, devices),
+            train,
+            validation_data=validation,
             initial_epoch=len(history),
             epochs=config.fine_tuning_epochs,
             shuffle=False,  # The batches are shuffled already.
@@ -266,36 +225,14 @@ def _variables(model: Any) -> list[Any]:
     return [*model.variables, *model.optimizer.variables]
 
 
-class _States:
-    """The states of one fine-tuning: a file after each epoch, of which only the newest is kept."""
-
-    def __init__(self, folder: Path, key: str) -> None:
-        self.lock = folder / f".{key}.lock"
-        self._folder = folder
-        self._key = key
-
-    def newest(self) -> tuple[list[np.ndarray], History]:
-        """Return variables and history after the last finished epoch, or nothing."""
-        files = self._files()
-        return read_state(files[-1]) if files else ([], [])
-
-    def keep(self, model: Any, history: History) -> None:
-        """Write the state after an epoch, and remove earlier ones."""
-        earlier = self._files()
-        file = self._folder / f"{self._key}-{len(history):04d}.npz"
-        with whole_file(file) as unfinished:
-            write_state(unfinished, map(keras.ops.convert_to_numpy, _variables(model)), history)
-        for superseded in earlier:
-            superseded.unlink()
-
-    def _files(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._key}-*.npz"))
+def _files(states: Path) -> list[Path]:
+    return sorted(states.parent.glob(f"{states.name}-*.npz"))
 
 
 class _Keeper(Recorder):
     """Records, shows and keeps each epoch; stops where a loss is not a number."""
 
-    def __init__(self, history: History, states: _States, epochs: int) -> None:
+    def __init__(self, history: History, states: Path, epochs: int) -> None:
         super().__init__(history)
         self._states = states
         self._epochs = epochs
@@ -309,10 +246,139 @@ class _Keeper(Recorder):
                 f"Fine-tuning diverged in epoch {epoch + 1}: the loss is {row['loss']}, that of "
                 f"validation {row['val_loss']}. Try a smaller `--fine-tuning-learning-rate`."
             )
-        self._states.keep(self.model, self.history)
+        superseded = _files(self._states)
+        with whole_file(Path(f"{self._states}-{epoch + 1:04d}.npz")) as unfinished:
+            arrays = map(keras.ops.convert_to_numpy, _variables(self.model))
+            write_state(unfinished, arrays, self.history)
+        for file in superseded:
+            file.unlink()
         left = duration((self._epochs - epoch - 1) * row["seconds"])
         print(
             f"fine-tuning: epoch {epoch + 1} of {self._epochs}, loss {row['loss']:.4f}, validation "
             f"accuracy {row['val_accuracy']:.4f}, {duration(row['seconds'])} an epoch, {left} left",
             flush=True,
         )
+
+
+class Plan(NamedTuple):
+    """What is done within a budget; there is a line for all that is left out."""
+
+    budget_minutes: float
+    expected_minutes: float
+    photos_per_second: dict[str, float]
+    left_out: list[str]
+
+
+@stage("plan")
+def plan(
+    config: Config, datasets: Datasets, budget: float, start: float, cache: Path
+) -> tuple[Config, Plan]:
+    """Return a configuration that fits into a budget of minutes, and the plan.
+
+    Copies and epochs of fine-tuning are reduced evenly; in the end the copies of the head, too.
+    What is in the cache takes no time. The plan is kept: the same command follows it after an
+    interruption, because another one could not use what was finished.
+
+    Args:
+        config: All that is wanted.
+        datasets: See `training.open_datasets`.
+        budget: Minutes for the whole run.
+        start: `time.monotonic()` when the run began.
+        cache: Folder for the plan.
+
+    Raises:
+        InputError: If even a head on frozen features takes longer.
+    """
+    wanted = dataclasses.asdict(config) | {"fine_tune_from": chosen_fine_tune_from(config)}
+    features = [datasets.store.key(split) for split in ("train", "validation")]
+    key = fingerprint(config=wanted, budget=budget, features=features)
+    file = cache / "plans" / f"{key}.json"
+    if file.exists():
+        print(f"the plan made for this budget before is followed ({file})", flush=True)
+
+    def make(unfinished: Path) -> None:
+        fields, made = _planned(config, datasets, budget, start)
+        unfinished.write_text(json.dumps([fields, made._asdict()]), encoding="utf-8")
+
+    fields, made = json.loads(made_once(file, make).read_text(encoding="utf-8"))
+    return dataclasses.replace(config, **fields), Plan(**made)
+
+
+def _planned(
+    config: Config, datasets: Datasets, budget: float, start: float
+) -> tuple[dict[str, int], Plan]:
+    speed = measure(config, datasets)
+    spent = time.monotonic() - start
+    for fields in _candidates(config):
+        candidate = dataclasses.replace(config, **fields)
+        seconds = spent + expected_seconds(candidate, datasets, speed)
+        if seconds <= _PLANNED_SHARE * budget * 60:
+            left_out = [
+                f"{name}: {value} instead of {getattr(config, name)}"
+                for name, value in fields.items()
+                if value != getattr(config, name)
+            ]
+            rates = {name: round(value, 1) for name, value in speed.items()}
+            return fields, Plan(budget, round(seconds / 60, 1), rates, left_out)
+    raise InputError(  # For the last candidate.
+        f"The least that can be done takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes on "
+        f"this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
+    )
+
+
+def _candidates(config: Config) -> Iterator[dict[str, int]]:
+    """Yield the fields of ever cheaper configurations."""
+    copies, epochs = config.fine_tuning_copies, config.fine_tuning_epochs
+    free = chosen_fine_tune_from(config) == PIXELS  # There copies take no time.
+    for tenths in range(10, 0, -1):
+        if fewer := round(epochs * tenths / 10):
+            kept = copies if free else round(copies * tenths / 10)
+            yield {"fine_tuning_copies": kept, "fine_tuning_epochs": fewer}
+    yield {"fine_tuning_epochs": 0}
+    yield {"fine_tuning_epochs": 0, "augmented_copies": 0}
+
+
+def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]) -> float:
+    """Return how long a run should take on a machine of this speed."""
+    prepared, block = datasets.prepared, chosen_fine_tune_from(config)
+    train, held_out = len(prepared.split("train")), len(prepared.split("validation"))
+    arrays = {("train", copy) for copy in range(config.augmented_copies + 1)} | {("validation", 0)}
+    mapped = set(_arrays(config)) if config.fine_tuning_epochs and block != PIXELS else set()
+    missing = sum(datasets.store.missing(*array) for array in arrays - mapped)
+    missing += sum(datasets.store.missing(*array, block) for array in mapped)
+    # The rest of the photos go once more through the whole classifier, to calibrate and to test it.
+    missing += len(prepared.photos) - train
+    head = config.epochs * train / speed["head"]
+    # An epoch of fine-tuning includes validation, without gradients: a third of the work.
+    epochs = config.fine_tuning_epochs * (train + held_out / 3)
+    return _FIXED_SECONDS + missing / speed["forward"] + head + epochs / speed["fine_tuning"]
+
+
+def measure(config: Config, datasets: Datasets) -> dict[str, float]:
+    """Time steps through the backbone, of fine-tuning and of a head, in photos a second."""
+    classes, block = len(datasets.prepared.labels), chosen_fine_tune_from(config)
+    batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
+    pixels, labels = next(iter(one_hot(batches, classes)))
+    augmentation = models.build_augmentation(config, config.augmentation_seed)
+    cut = None if block == PIXELS else block
+    features = models.build_feature_model(datasets.backbone, cut, config.precision)
+    found = features.predict_on_batch(pixels)
+    head: Any = models.build_head(config, classes)
+    trainee = build_trainee(config, datasets, head).model
+    for model in (head, trainee):
+        compile_trainee(model, config, 0.0)
+    inputs = pixels if block == PIXELS else found["feature_maps"]
+    steps = {
+        "forward": lambda: features.predict_on_batch(augmentation(pixels, training=True)),
+        "fine_tuning": lambda: trainee.train_on_batch(inputs, labels),
+        "head": lambda: head.train_on_batch(found["features"], labels),
+    }
+    return {name: _rate(step, len(pixels)) for name, step in steps.items()}
+
+
+def _rate(step: Callable[[], Any], photos: int) -> float:
+    step()  # Compiles.
+    start = time.monotonic()
+    for _ in range(_STEPS):
+        step()
+    return photos * _STEPS / (time.monotonic() - start)

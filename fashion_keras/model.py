@@ -11,31 +11,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fashion_keras.backend import keras  # Before TensorFlow, whose start-up messages it hides.
+
+# isort: split
 import tensorflow as tf
 
-from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 
 
 class Architecture(NamedTuple):
-    """One kind of backbone, as `keras.applications` builds it.
-
-    Attributes:
-        build: Builds it from `include_top`, `weights`, `input_shape` and `name`.
-        address: Where Keras downloads its ImageNet weights from.
-        scale: Factor from pixels in [0, 255] to what it expects.
-        offset: Added after scaling.
-        blocks: First words of the names of its layers, from which on it can be fine-tuned. Layers
-            that Keras numbers (`add_10`) have other names in every further model of a process.
-        features: Channels of its output.
-    """
+    """One kind of backbone, as `keras.applications` builds it."""
 
     build: Callable[..., keras.Model]
-    address: str
-    scale: float
+    address: str  # Of its ImageNet weights.
+    scale: float  # From pixels in [0, 255] to what it expects; `offset` is added then.
     offset: float
-    blocks: tuple[str, ...]
-    features: int
+    blocks: tuple[str, ...]  # First words of layers' names, from which on it can be fine-tuned.
+    features: int  # Channels of its output.
 
 
 ARCHITECTURES = {
@@ -53,6 +45,7 @@ ARCHITECTURES = {
 BACKBONE = "xception"  # Also the name of its layer in every model built here.
 _ARCHITECTURE = ARCHITECTURES[BACKBONE]
 BLOCKS, FEATURES = _ARCHITECTURE.blocks, _ARCHITECTURE.features
+PIXELS, _CPU_DEFAULT = "pixels", "block11"  # Where fine-tuning starts with `auto`.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
 _RELEASED = Path(__file__).parent / "released" / "fashion.keras"
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
@@ -69,11 +62,7 @@ def _weights_file(weights: str) -> Path | None:
 
 
 def check_weights(weights: str) -> None:
-    """Raise the error for a weights file that does not exist, before anything slow is done.
-
-    Raises:
-        InputError: If `weights` is neither a word of `Config.weights` nor a file.
-    """
+    """Raise an `InputError` for a weights file that does not exist, before anything slow starts."""
     file = _weights_file(weights)
     if file is None or file.is_file():
         return
@@ -137,15 +126,7 @@ def _from_file(file: Path) -> keras.Model:
 
 @contextlib.contextmanager
 def patient_download(what: str, advice: str = "Try again with a connection.") -> Iterator[None]:
-    """Let Keras download within a time limit; a failure is one clear line.
-
-    Args:
-        what: What is downloaded, for the error.
-        advice: What to do if it fails.
-
-    Raises:
-        InputError: If a download fails.
-    """
+    """Let Keras download within a time limit; raise an `InputError` with `advice` if it fails."""
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)  # Keras itself waits for ever for a server that stalls.
     try:
@@ -161,7 +142,10 @@ def patient_download(what: str, advice: str = "Try again with a connection.") ->
 
 
 def blocks(backbone: keras.Model) -> dict[str, Any]:
-    """Return the input of each block of the backbone, by the names of `BLOCKS`."""
+    """Return the input of each block of the backbone, by the names of `BLOCKS`.
+
+    Other layers have names with numbers that differ in every further model of a process.
+    """
     inputs: dict[str, Any] = {}
     for layer in backbone.layers:
         name = layer.name.partition("_")[0]
@@ -175,6 +159,22 @@ def feature_maps_shape(backbone: keras.Model, fine_tune_from: str, image_size: i
     lower = keras.Model(backbone.inputs, blocks(backbone)[fine_tune_from])
     shape: Any = lower.compute_output_shape((1, image_size, image_size, 3))
     return shape[1:]
+
+
+def check_fine_tune_from(config: Config) -> None:
+    """Raise an `InputError` for a block that does not exist, before anything slow is done."""
+    if config.fine_tune_from not in ("auto", PIXELS, *BLOCKS):
+        raise InputError(
+            f"`fine_tune_from` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
+            f"Received: fine_tune_from={config.fine_tune_from!r}"
+        )
+
+
+def chosen_fine_tune_from(config: Config) -> str:
+    """Return `config.fine_tune_from` with `auto` replaced by what suits this machine."""
+    if config.fine_tune_from != "auto":
+        return config.fine_tune_from
+    return PIXELS if keras.distribution.list_devices("gpu") else _CPU_DEFAULT
 
 
 def unfreeze(backbone: keras.Model) -> None:
@@ -199,14 +199,10 @@ def versions() -> list[str]:
 
 
 def build_augmentation(config: Config, seed: int) -> keras.Sequential:
-    """Return the random layers that make one augmented copy of each photo of a batch.
+    """Return the random layers that make an augmented copy of each photo; `seed` decides all draws.
 
     They are never part of a saved model: Keras' random layers act whenever a model is called
     without `training=False`.
-
-    Args:
-        config: `rotation` and `zoom` are used.
-        seed: Decides the whole sequence of random draws.
     """
     # In float32 under any policy: half precision cannot hold the values 0 to 255 exactly.
     common: dict[str, Any] = {"dtype": "float32"}
@@ -242,17 +238,22 @@ def _pooled(feature_maps: Any) -> Any:
     return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(feature_maps)
 
 
-def build_feature_model(backbone: keras.Model, fine_tune_from: str | None = None) -> keras.Model:
+def build_feature_model(
+    backbone: keras.Model, fine_tune_from: str | None = None, precision: str = "float32"
+) -> keras.Model:
     """Return the model from pixels `(batch, height, width, 3)` to what is kept of the backbone.
 
     Args:
         backbone: See `build_backbone`.
         fine_tune_from: Name of a block (see `blocks`).
+        precision: See `Config.precision`; in another one than float32 a copy computes.
 
     Returns:
         Model to a dictionary of `features`, `(batch, FEATURES)`, and, with `fine_tune_from`, of
         `feature_maps`, `(batch, rows, columns, channels)`, the input of that block.
     """
+    if precision_in_force(precision) != "float32":
+        backbone = copied(backbone, precision)
     pixels = keras.Input((None, None, 3), name="pixels")
     if not fine_tune_from:
         return keras.Model(pixels, {"features": _pooled(backbone(_scaled(pixels), training=False))})
@@ -297,16 +298,10 @@ def build_classifier(
 def build_trainer(
     config: Config, backbone: keras.Model, head: keras.Model, seed: int | None = None
 ) -> keras.Model:
-    """Return the model that trains backbone and head on pixels; it gives logits.
+    """Return the model that trains backbone and head on pixels, augmented if there is a seed.
 
-    It shares the weights of both and is never saved (see `build_augmentation`). Batch
-    normalisation uses the statistics it was trained with.
-
-    Args:
-        config: `rotation`, `zoom` and `image_size` are used.
-        backbone: See `build_backbone`.
-        head: See `build_head`.
-        seed: Of the augmentation; None for none.
+    It gives logits, shares the weights of both and is never saved (see `build_augmentation`).
+    Batch normalisation uses the statistics it was trained with, as in `build_top`.
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
     x = pixels if seed is None else build_augmentation(config, seed)(pixels)
@@ -315,11 +310,7 @@ def build_trainer(
 
 
 def build_top(backbone: keras.Model, head: keras.Model, fine_tune_from: str) -> keras.Model:
-    """Return the model from feature maps (see `build_feature_model`) to logits.
-
-    It shares the weights of backbone and head. Batch normalisation uses the statistics it was
-    trained with.
-    """
+    """Return the model from feature maps (see `build_feature_model`) to logits."""
     upper = keras.Model(blocks(backbone)[fine_tune_from], backbone.output, name="upper")
     feature_maps = keras.Input(upper.input_shape[1:], name="feature_maps")
     logits = head(_pooled(upper(feature_maps, training=False)))
@@ -329,9 +320,7 @@ def build_top(backbone: keras.Model, head: keras.Model, fine_tune_from: str) -> 
 def copied(model: keras.Model, precision: str = "float32") -> keras.Model:
     """Return a copy of a functional model of plain layers, with weights of its own in float32.
 
-    Args:
-        model: The model.
-        precision: Dtype policy in which the copy computes.
+    It computes in `precision`, a dtype policy.
     """
 
     def copied_layer(layer: keras.Layer) -> keras.Layer:
@@ -368,11 +357,7 @@ def _cpu_flags() -> list[str]:
 
 @functools.cache
 def strategy() -> Any:
-    """Return how fine-tuning is shared: among all graphics cards if there are several, or not.
-
-    The CPU counts as several devices only if `tf.config.set_logical_device_configuration` made
-    them.
-    """
+    """Return how fine-tuning is shared: among all graphics cards if there are several, or not."""
     devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
     if len(devices) == 1:
         return tf.distribute.get_strategy()
@@ -398,16 +383,9 @@ def divisible(batches: Any, devices: int) -> Any:
 
 @contextlib.contextmanager
 def memory_advice(option: str, photos: int) -> Iterator[None]:
-    """Turn an out-of-memory error of TensorFlow into one line that says what to try.
+    """Turn an out-of-memory error into an `InputError`: a smaller value of the option `option`.
 
     On a CPU the system often ends the process without an error instead.
-
-    Args:
-        option: The option that sets the batch size.
-        photos: Its value.
-
-    Raises:
-        InputError: If memory does not suffice.
     """
     try:
         yield

@@ -226,7 +226,7 @@ def words(
     sample_folder: Path, tmp_path: Path, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
     """Return the common words of the command; the backbone is tiny."""
-    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    monkeypatch.setattr("fashion_keras.model.build_backbone", lambda weights: tiny_backbone)
     monkeypatch.setattr("fashion_keras.model.check_weights", lambda weights: None)
     return ["--data", str(sample_folder), "--cache", str(tmp_path), "--image-size", "71"]
 

@@ -16,13 +16,16 @@ from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import (
     FineTuned,
     build_trainee,
-    check_fine_tune_from,
-    chosen_fine_tune_from,
     compile_trainee,
     fine_tune,
     learning_rates,
 )
-from fashion_keras.model import build_head, precision_in_force
+from fashion_keras.model import (
+    build_head,
+    check_fine_tune_from,
+    chosen_fine_tune_from,
+    precision_in_force,
+)
 from fashion_keras.training import Datasets, TrainedHead
 from tests.conftest import normalised_backbone, small_backbone
 

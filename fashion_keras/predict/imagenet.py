@@ -7,8 +7,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from fashion_keras.backbone import patient_download
 from fashion_keras.classifier import Classifier
+from fashion_keras.model import patient_download
 
 IMAGENET = "imagenet"
 _SIDE = 299  # Of the photos that its weights were trained on.

@@ -14,8 +14,8 @@ from keras.src.utils import file_utils
 from PIL import Image
 
 from fashion_keras import cli
-from fashion_keras.backbone import patient_download
 from fashion_keras.config import InputError
+from fashion_keras.model import patient_download
 from fashion_keras.predict.__main__ import main
 from fashion_keras.predict.imagenet import load_imagenet
 
