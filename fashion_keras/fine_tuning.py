@@ -308,7 +308,7 @@ def _planned(
     config: Config, datasets: Datasets, budget: float, start: float
 ) -> tuple[dict[str, int], Plan]:
     speed = measure(config, datasets)
-    spent = time.monotonic() - start
+    spent, seconds = time.monotonic() - start, 0.0
     for fields in _candidates(config):
         candidate = dataclasses.replace(config, **fields)
         seconds = spent + expected_seconds(candidate, datasets, speed)
@@ -342,9 +342,9 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
     """Return how long a run should take on a machine of this speed."""
     prepared, block = datasets.prepared, chosen_fine_tune_from(config)
     train, held_out = len(prepared.split("train")), len(prepared.split("validation"))
+    mapped = _arrays(config) if config.fine_tuning_epochs and block != PIXELS else []
     arrays = {("train", copy) for copy in range(config.augmented_copies + 1)} | {("validation", 0)}
-    mapped = set(_arrays(config)) if config.fine_tuning_epochs and block != PIXELS else set()
-    missing = sum(datasets.store.missing(*array) for array in arrays - mapped)
+    missing = sum(datasets.store.missing(*array) for array in arrays.difference(mapped))
     missing += sum(datasets.store.missing(*array, block) for array in mapped)
     # The rest of the photos go once more through the whole classifier, to calibrate and to test it.
     missing += len(prepared.photos) - train
