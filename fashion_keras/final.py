@@ -20,8 +20,7 @@ from fashion_keras.learning_rate import add_rate_option, take_auto, with_found_r
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.data.prepare import Prepared
-    from fashion_keras.fine_tuning import FineTuned
-    from fashion_keras.planning import Plan
+    from fashion_keras.fine_tuning import FineTuned, Plan
     from fashion_keras.training import Datasets
 
 MODEL_FILE = "fashion.keras"
@@ -75,8 +74,7 @@ def final(
             training diverges.
     """
     from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.fine_tuning import check_fine_tune_from
-    from fashion_keras.model import check_weights
+    from fashion_keras.model import check_fine_tune_from, check_weights
     from fashion_keras.report import tensor_board
     from fashion_keras.training import open_datasets
 
@@ -111,7 +109,7 @@ def _planned(
     config: Config, datasets: Datasets, budget: float | None, start: float, cache: Path
 ) -> tuple[Config, Plan | None]:
     """Return what fits into the budget, if there is one."""
-    from fashion_keras.planning import plan
+    from fashion_keras.fine_tuning import plan
 
     if budget is None:
         return config, None
@@ -124,7 +122,7 @@ def _planned(
 
 def _make_feature_maps(config: Config, datasets: Datasets) -> None:
     """Compute the feature maps for fine-tuning: the features for the head come with them."""
-    from fashion_keras.fine_tuning import PIXELS, chosen_fine_tune_from
+    from fashion_keras.model import PIXELS, chosen_fine_tune_from
 
     if not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone stays frozen")
@@ -235,7 +233,7 @@ def _write_outcome(
     work: Path, config: Config, trained: FineTuned, planned: Plan | None, start: float
 ) -> None:
     from fashion_keras.figures import learning_curves, save_png
-    from fashion_keras.fine_tuning import chosen_fine_tune_from
+    from fashion_keras.model import chosen_fine_tune_from
     from fashion_keras.training import write_history
 
     outcome = {

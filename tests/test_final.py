@@ -23,7 +23,6 @@ from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.final import final, main
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature, scores
-from fashion_keras.planning import Speed
 from fashion_keras.saving import data_fingerprint
 
 pytestmark = pytest.mark.slow
@@ -181,8 +180,9 @@ def test_run_shows_what_it_found(
 def test_budget_is_planned_and_shown(
     quick: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    speed = Speed(forward=1e6, fine_tuning=20.0, head=1e6)  # An epoch should take 2.3 seconds.
-    monkeypatch.setattr("fashion_keras.planning.measure", lambda *_: speed)
+    # An epoch should take 2.3 seconds.
+    speed = {"forward": 1e6, "fine_tuning": 20.0, "head": 1e6}
+    monkeypatch.setattr("fashion_keras.fine_tuning.measure", lambda *_: speed)
     file = quick(options={"budget": 1.0}, fine_tuning_epochs=20, precision="mixed_bfloat16")
     planned = read_json(file.with_name("training.json"))["budget"]
     done = read_config(file.with_name("config.json")).fine_tuning_epochs

@@ -76,8 +76,12 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
 
 def _curve(config: Config, rates: Sequence[float], tested: str, cache: Path) -> lr.Curve:
     from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.fine_tuning import PIXELS, check_fine_tune_from, chosen_fine_tune_from
-    from fashion_keras.model import check_weights
+    from fashion_keras.model import (
+        PIXELS,
+        check_fine_tune_from,
+        check_weights,
+        chosen_fine_tune_from,
+    )
     from fashion_keras.training import open_datasets, train_head
 
     check_weights(config.weights)
