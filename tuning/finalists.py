@@ -23,12 +23,9 @@ CURVES: dict[str, tuple] = {
 
 
 class Finalist(NamedTuple):
-    """A configuration that was trained with several seeds.
+    """A configuration that was trained with several seeds, and its validation accuracies.
 
-    Attributes:
-        config: The configuration.
-        accuracies: Validation accuracy with each seed, at the epoch that `final` would keep; 0 if
-            the training diverged.
+    They are those of the epochs that `final` would keep; 0 where the training diverged.
     """
 
     config: Config
@@ -36,12 +33,12 @@ class Finalist(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """Mean validation accuracy over the seeds."""
+        """Mean of the accuracies."""
         return statistics.mean(self.accuracies)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the validation accuracy over the seeds."""
+        """Standard deviation of the accuracies."""
         return statistics.stdev(self.accuracies)
 
 
@@ -52,11 +49,9 @@ def rerun(configs: Sequence[Config], trainer: Trainer) -> list[Finalist]:
     histories = _histories(seeded, trainer, f"the best {len(configs)}, {SEEDS} seeds each")
     kept = [min(rows, key=lambda row: row[MONITOR], default=None) for rows in histories]
     accuracies = [row["val_accuracy"] if row else 0.0 for row in kept]
-    finalists = [
-        Finalist(config, accuracies[number * SEEDS : (number + 1) * SEEDS])
-        for number, config in enumerate(configs)
-    ]
-    return sorted(finalists, key=lambda finalist: -finalist.mean)
+    starts = range(0, len(accuracies), SEEDS)
+    of_each = [accuracies[start : start + SEEDS] for start in starts]
+    return sorted(map(Finalist, configs, of_each), key=lambda finalist: -finalist.mean)
 
 
 def curves(winner: Config, trainer: Trainer) -> list[dict]:

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,11 @@ from fashion_keras.parallel import pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions
 from fashion_keras.saving import data_fingerprint
-from fashion_keras.training import (
-    Datasets,
-    HeadData,
-    head_data,
-    head_key,
-    open_datasets,
-    train_head,
-)
-from tuning.finalists import FINALISTS, Finalist, curves, rerun
+from fashion_keras.training import Datasets, head_data, head_key, open_datasets, train_head
+from tuning.finalists import FINALISTS, curves, rerun
 from tuning.oracle import Oracle
 from tuning.results import FILES, PAGE, Report
-from tuning.space import sample_config, searched_values
+from tuning.space import sample_config
 from tuning.trials import Trainer, run_trials
 
 
@@ -50,9 +42,7 @@ def search(
         base: Fields that are not searched.
         max_epochs: Epochs of the longest trials.
         factor: One in so many trials is trained on.
-        results: Folder for `best_config.json`, `trials.csv`, `finalists.csv`, `curves.csv`,
-            `search.json`, pictures, and `report.html`, the page of all of it, which is kept up to
-            date while the search runs.
+        results: Folder for `FILES`; the page is kept up to date while the search runs.
         cache: Folder for downloads, prepared photos, features and finished trials.
         workers: See `parallel.pool`.
         log_dir: Folder to write to for TensorBoard; None for nothing.
@@ -88,12 +78,12 @@ def search(
             _run(oracle, trial_base, trainer, report)
             best = [sample_config(trial.hyperparameters, base) for trial in oracle.best()]
             finalists = rerun(list(dict.fromkeys(best))[:FINALISTS], trainer)
+            report.add_finalists(finalists)
             winner = finalists[0].config
-            _print(finalists)
             rows = curves(winner, trainer)
-        report.write(finalists, rows, data_fingerprint(prepared), start)
+        report.write(finalists[0], rows, data_fingerprint(prepared), start)
         if log_dir and not (log_dir / "winner").exists():
-            _log_winner(winner, datasets, data, cache, log_dir / "winner")
+            _log_winner(winner, datasets, cache, log_dir / "winner")
         # `final` trains it at full size, as long as it gets better.
         size = max(winner.image_size, Config.image_size)
         winner = dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
@@ -104,7 +94,7 @@ def search(
 @stage("trials")
 def _run(oracle: Oracle, base: Config, trainer: Trainer, report: Report) -> None:
     for finished in run_trials(oracle, base, trainer):
-        report.add(finished)
+        report.add(*finished)
     trainer.forget_states()
     failed, reasons = len(report.reasons), "; ".join(sorted(set(report.reasons)))
     if failed == len(report.rows):
@@ -113,25 +103,12 @@ def _run(oracle: Oracle, base: Config, trainer: Trainer, report: Report) -> None
         print(f"{failed} trials failed: {reasons}")
 
 
-def _print(finalists: Sequence[Finalist]) -> None:
-    for finalist in finalists:
-        numbers = {"accuracy": finalist.mean, "spread": finalist.spread}
-        values = numbers | searched_values(finalist.config)
-        print("  " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
-
-
-def _log_winner(
-    winner: Config, datasets: Datasets, data: HeadData, cache: Path, log_dir: Path
-) -> None:
+def _log_winner(winner: Config, datasets: Datasets, cache: Path, log_dir: Path) -> None:
     """Write the confusion matrix and the worst predictions of the winner on validation."""
     model: Any = train_head(winner, datasets, cache).head
-    logits = model.predict(data.validation, verbose=0)
-    photos = datasets.prepared.split("validation")
-    scored = Predictions(
-        [photo.file for photo in photos],
-        data.validation_classes,
-        np.asarray(keras.ops.softmax(logits)),
-        data.labels,
-    )
+    data, photos = head_data(winner, datasets), datasets.prepared.split("validation")
+    probabilities = np.asarray(keras.ops.softmax(model.predict(data.validation, verbose=0)))
+    names = [photo.file for photo in photos]
+    scored = Predictions(names, data.validation_classes, probabilities, data.labels)
     files = {photo.file: datasets.prepared.folder / photo.prepared for photo in photos}
     tensor_board.add_predictions(log_dir, scored, files)

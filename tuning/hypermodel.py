@@ -21,12 +21,7 @@ _VARIABLE = ("learning_rate", "seed", "augmented_copies", "epochs", "patience")
 
 
 class FashionHyperModel(keras_tuner.HyperModel):
-    """Builds and fits the model of one trial.
-
-    Args:
-        base: Fields that are not searched.
-        data: Features and classes to train and validate on.
-    """
+    """Builds and fits the model of one trial: `base` has the fields that are not searched."""
 
     def __init__(self, base: Config, data: HeadData) -> None:
         super().__init__()

@@ -40,8 +40,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
     Args:
         config: All fields.
         rates: See `learning_rate.rising_rates`.
-        tested: `head`, or `fine_tuning` for the backbone from `config.fine_tune_from` on with a
-            trained head.
+        tested: `head`, or `fine_tuning` for the backbone with a trained head.
         results: Folder for `head.json` and `head.png`, or `fine_tuning.json` and so on.
         cache: Folder for downloads, prepared photos, features and feature maps.
 

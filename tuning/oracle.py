@@ -126,9 +126,8 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
 
 def _among_equals(trial: Trial) -> tuple[float, str, int]:
     """Return what sorts trials of one score."""
-    known = trial.metrics.exists("val_loss")
-    loss = trial.metrics.get_best_value("val_loss") if known else None
-    values = trial.hyperparameters.values
+    done, values = trial.metrics.exists("val_loss"), trial.hyperparameters.values
+    loss = trial.metrics.get_best_value("val_loss") if done else None
     searched = {name: values[name] for name in values if not name.startswith("tuner/")}
     text = json.dumps(searched, sort_keys=True)
-    return (math.inf if loss is None else loss, text, values.get("tuner/epochs", 0))
+    return (math.inf if loss is None else loss, text, values["tuner/epochs"])

@@ -14,9 +14,9 @@ from fashion_keras.figures import hyperparameter_chart, save_png, trial_charts
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import write_search_page
 from tuning.finalists import CURVES, Finalist
-from tuning.oracle import OBJECTIVE, Plan
+from tuning.oracle import OBJECTIVE, Plan, Trial
 from tuning.space import SEARCHED, sample_config, searched_values, space_of
-from tuning.trials import Finished
+from tuning.trials import Outcome
 
 PAGE = "report.html"
 PICTURES = ("space.png", *(f"{name}.png" for name in CURVES))
@@ -35,46 +35,40 @@ class Report:
         work: Folder for tables and pictures.
         page: File for the page of what was found so far.
         log_dir: Folder of this search for TensorBoard; None for nothing.
-
-    Attributes:
-        rows: Rows of `trials.csv`.
-        reasons: Why trials failed, one reason each.
     """
 
     def __init__(
         self, base: Config, plan: Plan, work: Path, page: Path, log_dir: Path | None
     ) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.reasons: list[str] = []
+        self.rows: list[dict[str, Any]] = []  # Of `trials.csv`.
+        self.reasons: list[str] = []  # Why trials failed, one each.
         self._base, self._plan, self._work, self._page = base, plan, work, page
         self._log_dir = log_dir
         self._found = 0
         self._cost = 0  # Of the trials that were not in the cache.
         self._start, self._written = time.monotonic(), -float("inf")
 
-    def add(self, finished: Finished) -> None:
-        """Show a trial."""
-        row = _trial_row(finished, self._base)
+    def add(self, trial: Trial, outcome: Outcome, found: bool) -> None:
+        """Show a trial; `found` says whether its outcome was in the cache."""
+        row = _trial_row(trial, outcome, self._base)
         self.rows.append(row)
         self.reasons += [row["reason"]] if row["reason"] else []
-        self._found += finished.found
-        self._cost += 0 if finished.found else _cost_of(row)
+        self._found += found
+        self._cost += 0 if found else _cost_of(row)
         self._write_rows("trials", self.rows)
-        print(self._line(row, finished.found), flush=True)
+        print(self._line(row, found), flush=True)
         if self._log_dir:
-            self._log(row, finished, self._log_dir / f"trial-{row['trial']:03}")
+            self._log(row, outcome, self._log_dir / f"trial-{row['trial']:03}")
         if time.monotonic() - self._written > _PAUSE:
             self.write_page(self._page)
             self._written = time.monotonic()
 
     def _line(self, row: dict, found: bool) -> str:
+        best = max((one[OBJECTIVE] for one in self.rows if not one["reason"]), default=0.0)
+        accuracy = row[OBJECTIVE] or 0.0
+        trained = f"{OBJECTIVE} {accuracy:.4f}  best {best:.4f}  to epoch {row['last_epoch']}"
         text = f"trial {row['trial']}/{self._plan.trials}  "
-        if row["reason"]:
-            text += f"failed: {row['reason']}"
-        else:
-            best = max(one[OBJECTIVE] for one in self.rows if not one["reason"])
-            text += f"{OBJECTIVE} {row[OBJECTIVE]:.4f}  best {best:.4f}"
-            text += f"  to epoch {row['last_epoch']}"
+        text += f"failed: {row['reason']}" if row["reason"] else trained
         text += "  found in the cache" if found else f"  {row['seconds']:.1f} s"
         if self._cost:
             left = self._plan.epochs + _START_COST * self._plan.trials
@@ -83,34 +77,31 @@ class Report:
             text += f"  {cli.duration(seconds)} left"
         return text
 
-    def _log(self, row: dict, finished: Finished, log_dir: Path) -> None:
+    def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
         fields = dataclasses.asdict(self._base) | {name: row[name] for name in SEARCHED}
         metrics = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
         results = {} if row["reason"] else metrics
-        tensor_board.add_run(log_dir, fields, results, row["seconds"], finished.outcome.rows)
+        tensor_board.add_run(log_dir, fields, results, row["seconds"], outcome.rows)
 
     def write_page(self, file: Path) -> None:
         """Write the page of what was found so far."""
         planned, space = self._plan.trials, space_of(self._base)
         write_search_page(self._work, self._base, planned, space, file)
 
-    def write(
-        self, finalists: Sequence[Finalist], curves: Sequence[dict], photos: str, start: float
-    ) -> None:
-        """Write all but `best_config.json`.
+    def add_finalists(self, finalists: Sequence[Finalist]) -> None:
+        """Show the best configurations, the winner first."""
+        rows = [_finalist_row(finalist) for finalist in finalists]
+        self._write_rows("finalists", rows)
+        for row in rows:
+            print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
-        Args:
-            finalists: The best configurations, the winner first.
-            curves: See `finalists.curves`.
-            photos: Fingerprint of the data set.
-            start: `time.monotonic()` when the command began.
-        """
+    def write(self, winner: Finalist, curves: Sequence[dict], photos: str, start: float) -> None:
+        """Write the rest; `photos` is the data set's fingerprint, `start` the command's start."""
         save_png(trial_charts(self.rows), self._work / "space.png", columns=3)
-        self._write_rows("finalists", [_finalist_row(finalist) for finalist in finalists])
         self._write_rows("curves", curves)
         for name in CURVES:
             save_png([hyperparameter_chart(curves, name)], self._work / f"{name}.png")
-        text = json.dumps(self._summary(finalists[0], photos, start), indent=2) + "\n"
+        text = json.dumps(self._summary(winner, photos, start), indent=2) + "\n"
         (self._work / "search.json").write_text(text, encoding="utf-8")
         self.write_page(self._work / PAGE)
 
@@ -137,8 +128,7 @@ class Report:
             writer.writerows(rows)
 
 
-def _trial_row(finished: Finished, base: Config) -> dict[str, Any]:
-    trial, outcome = finished.trial, finished.outcome
+def _trial_row(trial: Trial, outcome: Outcome, base: Config) -> dict[str, Any]:
     values, best = trial.hyperparameters.values, outcome.best or {}
     return {
         "trial": int(trial.trial_id) + 1,

@@ -41,13 +41,12 @@ def space_of(base: Config) -> list[dict[str, Any]]:
     """Return the range of each hyperparameter: its `name`, `least`, `most` and `steps`."""
     import keras_tuner
 
-    hp = keras_tuner.HyperParameters()
+    hp: Any = keras_tuner.HyperParameters()
     sample_config(hp, base)
-    return [_range(one) for one in hp.space]
-
-
-def _range(one: Any) -> dict[str, Any]:
-    if not hasattr(one, "min_value"):
-        return {"name": one.name, "least": "no", "most": "yes", "steps": "either"}
-    steps = one.sampling or "linear"
-    return {"name": one.name, "least": one.min_value, "most": one.max_value, "steps": steps}
+    ranges = [
+        (one.name, one.min_value, one.max_value, one.sampling)
+        if hasattr(one, "min_value")
+        else (one.name, "no", "yes", "either")
+        for one in hp.space
+    ]
+    return [dict(zip(("name", "least", "most", "steps"), one, strict=True)) for one in ranges]

@@ -28,15 +28,9 @@ _LAYOUT = 1  # Raise it when outcomes of older versions must not be used any mor
 
 
 class Outcome(NamedTuple):
-    """What a training gave.
+    """What a training gave, or why it failed."""
 
-    Attributes:
-        rows: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy; empty if it failed.
-        seconds: How long it took.
-        reason: Why it failed; empty if it did not.
-    """
-
-    rows: list[dict[str, float]]
+    rows: list[dict[str, float]]  # By epoch: epoch, loss, accuracy, val_loss, val_accuracy.
     seconds: float
     reason: str = ""
 
@@ -44,14 +38,6 @@ class Outcome(NamedTuple):
     def best(self) -> dict[str, float] | None:
         """The epoch with the highest validation accuracy, the first of several."""
         return max(self.rows, key=lambda row: row[OBJECTIVE], default=None)
-
-
-class Finished(NamedTuple):
-    """A trial, its outcome, and whether that was found in the cache."""
-
-    trial: Trial
-    outcome: Outcome
-    found: bool
 
 
 class Trainer:
@@ -82,12 +68,8 @@ class Trainer:
     ) -> None:
         """Begin a task, unless its outcome is in the cache.
 
-        Args:
-            label: For `next_done` and `state`.
-            config: Its fields decide the outcome, and so do
-            rounds: the last epochs of a trial's rounds.
-            task: Takes the data and `arguments`; returns an outcome, and a state or None.
-            arguments: More arguments of the task.
+        `config` and `rounds`, the last epochs of a trial's rounds, decide the outcome. The task
+        takes the data and `arguments`; it returns an outcome, and a state or None.
         """
         key = fingerprint(head=self._key_of(config), rounds=list(rounds), layout=_LAYOUT)
         self._keys[label] = key
@@ -140,10 +122,7 @@ def train_trial(
         values: Those of the hyperparameters.
         rounds: Last epoch of each round that led to the trial, its own last.
         state: What the parent left, if there is one.
-        keep_state: Whether the state is returned.
-
-    Returns:
-        The outcome, with rows of the trial's own epochs, and the state after them.
+        keep_state: Whether the state after the trial is returned, too.
     """
     start = time.monotonic()
     hypermodel, hp = FashionHyperModel(base, data), keras_tuner.HyperParameters()
@@ -181,17 +160,12 @@ def _unpacked(state: bytes) -> list[np.ndarray]:
 
 def run_trials(
     oracle: Oracle, base: Config, trainer: Trainer, task: Callable = train_trial
-) -> Iterator[Finished]:
-    """Run all trials of a search, and yield them in the order of their numbers.
+) -> Iterator[tuple[Trial, Outcome, bool]]:
+    """Run all trials of a search; yield each with its outcome, and whether that was in the cache.
 
-    Which trials these are depends on outcomes alone: all that can begin do so at once, and the
-    oracle learns of their ends in the order in which they began, whichever was done first.
-
-    Args:
-        oracle: Chooses the trials.
-        base: Fields that are not searched.
-        trainer: Trains them.
-        task: Trains one (see `train_trial`).
+    They come in the order of their numbers. Which trials these are depends on outcomes alone: all
+    that can begin do so at once, and the oracle learns of their ends in the order in which they
+    began, whichever was done first.
 
     Raises:
         InputError: If too many trials failed one after the other.
@@ -211,7 +185,7 @@ def run_trials(
             done[label] = result
         outcome, found = done.pop(trial.trial_id)
         oracle.end(trial, outcome.best)
-        yield Finished(trial, outcome, found)
+        yield trial, outcome, found
         failures = failures + 1 if outcome.reason else 0
         if failures == MOST_FAILURES:
             raise InputError(f"{failures} trials failed one after the other: {outcome.reason}.")

@@ -73,14 +73,14 @@ def search(folder, workers, task=play, epochs=9):
 def told(found):
     """Return all that must not depend on who finishes first."""
     return [
-        (one.trial.trial_id, one.trial.hyperparameters.values, one.outcome.rows) for one in found
+        (trial.trial_id, trial.hyperparameters.values, outcome.rows) for trial, outcome, _ in found
     ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_trials_do_not_depend_on_the_number_of_workers_or_the_order_of_ends(size, tmp_path):
     alone, _, expected = search(tmp_path / "alone", Shuffled(1))
-    assert [one.trial.trial_id for one in expected] == [f"{n:04}" for n in range(23)]
+    assert [trial.trial_id for trial, _, _ in expected] == [f"{n:04}" for n in range(23)]
     for seed in range(3):
         oracle, _, found = search(tmp_path / f"{seed}", Shuffled(size, seed))
         assert told(found) == told(expected)
@@ -92,7 +92,7 @@ def test_a_search_given_again_runs_nothing_and_finds_the_same(tmp_path):
     again = Shuffled(2)
     _, _, second = search(tmp_path, again)
     assert again.ran == []
-    assert all(one.found for one in second)
+    assert all(found for _, _, found in second)
     assert told(second) == told(first)
 
 
@@ -132,8 +132,8 @@ def test_a_failed_trial_is_an_outcome_too(tmp_path):
         return play(data, base, values, epochs, state, keep_state)
 
     _, _, found = search(tmp_path, Shuffled(3), failing)
-    failed = [one for one in found if one.trial.status == "FAILED"]
-    assert {one.outcome.reason for one in failed} == {"it diverged"}
+    failed = [outcome for trial, outcome, _ in found if trial.status == "FAILED"]
+    assert {outcome.reason for outcome in failed} == {"it diverged"}
     assert 0 < len(failed) < len(found)
     again = Shuffled(3)
     assert told(search(tmp_path, again, failing)[2]) == told(found)
