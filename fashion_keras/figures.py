@@ -19,7 +19,6 @@ from PIL import Image
 from fashion_keras.config import Config
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.data.scan import SPLITS
 
 FINE_TUNING = "fine-tuning"  # This stage of a history; the others train a head.
 SCALES = {"learning_rate": "log", "inner_size": "log", "droprate": "linear"}
@@ -30,60 +29,41 @@ _LOOKS = (("#0b62a8", "-"), ("#c04a00", "--"), ("#1a1c1f", ":"), ("#8a3a84", "-.
 _MANY = 500  # More dots than these are stored in an SVG as pixels.
 _LEAST_SHARES = 0.05  # Range of an axis of shares: one photo more or less should look like little.
 _TILE, _TILE_PIXELS = 1.9, 180  # Inches, pixels.
-_METADATA = ("Creator", "Date", "Format", "Type")  # Written to an SVG unless they are None.
 _LETTERS, _LINES = 34, 4  # What fits under a photo.
 
 
 class Series(NamedTuple):
-    """Points of one kind in a chart.
+    """Points of one kind in a chart; those whose `y` is not finite are left out."""
 
-    Attributes:
-        label: Text in the legend; none if empty.
-        x: Horizontal positions.
-        y: Vertical positions; those that are not finite are left out.
-        look: Number of a colour with its dashes.
-        marker: Matplotlib's marker of the points; none if empty.
-        sizes: Area of each dot in points; None for a line.
-    """
-
-    label: str
+    label: str  # In the legend; empty for none.
     x: Sequence[float]
     y: Sequence[float]
-    look: int = 0
-    marker: str = ""
-    sizes: Sequence[float] | None = None
+    look: int = 0  # Number of a colour with its dashes.
+    marker: str = ""  # Matplotlib's name of it.
+    sizes: Sequence[float] | None = None  # Areas of dots in square points; None for a line.
 
 
 class Chart(NamedTuple):
-    """A chart that can be drawn by itself or as one panel of a picture.
-
-    Attributes:
-        title: Text above it.
-        x: Label of the horizontal axis.
-        y: Label of the vertical axis.
-        series: What it shows.
-        scale: `linear`, `log`, or `whole` for whole numbers, of the horizontal axis.
-        shares: Whether the vertical axis shows shares, from 0 to 1.
-    """
+    """A chart that can be drawn by itself or as one panel of a picture."""
 
     title: str
-    x: str
+    x: str  # What is on the horizontal axis.
     y: str
     series: Sequence[Series]
-    scale: str = "linear"
-    shares: bool = True
+    scale: str = "linear"  # Of the horizontal axis: or `log`, or `whole` for whole numbers.
+    shares: bool = True  # Whether the vertical axis shows shares, from 0 to 1.
 
     def describe(self) -> str:
         """Return the chart in words, for readers who cannot see it."""
         words = [f"{self.title}: {self.y} against {self.x}."]
-        for one in self.series:
-            points = [point for point in zip(one.y, one.x, strict=True) if math.isfinite(point[0])]
-            if one.label and points:
-                (first, _), (last, _), (most, at) = points[0], points[-1], max(points)
-                words.append(
-                    f"{one.label}: {len(points)} points, the first at {first:.3g}, the last at "
-                    f"{last:.3g}, the highest at {most:.3g} ({self.x} {at:.3g})."
+        for label, _, values, *_ in self.series:
+            shown = [value for value in values if math.isfinite(value)]
+            if label and shown:
+                first, last, most = shown[0], shown[-1], max(shown)
+                ends = (
+                    f"the first at {first:.3g}, the last at {last:.3g}, the highest at {most:.3g}"
                 )
+                words.append(f"{label}: {len(shown)} points, {ends}.")
         return " ".join(words)
 
 
@@ -106,9 +86,9 @@ def as_svg(chart: Chart) -> str:
     """
     figure = Figure(_PANEL, layout="constrained")
     _draw(figure.subplots(), chart)
-    file = io.StringIO()
+    file, nothing = io.StringIO(), dict.fromkeys(("Creator", "Date", "Format", "Type"))
     with matplotlib.rc_context({"svg.hashsalt": chart.title, "svg.fonttype": "none"}):
-        figure.savefig(file, format="svg", dpi=110, metadata=dict.fromkeys(_METADATA))
+        figure.savefig(file, format="svg", dpi=110, metadata=nothing)
     svg = " ".join(file.getvalue().partition("<svg ")[2].split())
     prefix = re.sub(r"\W+", "-", chart.title.lower())
     svg = re.sub(r'( id="|="#|url\(#)', rf"\g<1>{prefix}-", svg)
@@ -177,30 +157,23 @@ def _column(rows: Rows, name: str) -> list[float]:
     return [float(row[name] or "nan") for row in rows]
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
 def trial_charts(trials: Rows) -> list[Chart]:
     """Return a chart of the validation accuracy of trials for each hyperparameter.
 
-    The more epochs a trial was trained, the larger its dot; failed trials have none.
-
-    Args:
-        trials: Rows of `trials.csv`, as numbers or as text.
+    The more epochs a trial was trained, the larger its dot; failed trials have none. The rows
+    are those of `trials.csv`, as numbers or as text.
     """
     done = [row for row in trials if row["status"] == "COMPLETED"]
     most = max(_column(done, "last_epoch"), default=1)
     charts = []
     for name, scale in SCALES.items():
-        series = []
+        series, words = [], name.replace("_", " ")
         for look, marker, label in ((0, "o", "with augmented copies"), (1, "x", "without")):
             rows = [row for row in done if bool(float(row["augmented_copies"])) != bool(look)]
             sizes = [10 + 50 * epochs / most for epochs in _column(rows, "last_epoch")]
             points = _column(rows, name), _column(rows, "val_accuracy")
             series += [Series(label, *points, look, marker, sizes)] if rows else []
-        title = f"Trials by {_words(name)}"
-        charts.append(Chart(title, _words(name), "validation accuracy", series, scale))
+        charts.append(Chart(f"Trials by {words}", words, "validation accuracy", series, scale))
     return charts
 
 
@@ -215,16 +188,14 @@ def best_so_far(trials: Rows) -> Chart:
 def hyperparameter_chart(curves: Rows, name: str) -> Chart:
     """Return a chart of accuracy over epochs with a line for each value of a hyperparameter.
 
-    Args:
-        curves: Rows of `curves.csv`: `hyperparameter`, `value`, `epoch` and `val_accuracy`.
-        name: The hyperparameter.
+    The rows are those of `curves.csv`: `hyperparameter`, `value`, `epoch` and `val_accuracy`.
     """
     series = []
     for value in dict.fromkeys(row["value"] for row in curves if row["hyperparameter"] == name):
         rows = [row for row in curves if (row["hyperparameter"], row["value"]) == (name, value)]
         points = _column(rows, "epoch"), _column(rows, "val_accuracy")
         series.append(Series(f"{float(value):g}", *points, len(series)))
-    title = f"Accuracy for each {_words(name)}"
+    title = f"Accuracy for each {name.replace('_', ' ')}"
     return Chart(title, "epoch", "validation accuracy", series, "whole")
 
 
@@ -257,23 +228,14 @@ def draw_confusion(
 
 
 class Tile(NamedTuple):
-    """A photo and the words under it.
-
-    Attributes:
-        pixels: `(height, width, 3)` uint8, of any size.
-        words: Cut in the middle if they do not fit.
-    """
+    """A photo, `(height, width, 3)` uint8 of any size, and the words under it."""
 
     pixels: np.ndarray
-    words: str
+    words: str  # Cut in the middle if they do not fit.
 
 
 def tile_of(file: Path, words: str) -> Tile:
-    """Return a photo's file as a tile.
-
-    Raises:
-        photo.PhotoError: If it cannot be read.
-    """
+    """Return a photo's file as a tile; raise `PhotoError` if it cannot be read."""
     image = Image.fromarray(read_photo(file).pixels)
     image.thumbnail((_TILE_PIXELS, _TILE_PIXELS))
     return Tile(np.asarray(image), words)
@@ -310,13 +272,11 @@ def _fitted(words: str) -> str:
 def draw_batch(
     prepared: Prepared, config: Config, file: Path, photos: int = 12, copies: int = 5
 ) -> None:
-    """Draw training photos with their labels, each followed by augmented copies of it.
-
-    The pixels come from the same reader and the same layers that training uses.
+    """Draw training photos, each with augmented copies, as the reader and layers give them.
 
     Args:
         prepared: The data set.
-        config: `image_size`, `rotation`, `zoom` and `seed` are used.
+        config: `image_size`, `rotation`, `zoom` and the seeds are used.
         file: Where to save the picture, a PNG.
         photos: How many photos, drawn at random.
         copies: Augmented copies of each.
@@ -324,10 +284,10 @@ def draw_batch(
     from fashion_keras.data.batches import load_split
     from fashion_keras.model import build_augmentation
 
-    batches = load_split(prepared, SPLITS[0], config.image_size, photos, config.seed)
+    batches = load_split(prepared, "train", config.image_size, photos, config.seed)
     pixels, numbers = next(iter(batches))
     augmented = [
-        build_augmentation(config, config.seed + 1000 * copy)(pixels, training=True)
+        build_augmentation(config, config.augmentation_seed + 1000 * copy)(pixels, training=True)
         for copy in range(1, copies + 1)
     ]
     shown = np.asarray([pixels, *augmented]).round().clip(0, 255).astype("uint8")

@@ -91,15 +91,15 @@ def final(
         _make_feature_maps(config, datasets)
         if find_rate:
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
-        run = tensor_board.new_run(log_dir, "final")
+        run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run)
         save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
         photos, metrics = score_once(work / MODEL_FILE, prepared, work)
         _write_page(work, results, photos)
         if run:
-            _show_on_board(run, config, trained, metrics, time.monotonic() - start)
-            tensor_board.add_test(run, work, {photo.name: photo.file for photo in photos})
+            _log_results(run, config, trained, metrics, time.monotonic() - start)
+            _log_predictions(run, work, photos)
     file = results / MODEL_FILE
     print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
     return file
@@ -142,14 +142,13 @@ def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) ->
     from fashion_keras.report import tensor_board
     from fashion_keras.training import train_head
 
-    watch = tensor_board.watch(run)
-    trained = train_head(config, datasets, cache, watch("head"))
+    trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
     history: list[dict[str, Any]] = [{"stage": "head"} | row for row in trained.history]
     before = {name: trained.best[f"val_{name}"] for name in ("loss", "accuracy")}
     _show_validation("the head", before)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
-    tuned = fine_tune(config, datasets, trained, cache, watch(STAGE))
+    tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
     _show_validation(STAGE, tuned.validation)
     if tuned.validation["loss"] > before["loss"]:
         print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head", flush=True)
@@ -258,7 +257,7 @@ def _write_page(work: Path, results: Path, photos: Sequence[Labelled]) -> None:
     write_report(sources, photos, work / PAGE)
 
 
-def _show_on_board(
+def _log_results(
     run: Path, config: Config, trained: FineTuned, metrics: dict, seconds: float
 ) -> None:
     from fashion_keras.report import tensor_board
@@ -266,7 +265,16 @@ def _show_on_board(
     scores = {f"validation_{name}": value for name, value in trained.validation.items()}
     if metrics:
         scores["test_accuracy"] = metrics["accuracy"]
-    tensor_board.add_settings(run, dataclasses.asdict(config), scores, seconds)
+    tensor_board.add_run(run, dataclasses.asdict(config), scores, seconds)
+
+
+def _log_predictions(run: Path, work: Path, photos: Sequence[Labelled]) -> None:
+    from fashion_keras.report import tensor_board
+    from fashion_keras.report.outcome import read_predictions
+
+    scored = read_predictions(work / "predictions.csv")
+    if scored:
+        tensor_board.add_predictions(run, scored, {photo.name: photo.file for photo in photos})
 
 
 def _minutes(text: str) -> float:

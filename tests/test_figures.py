@@ -154,7 +154,7 @@ def test_a_chart_is_described_in_words() -> None:
     chart = Chart("Accuracy", "epoch", "accuracy", series)
     words = (
         "Accuracy: accuracy against epoch. a & <b>: 3 points, the first at 0.5, the last at 0.7, "
-        "the highest at 0.75 (epoch 2)."
+        "the highest at 0.75."
     )
     assert chart.describe() == words
     assert 'aria-label="Accuracy: accuracy against epoch. a &amp; &lt;b&gt;: 3' in as_svg(chart)

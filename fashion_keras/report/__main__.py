@@ -22,8 +22,7 @@ def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled
     """List the photos to test on.
 
     Args:
-        data: A folder of class folders, a folder that holds one for the test, or `clothing` or
-            `sample`.
+        data: A folder of class folders, a folder with one for the test, `clothing` or `sample`.
         labels: The categories of the saved file.
         cache: Folder for downloads.
 
@@ -49,12 +48,7 @@ def _folder_of(data: str) -> Path:
 
 
 def warning_of(data: str, metadata: dict) -> str:
-    """Return a warning if the saved file may have been trained on the photos; empty if not.
-
-    Args:
-        data: See `photos_named`.
-        metadata: Of the saved file; it has the name of the folder that it was trained on.
-    """
+    """Return a warning if a saved file with this metadata may have been trained on the photos."""
     folder, trained_on = _folder_of(data), metadata.get("data", {}).get("name")
     inside = split_of(folder.name) in SPLITS[:2] and folder.parent.name == trained_on
     if data in _NAMED or not (inside or folder.name == trained_on):

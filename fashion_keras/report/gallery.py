@@ -3,7 +3,7 @@
 import base64
 import collections
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from fashion_keras.report.outcome import Predictions
 
 TOP = 18  # Photos with heat maps.
 MOST_THUMBNAILS = 300  # About 1.5 MB.
-_SIDE, _THUMBNAIL = 260, 112  # Longest side in pixels.
+_SIDE, _SMALL = 260, 112  # Longest side in pixels.
 _WRONG, _CORRECT = 12, 4  # Most thumbnails of one cell.
 
 
@@ -61,22 +61,24 @@ def cells(scored: Predictions, files: Mapping[str, Path]) -> list[dict]:
     Of correct predictions the least confident are shown, of mistakes the most confident. Where
     there are too many photos for one page, only their names are shown.
     """
-    members: dict[tuple[int, int], list[int]] = collections.defaultdict(list)
-    for at, pair in enumerate(zip(scored.true.tolist(), scored.predicted.tolist(), strict=True)):
-        members[pair].append(at)
-    order = sorted(members, key=lambda pair: (pair[0] == pair[1], -len(members[pair]), pair))
+    counts = collections.Counter(zip(scored.true.tolist(), scored.predicted.tolist(), strict=True))
+    order = sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))
     share = max(1, MOST_THUMBNAILS // len(order))
     found, left = [], MOST_THUMBNAILS
     for pair in order:
-        shown = _shown(scored, members[pair], share)
+        true, predicted = pair
+        members = np.flatnonzero((scored.true == true) & (scored.predicted == predicted))
+        sign, most = (1, _CORRECT) if true == predicted else (-1, _WRONG)
+        ordered = members[np.argsort(sign * scored.confidence[members], kind="stable")]
+        shown = ordered[: min(share, most)].tolist()
         found.append(
             {
-                "id": cell_id(*pair),
-                "true": scored.labels[pair[0]],
-                "predicted": scored.labels[pair[1]],
-                "correct": pair[0] == pair[1],
-                "count": len(members[pair]),
-                "share": len(members[pair]) / int((scored.true == pair[0]).sum()),
+                "id": cell_id(true, predicted),
+                "true": scored.labels[true],
+                "predicted": scored.labels[predicted],
+                "correct": true == predicted,
+                "count": counts[pair],
+                "share": counts[pair] / int((scored.true == true).sum()),
                 "photos": [
                     _thumbnail(scored, at, files, number < left) for number, at in enumerate(shown)
                 ],
@@ -86,19 +88,10 @@ def cells(scored: Predictions, files: Mapping[str, Path]) -> list[dict]:
     return found
 
 
-def _shown(scored: Predictions, members: Sequence[int], share: int) -> list[int]:
-    correct = scored.correct[members[0]]
-    sign = 1 if correct else -1
-    ordered = sorted(members, key=lambda at: (sign * scored.confidence[at], at))
-    return ordered[: min(share, _CORRECT if correct else _WRONG)]
-
-
 def _thumbnail(scored: Predictions, at: int, files: Mapping[str, Path], pictured: bool) -> dict:
     name = scored.names[at]
     found = {"file": name, "probability": float(scored.confidence[at]), "address": ""}
-    if pictured:
-        found |= _picture(_reduced(read_photo(files[name]).pixels, _THUMBNAIL))
-    return found
+    return found | (_picture(_reduced(read_photo(files[name]).pixels, _SMALL)) if pictured else {})
 
 
 def cell_id(true: int, predicted: int) -> str:

@@ -19,18 +19,11 @@ _TODAY = {
 
 
 class Predictions(NamedTuple):
-    """What a classifier predicted for labelled photos.
-
-    Attributes:
-        names: Name of each photo.
-        true: Number of its class, `(photos,)`.
-        probabilities: Of each class, `(photos, classes)`.
-        labels: Name of each class.
-    """
+    """What a classifier predicted for labelled photos."""
 
     names: list[str]
-    true: np.ndarray
-    probabilities: np.ndarray
+    true: np.ndarray  # Number of each photo's class, `(photos,)`.
+    probabilities: np.ndarray  # `(photos, classes)`.
     labels: list[str]
 
     @property
@@ -62,6 +55,12 @@ class Predictions(NamedTuple):
     def top_losses(self, count: int) -> list[int]:
         """Return the numbers of the photos with the highest losses, the highest first."""
         return np.argsort(self.true_probability, kind="stable")[:count].tolist()
+
+    def caption(self, at: int) -> str:
+        """Return what was predicted for a photo, in words."""
+        true, predicted = self.labels[self.true[at]], self.labels[self.predicted[at]]
+        verdict = "predicted correctly" if self.correct[at] else f"predicted as {predicted}"
+        return f"{true}\n{verdict} ({self.confidence[at]:.2f})\nloss {self.losses[at]:.2f}"
 
 
 def read_predictions(file: Path) -> Predictions | None:

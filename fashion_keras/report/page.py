@@ -16,36 +16,24 @@ from fashion_keras.report.search_page import search_section
 
 
 class Sources(NamedTuple):
-    """Where the results are that a page shows.
-
-    Attributes:
-        model: The saved file.
-        tested: Folder with `predictions.csv` and `metrics.json` of `evaluate`.
-        trained: Folder with `history.csv`, `training.json` and `config.json` of `final`.
-        search: Folder with the results of `tuning.search`.
-        data: Name of the photos that the file was tested on.
-        warning: What readers must know about these photos; empty if nothing.
-    """
+    """Where the results are that a page shows."""
 
     model: Path
-    tested: Path
-    trained: Path
-    search: Path
-    data: str
-    warning: str = ""
+    tested: Path  # Folder with `predictions.csv` and `metrics.json` of `evaluate`.
+    trained: Path  # Folder with `history.csv`, `training.json` and `config.json` of `final`.
+    search: Path  # Folder with the results of `tuning.search`.
+    data: str  # Name of the photos that the model was tested on.
+    warning: str = ""  # What readers must know about these photos.
 
 
 @stage("report")
 def write_report(sources: Sources, photos: Sequence[Labelled], file: Path) -> None:
-    """Write the page: a single file that needs no other file and no connection.
+    """Write the page: one file that needs no other file and no connection.
 
     Args:
         sources: Where the results are.
-        photos: The photos that the file was tested on; none if there was no test.
+        photos: The photos that the model was tested on; none if there was no test.
         file: Where to write the page.
-
-    Raises:
-        PhotoError: If a photo that was tested on can no longer be read.
     """
     write_page(render("report.html", gather(sources, photos)), file)
 

@@ -35,12 +35,7 @@ def write_search_page(
 
 
 def search_section(folder: Path, space: Sequence[dict] = ()) -> dict[str, Any]:
-    """Return a search as tables and charts.
-
-    Args:
-        folder: See `write_search_page`.
-        space: See `write_search_page`; what `search.json` says counts more.
-    """
+    """Return a search as tables and charts; `space` counts where `search.json` has none."""
     trials, finalists, curves = (
         read_rows(folder / f"{name}.csv") for name in ("trials", "finalists", "curves")
     )

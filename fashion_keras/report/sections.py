@@ -18,6 +18,7 @@ from fashion_keras.report.outcome import Predictions
 
 _THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_POINTS = 200
+_AFTER = "after temperature scaling"
 # From these shares of a true class on, a cell of the matrix is darker.
 _LEVELS = {"correct": (0.0, 0.5, 0.75, 0.9), "wrong": (0.0, 0.05, 0.15, 0.3)}
 
@@ -57,27 +58,17 @@ def classes(metrics: Mapping[str, Any]) -> list[dict]:
 def calibration(scored: Predictions, temperature: float) -> dict:
     """Return the reliability diagram and the expected calibration error.
 
-    Args:
-        scored: What the saved file predicted.
-        temperature: By which its logits are divided. If it is 1, the file may not have been
-            calibrated, and there is nothing to compare with.
+    They are compared with those before the logits were divided by the temperature, if it is not 1.
     """
-    stages = {"as saved": scored.probabilities}
+    stages = {"as saved" if temperature == 1 else _AFTER: scored.probabilities}
     if temperature != 1:
         before = scored.probabilities**temperature
-        before /= before.sum(axis=1, keepdims=True)
-        stages = {
-            "after temperature scaling": scored.probabilities,
-            "before temperature scaling": before,
-        }
-    series = [Series("", [0, 1], [0, 1], 2)]
+        stages["before temperature scaling"] = before / before.sum(axis=1, keepdims=True)
+    series, errors = [Series("", [0, 1], [0, 1], 2)], {}
     for look, (name, probabilities) in enumerate(stages.items()):
         series.append(_reliability(name, scored.correct, probabilities.max(axis=1), look))
+        errors[name] = calibration_error(scored.correct, probabilities.max(axis=1))
     chart = Chart("Reliability", "mean predicted probability", "accuracy", series)
-    errors = {
-        name: calibration_error(scored.correct, probabilities.max(axis=1))
-        for name, probabilities in stages.items()
-    }
     return {"temperature": temperature, "errors": errors, "chart": chart}
 
 

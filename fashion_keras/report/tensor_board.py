@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fashion_keras.report.outcome import Predictions, read_predictions
+from fashion_keras.report.outcome import Predictions
 
 _PHOTOS, _COLUMNS = 12, 4  # In the picture of the worst predictions.
 
@@ -39,21 +39,13 @@ def new_log_dir(folder: Path | None, name: str) -> Path | None:
     return folder / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}" if folder else None
 
 
-def callbacks(log_dir: Path | None) -> Callable[[str], list[Any]]:
-    """Return a function from a stage's name (`head`, `fine-tuning`) to callbacks for its `fit`.
-
-    Args:
-        log_dir: Folder of the run; its stages are folders in it. None for no callbacks.
-    """
+def callbacks(log_dir: Path | None, stage: str) -> list[Any]:
+    """Return callbacks for the `fit` of a stage of a run; none if nothing is to be written."""
     from fashion_keras.backend import keras
 
-    def of_stage(stage: str) -> list[Any]:
-        if log_dir is None:
-            return []
-        folder = str(log_dir / stage.replace(" ", "-"))
-        return [keras.callbacks.TensorBoard(folder, write_graph=False)]
-
-    return of_stage
+    if log_dir is None:
+        return []
+    return [keras.callbacks.TensorBoard(str(log_dir / stage), write_graph=False)]
 
 
 def add_run(
@@ -65,11 +57,10 @@ def add_run(
 ) -> None:
     """Write the settings and results of a finished run or trial, for the page HParams.
 
-    Nothing is written twice: a folder that has settings stays as it is, so that a search that is
-    started again can pass all its trials.
+    A folder that has settings stays as it is: a search that is started again passes all trials.
 
     Args:
-        log_dir: Folder of the run; its name is that of the run.
+        log_dir: Folder of the run.
         settings: Hyperparameter to value: a number, a truth value or text.
         results: Metric to value; empty if the run failed.
         seconds: How long the run took.
@@ -100,7 +91,7 @@ def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path
 
     Args:
         log_dir: Folder of the run.
-        scored: What the classifier predicted.
+        scored: What was predicted.
         files: Path of each photo, by its name.
     """
     import tensorflow as tf
@@ -111,7 +102,9 @@ def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path
     matrix, sheet = BytesIO(), BytesIO()
     table = confusion(scored.true, scored.predicted, len(scored.labels))
     draw_confusion(table, scored.labels, f"accuracy {scored.correct.mean():.4f}", matrix)
-    tiles = [tile_of(files[name], words) for name, words in captions(scored)]
+    tiles = [
+        tile_of(files[scored.names[at]], scored.caption(at)) for at in scored.top_losses(_PHOTOS)
+    ]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     draw_sheet(rows, "Worst predictions", sheet)
     writer = tf.summary.create_file_writer(str(log_dir))
@@ -119,31 +112,3 @@ def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path
         for name, png in (("confusion matrix", matrix), ("worst predictions", sheet)):
             tf.summary.image(name, np.asarray(Image.open(png).convert("RGB"))[None])
     writer.close()
-
-
-def captions(scored: Predictions) -> list[tuple[str, str]]:
-    """Return the names of the photos with the highest losses, and what was predicted, in words."""
-    found = []
-    for at in scored.top_losses(_PHOTOS):
-        true, predicted = scored.labels[scored.true[at]], scored.labels[scored.predicted[at]]
-        verdict = "predicted correctly" if scored.correct[at] else f"predicted as {predicted}"
-        words = f"{true}\n{verdict} ({scored.confidence[at]:.2f})\nloss {scored.losses[at]:.2f}"
-        found.append((scored.names[at], words))
-    return found
-
-
-def Curves(folder: Path) -> Any:  # noqa: N802
-    """Return a callback that does nothing; give `add_run` the history instead."""
-    from fashion_keras.backend import keras
-
-    return keras.callbacks.Callback()
-
-
-def add_test(log_dir: Path, results: Path, files: Mapping[str, Path]) -> None:
-    """Write the pictures of `predictions.csv`; use `add_predictions` instead."""
-    scored = read_predictions(results / "predictions.csv")
-    if scored:
-        add_predictions(log_dir, scored, files)
-
-
-new_run, watch, add_settings, add_answers = new_log_dir, callbacks, add_run, add_predictions

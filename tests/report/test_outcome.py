@@ -26,6 +26,8 @@ def test_the_highest_losses_come_first() -> None:
     scored = Predictions(["a", "b", "c"], np.array([0, 0, 1]), rows, ["hat", "cap"])
     assert scored.top_losses(2) == [2, 1]
     np.testing.assert_allclose(scored.losses, -np.log([0.9, 0.2, 1e-15]))
+    assert scored.caption(0) == "hat\npredicted correctly (0.90)\nloss 0.11"
+    assert scored.caption(1) == "hat\npredicted as cap (0.80)\nloss 1.61"
 
 
 def test_certain_and_correct_predictions_have_no_loss_and_no_sign() -> None:

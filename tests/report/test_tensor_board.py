@@ -84,7 +84,7 @@ def test_curves_of_a_training_and_of_epochs_from_the_cache(tmp_path: Path) -> No
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     data: tuple = (np.zeros((4, 2)), np.ones(4))
-    callbacks = tensor_board.callbacks(tmp_path)("fine tuning")
+    callbacks = tensor_board.callbacks(tmp_path, "fine-tuning")
     epochs = keras.callbacks.CallbackList(callbacks, model=model)
     epochs.on_epoch_end(0, {"loss": 9.0, "val_loss": 7.0})
     given: Any = {"validation_data": data, "initial_epoch": 1, "epochs": 3, "verbose": 0}
@@ -99,7 +99,7 @@ def test_curves_of_a_training_and_of_epochs_from_the_cache(tmp_path: Path) -> No
 
 def test_nothing_is_written_without_a_folder(tmp_path: Path) -> None:
     assert tensor_board.new_log_dir(None, "final") is None
-    assert tensor_board.callbacks(None)("head") == []
+    assert tensor_board.callbacks(None, "head") == []
     first = tensor_board.new_log_dir(tmp_path, "final")
     assert first is not None
     assert first.parent == tmp_path
@@ -121,15 +121,6 @@ def test_confusion_matrix_and_worst_predictions_are_pictures(tmp_path: Path) -> 
         image = Image.open(io.BytesIO(png))
         assert image.size == (int(width), int(height))
         assert np.asarray(image).std() > 0
-
-
-def test_captions_say_what_was_predicted_the_worst_first() -> None:
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6]])
-    scored = Predictions(["a", "b", "c"], np.array([0, 1, 0]), probabilities, ["hat", "shoes"])
-    found = tensor_board.captions(scored)
-    assert [name for name, _ in found] == ["b", "c", "a"]
-    assert found[0][1] == "shoes\npredicted as hat (0.80)\nloss 1.61"
-    assert found[2][1] == "hat\npredicted correctly (0.90)\nloss 0.11"
 
 
 def test_a_file_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
