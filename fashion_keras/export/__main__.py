@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,6 @@ from fashion_keras.export.formats import (
     INPUT,
     OUTPUT,
     check_packages,
-    quiet,
     with_names,
 )
 from fashion_keras.export.runtimes import Opened, largest_difference, open_export, read_photos
@@ -61,16 +61,18 @@ def export_classifier(
             or another process exports to `target`.
         MismatchError: If the export gives other probabilities or labels; nothing is written.
     """
+    from fashion_keras.backend import quiet
     from fashion_keras.classifier import load_classifier
 
     _check(model, name, target, half)
     with only_one(target.with_name(f".{target.name}.lock"), f"export to {target}"):
         classifier = load_classifier(model)
-        with _work_folder(target) as work:
-            with cli.stage(f"convert to {name}"), quiet():
+        silent = warnings.catch_warnings(action="ignore")
+        with silent, _work_folder(target) as work:
+            with cli.stage(f"convert to {name}"), quiet(1, 2):
                 named = with_names(classifier.model)
                 FORMATS[name].write(named, work / target.name, classifier.metadata, half)
-            with cli.stage(f"compare on {len(photos)} photos"), quiet():
+            with cli.stage(f"compare on {len(photos)} photos"), quiet(1, 2):
                 opened = open_export(name, work / target.name)
                 difference = largest_difference(classifier.model, opened, photos)
             _check_same(opened, classifier.labels, difference, half)

@@ -1,6 +1,5 @@
 """The formats of an export: how a classifier is written in each, with its labels inside."""
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -8,9 +7,8 @@ import json
 import os
 import sys
 import tempfile
-import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,29 +62,6 @@ def check_packages(name: str) -> None:
             f"Export needs Keras on TensorFlow. Received: Keras on {keras.backend.backend()}. Set "
             "the variable KERAS_BACKEND to tensorflow."
         )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Hide what converters and runtimes print, from C++ as well; show it if they fail."""
-    sys.stdout.flush()
-    outputs = {number: os.dup(number) for number in (1, 2)}
-    with tempfile.TemporaryFile() as hidden, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        failed = True
-        try:
-            for number in outputs:
-                os.dup2(hidden.fileno(), number)
-            yield
-            failed = False
-        finally:
-            sys.stdout.flush()
-            for number, output in outputs.items():
-                os.dup2(output, number)
-                os.close(output)
-            if failed:
-                hidden.seek(0)
-                os.write(2, hidden.read())
 
 
 def with_names(classifier: Any) -> Any:

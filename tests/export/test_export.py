@@ -15,11 +15,12 @@ import pytest
 
 from fashion_keras import cli
 from fashion_keras.artifacts import only_one
+from fashion_keras.backend import quiet
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 from fashion_keras.export.__main__ import export_classifier, main, options
-from fashion_keras.export.formats import FORMATS, quiet
+from fashion_keras.export.formats import FORMATS
 from fashion_keras.export.runtimes import Opened, open_export, read_photos
 from fashion_keras.model import build_head
 from fashion_keras.saving import RELEASED, save_classifier
@@ -137,7 +138,7 @@ def test_runtime_gives_the_probabilities_of_keras(name: str, half: bool, model: 
     called: Any = load_classifier(model).model
     for pixels in (photo(50, 200)[None], np.stack([photo(130, 80), photo(130, 80)[::-1]])):
         expected = np.asarray(called(pixels, training=False))
-        with quiet():
+        with quiet(1, 2):
             labels, found = RUN[name](target, pixels.astype("float32"))
         assert labels == LABELS
         assert found.shape == expected.shape == (len(pixels), len(LABELS))
