@@ -34,19 +34,12 @@ _CLEAR_FALL = 4.0  # In standard errors of the smoothed loss; chance alone hardl
 
 
 class Curve(NamedTuple):
-    """The course of a range test: one value a step, up to where the loss exploded.
-
-    Attributes:
-        rates: Learning rates, rising.
-        losses: Loss of each step's batch before the step was made.
-        smoothed: Exponential average of the losses, corrected for its start.
-        untouched: Loss of the model as it was before the test on the same batch; 0 if not asked.
-    """
+    """The course of a range test: one value a step, up to where the loss exploded."""
 
     rates: list[float]
-    losses: list[float]
-    smoothed: list[float]
-    untouched: list[float]
+    losses: list[float]  # Of each step's batch, before the step was made.
+    smoothed: list[float]  # Exponential average of the losses, corrected for its start.
+    untouched: list[float]  # Of the model before the test on the same batch; 0 if not asked.
 
 
 def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> list[float]:
@@ -136,12 +129,6 @@ def fine_tuning_curve(
     """Test rates on copies of the backbone, from `config.fine_tune_from` on, and a trained head.
 
     Feature maps that are missing are computed.
-
-    Args:
-        config: All fields; `fine_tuning_learning_rate` is not used.
-        datasets: See `training.open_datasets`.
-        head: The trained head.
-        rates: See `rising_rates`.
     """
     from fashion_keras.fine_tuning import build_trainee, compile_trainee, fine_tuning_datasets
 
@@ -193,16 +180,10 @@ def _check_fall(curve: Curve) -> None:
 
 
 def valley(losses: np.ndarray) -> int:
-    """Return the middle of the longest fall of a curve.
+    """Return the step in the middle of the longest fall of a curve, `(steps,)`.
 
     A fall may be interrupted: what counts is how many of its points, in their order, lie each
     below the one before. It reaches back from its last point by so many steps.
-
-    Args:
-        losses: `(steps,)`.
-
-    Returns:
-        Number of the step.
     """
     lengths = np.ones(len(losses), dtype=int)
     for step in range(1, len(losses)):
@@ -213,14 +194,7 @@ def valley(losses: np.ndarray) -> int:
 
 
 def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) -> None:
-    """Draw loss over learning rate with the suggestions, as PNG.
-
-    Args:
-        curve: See `range_test`.
-        found: See `suggestions`.
-        title: Text above the picture.
-        file: Where to save it.
-    """
+    """Draw loss over learning rate with the suggestions, as PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -275,11 +249,6 @@ def take_auto(given: argparse.Namespace) -> bool:
 @stage("learning rate")
 def with_found_rate(config: Config, datasets: "Datasets", picture: Path | None = None) -> Config:
     """Return `config` with the learning rate that a range test of the head suggests; print it.
-
-    Args:
-        config: All fields; `learning_rate` is replaced.
-        datasets: See `training.open_datasets`.
-        picture: Where to draw the curve, as PNG.
 
     Raises:
         InputError: If the test suggests nothing (see `suggestions`).

@@ -1,11 +1,11 @@
-"""Times the making of vectors against the bare backbone on pixels that lie in memory.
+"""Times the computing of features against the bare backbone on pixels that lie in memory.
 
     python -m tests.benchmarks.features --data clothing --weights imagenet
 
 Bare: the backbone is called in a loop on tensors in memory. Ours: photos are read from disk,
-decoded, resized, augmented (view 1), and the vectors are written to disk. Same photos, same batch
-size, in turns. Writes `results/benchmarks/features.json`; its `ratio` is that of view 0, ours to
-bare in photos per second, `ratio_of_augmented_view` that of view 1 (medians over the rounds).
+decoded, resized, augmented (copy 1), and the features are written to disk. Same photos, same batch
+size, in turns. Writes `results/benchmarks/features.json`; its `ratio` is that of copy 0, ours to
+bare in photos per second, `ratio_of_augmented_copy` that of copy 1 (medians over the rounds).
 """
 
 import json
@@ -36,12 +36,12 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def one_round(model: Any, batches: list, store: FeatureStore, cache: Path) -> dict[str, float]:
-    """Time the bare backbone and both kinds of view once, on the same photos."""
+    """Time the bare backbone and both kinds of copy once, on the same photos."""
     shutil.rmtree(cache / "features", ignore_errors=True)
     return {
         "bare": seconds(lambda: [model.predict_on_batch(pixels) for pixels in batches]),
-        "view 0": seconds(lambda: store.features("train", 0)),
-        "view 1": seconds(lambda: store.features("train", 1)),
+        "copy 0": seconds(lambda: store.features("train", 0)),
+        "copy 1": seconds(lambda: store.features("train", 1)),
     }
 
 
@@ -71,12 +71,12 @@ def main() -> None:
     config = cli.chosen(given, base)
     photos, rounds = measure(config, given.cache)
     ratios = [
-        round(statistics.median(row["bare"] / row[view] for row in rounds), 3)
-        for view in ("view 0", "view 1")
+        round(statistics.median(row["bare"] / row[copy] for row in rounds), 3)
+        for copy in ("copy 0", "copy 1")
     ]
     result = {
         "ratio": ratios[0],
-        "ratio_of_augmented_view": ratios[1],
+        "ratio_of_augmented_copy": ratios[1],
         "photos": photos,
         "image_size": config.image_size,
         "batch_size": config.batch_size,
@@ -86,7 +86,7 @@ def main() -> None:
     file = given.results / "benchmarks" / "features.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"ratio {ratios[0]}, augmented view {ratios[1]}; {file}")
+    print(f"ratio {ratios[0]}, augmented copy {ratios[1]}; {file}")
 
 
 if __name__ == "__main__":
