@@ -8,6 +8,7 @@ import collections
 import contextlib
 import functools
 import os
+import socket
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Protocol
 
@@ -42,27 +43,17 @@ class Pool(Protocol):
 def pool(workers: int) -> Iterator[Pool]:
     """Yield a pool: this process for one worker, Ray for more.
 
-    Ray starts on this machine, or is the cluster that the environment variable RAY_ADDRESS names
-    (see https://docs.ray.io/en/latest/cluster/getting-started.html).
-
     Raises:
-        InputError: If Ray is not installed or cannot be reached.
+        InputError: See `connected`.
     """
     if workers <= 1:
         yield _Here()
         return
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise InputError(
-            'Several workers need Ray: pip install "fashion_keras[ray]". '
-            f"Received: --workers {workers}"
-        ) from error
-    _start(ray, workers)
-    try:
+    threads = max(1, (os.cpu_count() or 1) // workers)  # On this machine workers share the cores.
+    environment = {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(threads)}}
+    local = {"num_cpus": workers, "runtime_env": environment} if on_this_machine() else {}
+    with connected(**local) as ray:
         yield _OnRay(ray, workers)
-    finally:
-        ray.shutdown()
 
 
 class _Here:
@@ -111,19 +102,69 @@ class _OnRay:
             ) from error
 
 
-def _start(ray: Any, workers: int) -> None:
-    """Connect to Ray; on this machine each worker has its share of the cores."""
-    address = os.environ.get("RAY_ADDRESS")
-    local = {} if address else {"num_cpus": workers, "include_dashboard": False}
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    environment = {} if address else {"TF_NUM_INTRAOP_THREADS": str(threads)}
+def on_this_machine() -> bool:
+    """Return whether Ray is started here, as the variable RAY_ADDRESS names no cluster."""
+    return os.environ.get("RAY_ADDRESS", "local") == "local"
+
+
+def import_ray() -> Any:
+    """Import Ray and return it.
+
+    Raises:
+        InputError: If it is not installed.
+    """
+    # Ray reads these when it is imported. Without the first, it would listen to the whole network.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", str(int(not on_this_machine())))
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
-        ray.init(
-            address=address,
-            logging_level="ERROR",
-            log_to_driver=False,
-            runtime_env={"env_vars": environment},
-            **local,
-        )
-    except ConnectionError as error:
-        raise InputError(f"No Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+        import ray
+    except ModuleNotFoundError as error:
+        raise InputError('Ray is not installed: pip install "fashion_keras[ray]"') from error
+    return ray
+
+
+@contextlib.contextmanager
+def connected(**local: Any) -> Iterator[Any]:
+    """Yield Ray, started on this machine or connected to the cluster that RAY_ADDRESS names.
+
+    See https://docs.ray.io/en/latest/cluster/getting-started.html. A connection that this process
+    has already is used, and stays.
+
+    Args:
+        **local: Options of `ray.init` on this machine.
+
+    Raises:
+        InputError: If Ray is not installed, does not start or does not answer.
+    """
+    from fashion_keras.backend import quiet_start
+
+    ray = import_ray()
+    if ray.is_initialized():
+        yield ray
+        return
+    if not on_this_machine():
+        _check_cluster(os.environ["RAY_ADDRESS"])
+    options = {"include_dashboard": False, **local, "address": "local"} if on_this_machine() else {}
+    try:
+        with quiet_start():
+            ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(f"Ray does not start: {error}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_cluster(address: str) -> None:
+    """Raise the error for a cluster that does not answer; Ray itself would wait for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if address != "auto":
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"No Ray cluster answers at RAY_ADDRESS={address}: {error}. Set it to `auto` or to "
+            "host:port, or unset it to run Ray on this machine."
+        ) from error

@@ -1,6 +1,7 @@
 """Tests of tasks in this process and on Ray."""
 
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fashion_keras.config import InputError
-from fashion_keras.parallel import pool
+from fashion_keras.parallel import connected, pool
 
 
 def add(numbers: list[int], one: int) -> int:
@@ -59,6 +60,17 @@ def test_ray_gives_the_same_results_survives_a_killed_worker_and_passes_errors_o
 
 def test_without_ray_the_error_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(InputError, match=r'pip install "fashion_keras\[ray\]".*--workers 4'):
+    with pytest.raises(InputError, match=r'pip install "fashion_keras\[ray\]"$'):
         with pool(4):
+            pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://[::1]:1", "nonsense"])
+def test_a_cluster_that_does_not_answer_is_an_error(address, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(
+        InputError, match=f"^No Ray cluster answers at RAY_ADDRESS={re.escape(address)}"
+    ):
+        with connected():
             pass
