@@ -87,7 +87,7 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
         SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
         for split, paths in classes.items()
         for path in paths
-        for file in _files_below(path)
+        for file in find_files(path)
     ]
     return Scan(
         folder,
@@ -102,6 +102,19 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
 def shown(name: str) -> str:
     """Return the name of a file as it can be printed and is written by `prepare`."""
     return name.encode("utf-8", errors="backslashreplace").decode()
+
+
+def find_files(folder: Path) -> list[Path]:
+    """List all files in a folder and below but hidden ones, by path.
+
+    Folders that cannot be opened are among them, so that reading them gives the reason.
+    """
+    found: list[Path] = []
+    walk = os.walk(folder, onerror=lambda error: found.append(Path(error.filename)))
+    for parent, folders, files in walk:
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [Path(parent, name) for name in files if name[0] != "."]
+    return sorted(found)
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -138,20 +151,12 @@ def _split_folders(folder: Path) -> dict[str, list[Path]]:
     return {split: found[split] for split in SPLITS if split in found} or {"": [folder]}
 
 
-def _files_below(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in files if name[0] != "."]
-    return sorted(found)
-
-
 def _unused(folder: Path, used: list[Path]) -> list[str]:
     """List photos next to class folders, next to split folders, and in other folders."""
     found = [file for parent in {folder, *used} for file in parent.iterdir() if file.is_file()]
     if used != [folder]:
         others = (path for path in subfolders(folder) if path not in used)
-        found += [file for path in others for file in _files_below(path)]
+        found += [file for path in others for file in find_files(path)]
     names = (file.relative_to(folder).as_posix() for file in found if file.name[0] != ".")
     return sorted(shown(name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
 

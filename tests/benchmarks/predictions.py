@@ -21,7 +21,7 @@ import numpy as np
 from fashion_keras import Classifier, cli, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import read_photo
-from fashion_keras.predict.inputs import find_files
+from fashion_keras.data.scan import find_files
 
 SINGLES, BATCH, ROUNDS = 24, 32, 5
 

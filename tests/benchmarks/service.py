@@ -28,7 +28,7 @@ import numpy as np
 from fashion_keras import Classifier, cli, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import read_photo
-from fashion_keras.predict.inputs import find_files
+from fashion_keras.data.scan import find_files
 
 PHOTOS, BATCH, ROUNDS, CONNECTIONS = 64, 32, 4, 64
 SECONDS = {1: 8, CONNECTIONS: 25}  # A short run would lose much of its last, unfinished batch.
