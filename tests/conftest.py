@@ -20,7 +20,7 @@ LONGEST = (
     "test_kills",
     "test_final",
     "test_backends",
-    "test_ray_engine",
+    "test_ray_data",
     "test_tensor_board",
     "test_search",
     "test_fine_tuning",

@@ -1,159 +1,130 @@
-"""Photos become categories: `python -m fashion_keras.predict [MODEL] INPUT...`."""
+"""Predicts the categories of photos: `python -m fashion_keras.predict [MODEL] INPUT...`."""
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from fashion_keras import cli, stopwatch
-from fashion_keras.classifier import Classifier, load_classifier
+from fashion_keras import cli
+from fashion_keras.artifacts import sha256_of
 from fashion_keras.config import InputError
-from fashion_keras.files import sha256_of
-from fashion_keras.predict import ray_engine
-from fashion_keras.predict.imagenet import IMAGENET, load_imagenet
-from fashion_keras.predict.inputs import expand, read_named, take_any_name
-from fashion_keras.predict.journal import Journal
-from fashion_keras.predict.options import RELEASED, check, check_released, options, writes_parts
-from fashion_keras.predict.photo_tables import count_photos
-from fashion_keras.predict.ray_worker import ship
+from fashion_keras.predict.inputs import accept_any_name, expand, read_named
+from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
+from fashion_keras.predict.resume import kept_rows
 from fashion_keras.predict.rows import row_of, write_rows
 from fashion_keras.predict.sorting import check_labels, place
+from fashion_keras.saving import RELEASED
 
-Predict = Callable[[list[str]], Iterator[dict]]  # Names of photos to a row for each.
+if TYPE_CHECKING:
+    from fashion_keras.classifier import Classifier
 
 
 def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
-    """Tell the model, if one is named before the inputs, from the inputs.
+    """Return the model, the released one if none is named, and the inputs after it.
 
     Raises:
-        InputError: If there is no input, or no model where none is named.
+        InputError: If there is no input.
     """
-    if words[0] == IMAGENET or words[0].endswith(".keras"):
-        if len(words) == 1:
-            raise InputError(
-                f"Expected photos or folders after the model. Received: {words[0]} alone"
-            )
-        return words[0], words[1:]
-    check_released()
-    return str(RELEASED), words
+    if words[0] != IMAGENET and not words[0].endswith(".keras"):
+        return str(RELEASED), words
+    if len(words) == 1:
+        raise InputError(f"Expected photos or folders after the model. Received: {words[0]} alone")
+    return words[0], words[1:]
 
 
-def load(model: str) -> Classifier:
-    """Load a `.keras` file, or the classifier of ImageNet's thousand classes.
+def _load(given: argparse.Namespace) -> "Classifier":
+    """Load a `.keras` file, or the classifier of ImageNet's thousand classes."""
+    from fashion_keras.classifier import load_classifier
+    from fashion_keras.predict.imagenet import load_imagenet
 
-    Raises:
-        InputError: If it cannot be loaded or downloaded.
-    """
-    return load_imagenet() if model == IMAGENET else load_classifier(model)
+    classifier = load_imagenet() if given.model == IMAGENET else load_classifier(given.model)
+    given.top = min(given.top, len(classifier.labels))
+    if given.sort_into:
+        check_labels(classifier.labels)
+    return classifier
 
 
-def predict_rows(
-    classifier: Classifier, names: Iterable[str], given: argparse.Namespace
+def _ray_data() -> Any:
+    try:
+        from fashion_keras.predict import ray_data
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"`--engine ray` needs Ray Data: `pip install 'fashion_keras[ray]'` ({error})."
+        ) from error
+    return ray_data
+
+
+def _predict(
+    classifier: "Classifier", names: list[str], given: argparse.Namespace
 ) -> Iterator[dict]:
-    """Yield one row a photo, in order (see `rows.row_of`)."""
-    read = functools.partial(read_named, allow_private=given.allow_private)
-    for prediction in classifier.predict(names, given.batch_size, read):
-        yield row_of(prediction, classifier.labels, given.top, given.threshold)
-
-
-def _placed(rows: Iterable[dict], given: argparse.Namespace) -> Iterator[dict]:
+    """Yield one row a photo, in order (see `rows.row_of`), each photo sorted before its row."""
+    if given.engine == "ray":
+        rows = _ray_data().predict_rows(classifier, names, given)
+    else:
+        predictions = classifier.predict(names, given.batch_size, read_named)
+        rows = (row_of(one, classifier.labels, given.top, given.threshold) for one in predictions)
     for row in rows:
         if given.sort_into and not row["reason"]:
             place(Path(row["file"]), given.sort_into / row["category"], given.link)
         yield row
 
 
-def _print_rows(predict: Predict, names: list[str], given: argparse.Namespace) -> bool:
-    """Print rows as they come, progress where it does not get in between; return if all went."""
-    rows = _placed(predict(names), given)
-    if sys.stderr.isatty() and not sys.stdout.isatty():
-        rows = cli.progress(rows, _count(names, given), "photos", stream=sys.stderr)
-    width = max(map(len, names))
-    unreadable: list[str] = []
-    noted = _noting_failures(rows, unreadable)
-    with stopwatch.spent("I/O"):
-        write_rows(noted, given.format, given.top, sys.stdout, width)
-    return not unreadable
+def _with_progress(
+    rows: Iterable[dict], names: list[str], given: argparse.Namespace, **options: Any
+) -> Iterator[dict]:
+    total = _ray_data().count_photos(names) if given.engine == "ray" else len(names)
+    return cli.progress(rows, total, **options)
 
 
-def _noting_failures(rows: Iterable[dict], unreadable: list[str]) -> Iterator[dict]:
-    for row in rows:
-        if row["reason"]:
-            unreadable.append(row["file"])
-        yield row
+def print_rows(names: list[str], given: argparse.Namespace) -> int:
+    """Print rows as they come; return how many photos cannot be read."""
+    rows = _predict(_load(given), names, given)
+    if sys.stderr.isatty() and not sys.stdout.isatty():  # Else progress would mix with rows.
+        rows = _with_progress(rows, names, given, label="photos", stream=sys.stderr)
+    _, unreadable = write_rows(rows, given.format, given.top, sys.stdout, max(map(len, names)))
+    return unreadable
 
 
-def _write_file(predict: Predict, names: list[str], given: argparse.Namespace) -> bool:
-    """Write the rows to a file, going on where an earlier run stopped; return if all went."""
-    model = _fingerprint(given.model)
+def write_file(names: list[str], given: argparse.Namespace) -> int:
+    """Write rows to a file, continuing an earlier run; return how many photos cannot be read."""
+    classifier = _load(given)
+    model = given.model if given.model == IMAGENET else sha256_of(Path(given.model))
     settings = {"model": model, "top": given.top, "threshold": given.threshold}
-    settings |= {"sort_into": str(given.sort_into), "allow_private": given.allow_private}
-    with Journal(given.out, settings, given.resume) as journal:
-        if journal.done:
-            print(f"going on: {len(journal.done)} photos were done before", flush=True)
-        left = [name for name in names if name not in journal.done]
-        rows = _placed(predict(left), given)
-        for row in cli.progress(rows, _count(left, given), f"photos to {given.out}"):
-            with stopwatch.spent("I/O"):
-                journal.add(row)
-        unreadable = sum(not readable for readable in journal.done.values())
-        journal.finish(given.format, given.top)
-        print(f"saved {given.out}: {len(journal.done)} photos, {unreadable} cannot be read")
-    return not unreadable
+    settings["sort_into"] = str(given.sort_into)
+    with kept_rows(given.out, settings) as kept:
+        if kept.done:
+            print(f"continuing: {len(kept.done)} photos were done before", flush=True)
+        left = [name for name in names if name not in kept.done]
+        rows = _predict(classifier, left, given)
+        for row in _with_progress(rows, left, given, label=f"photos to {given.out}"):
+            kept.add(row)
+        return _saved(given.out, *kept.finish(given.format, given.top))
 
 
-def _count(names: list[str], given: argparse.Namespace) -> int:
-    return count_photos(names) if given.engine == "ray" else len(names)
+def write_parts(names: list[str], given: argparse.Namespace) -> int:
+    """Let Ray write rows to a folder of files; return how many photos cannot be read."""
+    return _saved(given.out, *_ray_data().write_parts(_load(given), names, given))
 
 
-def _fingerprint(model: str) -> str:
-    if model == IMAGENET:
-        return IMAGENET
-    return sha256_of(Path(model))
-
-
-@stopwatch.stage("predict")
-def _alone(names: list[str], given: argparse.Namespace) -> bool:
-    """Predict in this process; return if all photos could be read."""
-    classifier = load(given.model)
-    _settle(given, classifier.labels)
-    write = _write_file if given.out else _print_rows
-    return write(functools.partial(predict_rows, classifier, given=given), names, given)
-
-
-def _with_ray(names: list[str], given: argparse.Namespace) -> bool:
-    """Predict in the workers of Ray; return if all photos could be read."""
-    names = ray_engine.prepare(names)
-    shipped, labels = ship(given.model)
-    _settle(given, labels)
-    if writes_parts(given):
-        rows, unreadable = ray_engine.write_parts(shipped, names, given)
-        print(f"saved {given.out}: {rows} photos, {unreadable} cannot be read")
-        return not unreadable
-    write = _write_file if given.out else _print_rows
-    return write(functools.partial(ray_engine.predict_rows, shipped, given=given), names, given)
-
-
-def _settle(given: argparse.Namespace, labels: list[str]) -> None:
-    given.top = min(given.top, len(labels))
-    if given.sort_into:
-        check_labels(labels)
+def _saved(out: Path | str, rows: int, unreadable: int) -> int:
+    print(f"saved {out}: {rows} photos, {unreadable} cannot be read")
+    return unreadable
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, predict each photo and print or write a row for it."""
+    """Parse the command line, predict each photo and print or write a row for it."""
     given = options().parse_args(arguments)
-    take_any_name()
+    accept_any_name()
     given.model, inputs = model_and_inputs(given.inputs)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
-    predict_all = _with_ray if given.engine == "ray" else _alone
-    with stopwatch.profiled(given.profile):
-        complete = predict_all(names, given)
-    if not complete:
+    if given.engine == "ray":
+        names = _ray_data().prepare(names)
+    write = write_parts if writes_parts(given) else write_file if given.out else print_rows
+    if write(names, given):
         sys.exit(3)
 
 
 if __name__ == "__main__":
-    cli.run(main, "with `--out` the same command and `--resume` go on")
+    cli.run(main, "with `--out` the same command and `--resume` continue")

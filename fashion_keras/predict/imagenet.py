@@ -4,13 +4,12 @@ import contextlib
 import sys
 from typing import Any
 
-import keras
 import numpy as np
 
+from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier
 from fashion_keras.model import patient_download
 
-IMAGENET = "imagenet"
 _SIDE = 299  # Of the photos that its weights were trained on.
 
 
@@ -23,7 +22,7 @@ def load_imagenet() -> Classifier:
         InputError: If the weights or the names of the classes cannot be downloaded.
     """
     what = "the ImageNet weights of Xception and the names of its classes"
-    # Keras tells of downloads on standard output, where rows are to stand.
+    # Keras reports downloads on standard output, where the rows are printed.
     with patient_download(what), contextlib.redirect_stdout(sys.stderr):
         xception: Any = keras.applications.Xception(weights="imagenet")
         ranked = keras.applications.xception.decode_predictions(np.eye(1000), top=1)

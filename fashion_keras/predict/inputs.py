@@ -1,4 +1,4 @@
-"""What the user names (files, folders, patterns, addresses, a list) becomes photos, one by one."""
+"""Expands files, folders, patterns, addresses and lists to the names of photos; reads a photo."""
 
 import glob
 import io
@@ -10,30 +10,31 @@ from pathlib import Path
 import numpy as np
 
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.predict.web import fetch_photo
+from fashion_keras.data.scan import find_files
+from fashion_keras.predict.web import fetch_photo, is_address
 
 _PATTERN = frozenset("*?[")
 
 
-def take_any_name() -> None:
-    """Let names of files that are not UTF-8, as other systems leave them, be read and printed."""
+def accept_any_name() -> None:
+    """Let standard input and output carry names of files that are not UTF-8."""
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")
 
 
 def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
-    """Return the name of each photo meant, each once, in the order given.
+    """Return the name of each photo, each once, in the order given.
 
     Args:
-        inputs: Files, folders (all files in them and below, hidden ones left out), patterns such
-            as `photos/**/*.jpg`, addresses, or `-` for the lines of `listed`, which are the same
-            once more.
+        inputs: Files, folders (all files in them and below, without hidden ones), patterns such
+            as `photos/**/*.jpg`, addresses, or `-` for the lines of `listed`, which may be any of
+            these.
         listed: Lines of a list, with or without line ends.
 
     Returns:
-        Paths and addresses. What does not exist, a pattern that nothing fits and a folder without
-        files stay as they are, so that reading them gives the reason.
+        Paths and addresses. What does not exist, a pattern that no file matches and a folder
+        without files stay as they are, so that reading them gives the reason.
     """
     names: dict[str, None] = {}
     for given in inputs:
@@ -68,48 +69,23 @@ def _is_pattern(name: str) -> bool:
     return bool(_PATTERN & set(name)) and "\0" not in name and not os.path.lexists(name)
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Return all files in a folder and below, hidden ones left out, in the order of their names.
-
-    Folders that cannot be looked into stand among them, so that reading them gives the reason.
-    """
-    closed: list[Path] = []
-    walk = os.walk(folder, onerror=lambda error: closed.append(Path(error.filename)))
-    found = [Path(parent, name) for parent, _, names in walk for name in names]
-    return sorted(
-        file
-        for file in found + closed
-        if not any(part[0] == "." for part in file.relative_to(folder).parts)
-    )
-
-
-def _why_without_files(folder: str) -> str:
-    try:
-        os.listdir(folder)  # noqa: PTH208
-    except OSError as error:
-        return f"cannot be opened: {error.strerror}"
-    return "a folder without files"
-
-
-def is_address(name: str) -> bool:
-    """Return whether a name is the address of a photo on the web, not a path."""
-    return name.lower().startswith(("http://", "https://"))
-
-
-def read_named(name: str, allow_private: bool = False) -> np.ndarray:
+def read_named(name: str) -> np.ndarray:
     """Return the pixels of a photo given by its path or address.
 
     Args:
         name: One that `expand` returned.
-        allow_private: Fetch also from addresses of the local network.
 
     Raises:
         PhotoError: If it cannot be read or fetched.
     """
     if is_address(name):
-        return read_photo(fetch_photo(name, allow_private)).pixels
+        return read_photo(fetch_photo(name)).pixels
     if _is_folder(name):
-        raise PhotoError(_why_without_files(name))
+        try:
+            os.listdir(name)  # noqa: PTH208
+        except OSError as error:
+            raise PhotoError(f"cannot be opened: {error.strerror}") from error
+        raise PhotoError("a folder without files")
     if _is_pattern(name):
-        raise PhotoError("no file fits this pattern")
+        raise PhotoError("no file matches this pattern")
     return read_photo(Path(name)).pixels

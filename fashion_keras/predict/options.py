@@ -1,19 +1,20 @@
 """The command line of `predict`: its options, and which of them go together."""
 
 import argparse
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
-from fashion_keras import cli, stopwatch
+from fashion_keras import cli
 from fashion_keras.config import InputError
-from fashion_keras.predict.cloud import is_cloud
-from fashion_keras.predict.inputs import is_address
-from fashion_keras.predict.journal import check_target
-from fashion_keras.predict.photo_tables import is_table
+from fashion_keras.predict.resume import check_target
 from fashion_keras.predict.rows import FORMATS
+from fashion_keras.predict.web import is_address
 
-RELEASED = Path(__file__).parents[1] / "released" / "fashion.keras"
+IMAGENET = "imagenet"
+CLOUDS = ("s3://", "gs://")
 _DESCRIPTION = """\
-Name the category of photos: one row a photo with its category, its probability and the next best
+Predict the category of photos: one row a photo with its category, its probability and the next best
 categories. A photo that cannot be read is a row with the reason, never the end of the run.
 
 Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage."""
@@ -35,29 +36,14 @@ def options() -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="files, folders (with all in them), patterns in quotes, http(s) addresses, or - for a "
-        "list of such on standard input, one a line; before them, if you like, the model: a .keras "
-        "file made by `python -m fashion_keras.final`, or `imagenet` for plain Xception with its "
-        f"thousand classes (default: {RELEASED}); with --engine ray also places in cloud stores, "
-        "s3:// or gs:// (all below one that ends in /), or instead tables of photos, .parquet with "
-        "columns `bytes` and `file` or `path`",
+        "list of these on standard input, one a line; before them, optionally, the model: a .keras "
+        "file, or `imagenet` for plain Xception with its thousand classes (default: the released "
+        "model); with --engine ray also s3:// and gs:// (all below what ends in /), and tables of "
+        "photos: .parquet with columns `bytes` and `file` or `path`",
     )
     _add_row_options(parser)
     _add_file_options(parser)
     _add_engine_options(parser)
-    parser.add_argument(
-        "--batch-size",
-        type=cli.count,
-        default=32,
-        metavar="INT",
-        help="photos that go through the model together (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--allow-private",
-        action="store_true",
-        help="fetch also from addresses of the local network (default: they are refused, because "
-        "a list of addresses from outside could be used to look into it)",
-    )
-    stopwatch.add_option(parser)
     return parser
 
 
@@ -66,15 +52,15 @@ def _add_row_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*FORMATS, "parquet"),
         default="table",
-        help="table for people, csv with a header, json (one list), jsonl (one object a line) or, "
-        "with --engine ray, parquet (default: %(default)s)",
+        help="table for people, csv with a header, json (one list), jsonl (one object a line), "
+        "parquet (with --engine ray) (default: %(default)s)",
     )
     parser.add_argument(
         "--top",
         type=cli.count,
         default=3,
         metavar="INT",
-        help="how many of the most probable categories to tell (default: %(default)s)",
+        help="how many of the most probable categories to list (default: %(default)s)",
     )
     parser.add_argument(
         "--threshold",
@@ -91,22 +77,20 @@ def _add_file_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=_place,
         metavar="FILE",
-        help="write the rows to this file when all are there, in place of one that is there; until "
-        "then they are kept beside it (default: standard output, as they come); with --engine ray "
-        "and csv or parquet also a new folder, here (ending in /) or at s3:// or gs://, for rows "
-        "in several parts, which do not go through this machine",
+        help="write the rows to this file when all are finished, replacing an earlier one "
+        "(default: standard output, as they come); with --engine ray and csv or parquet also a new "
+        "folder, here (ending in /) or at s3:// or gs://, for several files",
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="with --out: go on where an interrupted run stopped, no photo done twice",
+        help="with --out: continue where an interrupted run stopped, no photo done twice",
     )
     parser.add_argument(
         "--sort-into",
         type=Path,
         metavar="FOLDER",
-        help="copy each photo into a folder of its category inside this one; photos that are "
-        "there already stay as they are",
+        help="copy each photo into a folder of its category inside this one",
     )
     parser.add_argument(
         "--link", action="store_true", help="with --sort-into: make links, not copies"
@@ -118,35 +102,43 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("plain", "ray"),
         default="plain",
-        help="plain: in this process; ray: in several ones, of this machine or of the cluster that "
-        "RAY_ADDRESS names (needs `pip install 'fashion_keras[ray]'`; on a cluster photos by path "
-        "must be in a folder that all machines share) (default: %(default)s)",
+        help="plain: in this process; ray: in several ones, on this machine or the cluster that "
+        "RAY_ADDRESS names (needs `pip install 'fashion_keras[ray]'`) (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=cli.count,
         metavar="INT",
         help="with --engine ray: processes that hold the model (default: one a graphics card or, "
-        "where there is none, one for every two CPUs)",
+        "without any, one for every two CPUs)",
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=cli.count,
+        default=32,
+        metavar="INT",
+        help="photos that go through the model together (default: %(default)s)",
     )
 
 
 def _place(text: str) -> Path | str:
-    """Return a path for a file; text for a folder or a place in a cloud store."""
+    """Return a path for a file; text for a folder or a place in cloud storage."""
     return text if is_cloud(text) or text.endswith("/") else Path(text)
 
 
-def check_released() -> None:
-    """Raise the error for a model that is meant but not there, as where only the code is installed.
+def is_cloud(name: str) -> bool:
+    """Return whether a name is a place in cloud storage, not a path."""
+    return name.startswith(CLOUDS)
 
-    Raises:
-        InputError: If there is none.
-    """
-    if not RELEASED.exists():
-        raise InputError(
-            f"There is no {RELEASED}: name a .keras file, such as one made by "
-            "`python -m fashion_keras.final`."
-        )
+
+def is_table(name: str) -> bool:
+    """Return whether a name is that of a table of photos."""
+    return name.lower().endswith(".parquet")
+
+
+def writes_parts(given: argparse.Namespace) -> bool:
+    """Return whether Ray's workers write the rows to a folder, not this process to one file."""
+    return given.format == "parquet" or isinstance(given.out, str)
 
 
 def check(given: argparse.Namespace, names: list[str]) -> None:
@@ -155,46 +147,43 @@ def check(given: argparse.Namespace, names: list[str]) -> None:
     Raises:
         InputError: What does not go together, and what to do.
     """
-    _check_engine(given, names)
+    engine_problems = _ray_problems if given.engine == "ray" else _plain_problems
+    for problem in itertools.chain(engine_problems(given, names), _problems(given, names)):
+        raise InputError(problem)
     if given.out and not writes_parts(given):
         check_target(given.out, given.resume)
+
+
+def _problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     if given.out and str(given.out) in names:
-        raise InputError(f"`--out` would replace {given.out}, which is one of the photos.")
+        yield f"`--out` would replace {given.out}, which is one of the photos."
     if not names:
-        raise InputError("Expected names of photos on standard input, one a line. Received: none")
+        yield "Expected names of photos on standard input, one a line. Received: none"
     if given.resume and not given.out:
-        raise InputError("`--resume` goes on with a file: give its name with `--out FILE`.")
+        yield "`--resume` continues a file: give its name with `--out FILE`."
     if given.link and not given.sort_into:
-        raise InputError("`--link` is about sorting: give a folder with `--sort-into FOLDER`.")
-    elsewhere = (name for name in names if is_address(name) or is_cloud(name))
-    if given.sort_into and (name := next(elsewhere, None)):
-        raise InputError(f"`--sort-into` takes photos on this computer. Received: {name}")
+        yield "`--link` is about sorting: give a folder with `--sort-into FOLDER`."
+    elsewhere = [name for name in names if is_address(name) or is_cloud(name)]
+    if given.sort_into and elsewhere:
+        yield f"`--sort-into` takes photos on this computer. Received: {elsewhere[0]}"
 
 
-def writes_parts(given: argparse.Namespace) -> bool:
-    """Return whether rows are written to a folder by those who make them, not to one file."""
-    return given.format == "parquet" or isinstance(given.out, str)
+def _plain_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
+    if given.workers:
+        yield "`--workers` is about Ray: add `--engine ray`."
+    if writes_parts(given):
+        yield "Parquet, folders and cloud storage are written with `--engine ray`."
+    if place := next(filter(is_cloud, names), None):
+        yield f"Cloud storage is read with `--engine ray`. Received: {place}"
 
 
-def _check_engine(given: argparse.Namespace, names: list[str]) -> None:
-    parts = writes_parts(given)
-    if given.engine == "ray" and given.profile:
-        raise InputError("`--profile` sees this process alone: leave out `--engine ray`.")
-    if given.engine != "ray":
-        if given.workers:
-            raise InputError("`--workers` is about Ray: add `--engine ray`.")
-        if parts:
-            raise InputError("Parquet, folders and cloud stores are written with `--engine ray`.")
-        if place := next(filter(is_cloud, names), None):
-            raise InputError(f"Cloud stores are read with `--engine ray`. Received: {place}")
-        return
+def _ray_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
+    parts, tables = writes_parts(given), any(map(is_table, names))
     if parts and (given.format not in ("csv", "parquet") or not given.out):
-        raise InputError(
-            "Expected `--format csv` or `parquet` with a folder to write to, `--out FOLDER/`. "
-            f"Received: --format {given.format} --out {given.out or ''}".rstrip()
-        )
-    tables = any(map(is_table, names))
-    if (parts or tables) and (given.resume or given.sort_into):
-        option = "--resume" if given.resume else "--sort-into"
-        what = "tables of photos" if tables else "rows in several parts"
-        raise InputError(f"`{option}` does not go together with {what}.")
+        received = f"--format {given.format} --out {given.out or ''}".rstrip()
+        yield f"Expected `--format csv` or `parquet` with `--out FOLDER/`. Received: {received}"
+    what = "tables of photos" if tables else "rows in several files"
+    if (parts or tables) and given.resume:
+        yield f"`--resume` does not go together with {what}."
+    if (parts or tables) and given.sort_into:
+        yield f"`--sort-into` does not go together with {what}."

@@ -1,26 +1,36 @@
-"""Predictions as rows, and rows as a table, CSV or JSON."""
+"""Predictions as rows: which columns there are, and how a table, CSV and JSON show them.
+
+A column is added here and nowhere else: to `COLUMNS` and to `row_of`. The command, Ray and the
+service take their columns from this module.
+"""
+
+from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterable, Iterator
-from typing import Any, TextIO
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 
-from fashion_keras.classifier import Prediction
+if TYPE_CHECKING:  # It imports Keras, which takes seconds.
+    from fashion_keras.classifier import Prediction
 
 FORMATS = ("table", "csv", "json", "jsonl")
 UNCERTAIN = "uncertain"  # The category of a photo whose best one is less probable than asked.
+COLUMNS = {"file": str, "category": str, "probability": float, "top": list, "reason": str}
+TOP = {"category": str, "probability": float}  # Of each of the categories in `top`.
 _WIDEST_NAME = 100  # Columns; longer names push the rest of their line aside.
 
 
 def row_of(prediction: Prediction, labels: list[str], top: int, threshold: float) -> dict:
-    """Return what is told of one photo.
+    """Return the row of one photo.
 
     Args:
         prediction: Of a photo given by its name.
         labels: Name of each class, in the order of the probabilities.
-        top: How many of the most probable categories are told.
+        top: How many of the most probable categories it lists.
         threshold: Below this probability the category is `uncertain`.
 
     Returns:
@@ -42,7 +52,28 @@ def row_of(prediction: Prediction, labels: list[str], top: int, threshold: float
     }
 
 
-def write_rows(rows: Iterable[dict], kind: str, top: int, target: TextIO, width: int = 0) -> None:
+def flat_columns(top: int) -> dict[str, type]:
+    """Return names and types of the columns of CSV and Parquet; `top` becomes `category_1`, ..."""
+    ranked = {f"{name}_{rank}": kind for rank in range(1, top + 1) for name, kind in TOP.items()}
+    columns: dict[str, type] = {}
+    for name, kind in COLUMNS.items():
+        columns |= ranked if name == "top" else {name: kind}
+    return columns
+
+
+def flat(row: dict, top: int) -> dict:
+    """Return a row with the columns of `flat_columns`; missing texts are "", numbers None."""
+    ranks = enumerate(row["top"], 1)
+    values = row | {f"{name}_{rank}": value for rank, one in ranks for name, value in one.items()}
+    return {
+        name: values.get(name, "" if kind is str else None)
+        for name, kind in flat_columns(top).items()
+    }
+
+
+def write_rows(
+    rows: Iterable[dict], kind: str, top: int, target: TextIO, width: int = 0
+) -> tuple[int, int]:
     """Write rows as they come.
 
     Args:
@@ -52,45 +83,44 @@ def write_rows(rows: Iterable[dict], kind: str, top: int, target: TextIO, width:
         top: As given to `row_of`.
         target: Where to write.
         width: Columns for the file's name in a table.
+
+    Returns:
+        How many rows there were, and how many of them of photos that cannot be read.
     """
+    written = unreadable = 0
     if kind == "csv":
-        _write_csv(rows, top, target)
-        return
-    for line in _lines(rows, kind, min(width, _WIDEST_NAME)):
-        target.write(line)
+        target.write(_csv_line(flat_columns(top)))
+    for row in rows:
+        if kind == "json":
+            target.write(",\n" if written else "[\n")
+        target.write(_line(row, kind, top, min(width, _WIDEST_NAME)))
         target.flush()
-
-
-def _lines(rows: Iterable[dict], kind: str, width: int) -> Iterator[str]:
+        written += 1
+        unreadable += bool(row["reason"])
     if kind == "json":
-        separator = "[\n"
-        for row in rows:
-            yield separator + json.dumps(row)
-            separator = ",\n"
-        yield "[]\n" if separator == "[\n" else "\n]\n"
-    elif kind == "jsonl":
-        yield from (json.dumps(row) + "\n" for row in rows)
-    else:
-        yield from (_line(row, width) + "\n" for row in rows)
+        target.write("\n]\n" if written else "[]\n")
+    return written, unreadable
 
 
-def _line(row: dict, width: int) -> str:
+def _line(row: dict, kind: str, top: int, width: int) -> str:
+    if kind == "csv":
+        return _csv_line(flat(row, top).values())
+    if kind == "table":
+        return _table_line(row, width) + "\n"
+    return json.dumps(row) + ("\n" if kind == "jsonl" else "")
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(values)
+    return line.getvalue()
+
+
+def _table_line(row: dict, width: int) -> str:
     if row["reason"]:
         return f"{row['file']:<{width}}  cannot be read: {row['reason']}"
-    told = [f"{one['category']} {one['probability']:.3f}" for one in row["top"]]
+    best = [f"{one['category']} {one['probability']:.3f}" for one in row["top"]]
     # An uncertain photo's best guess is one of the others.
-    others = told if row["category"] == UNCERTAIN else told[1:]
+    others = best if row["category"] == UNCERTAIN else best[1:]
     line = f"{row['file']:<{width}}  {row['category']:<12} {row['probability']:.3f}"
     return f"{line}  ({', '.join(others)})" if others else line
-
-
-def _write_csv(rows: Iterable[dict], top: int, target: TextIO) -> None:
-    writer: Any = csv.writer(target)
-    ranks = range(1, top + 1)
-    ranked = [name for rank in ranks for name in (f"category_{rank}", f"probability_{rank}")]
-    writer.writerow(["file", "category", "probability", *ranked, "reason"])
-    for row in rows:
-        values = [value for one in row["top"] for value in one.values()]
-        values += [""] * (2 * top - len(values))
-        writer.writerow([row["file"], row["category"], row["probability"], *values, row["reason"]])
-        target.flush()

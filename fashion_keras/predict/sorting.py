@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from fashion_keras.artifacts import whole_file
 from fashion_keras.config import InputError
-from fashion_keras.files import whole_file
 from fashion_keras.predict.rows import UNCERTAIN
 
 
@@ -21,7 +21,7 @@ def check_labels(labels: Iterable[str]) -> None:
         if "/" in label or "\\" in label or label[:1] in ("", "."):
             raise InputError(f"The category {label!r} cannot be the name of a folder.")
     if UNCERTAIN in labels:
-        raise InputError(f"A category called {UNCERTAIN!r} cannot be told from uncertain photos.")
+        raise InputError(f"A category called {UNCERTAIN!r} would be mixed with uncertain photos.")
 
 
 def place(file: Path, folder: Path, link: bool) -> Path:
