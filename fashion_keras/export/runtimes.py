@@ -15,7 +15,6 @@ import numpy as np
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
-from fashion_keras.data.scan import find_files
 from fashion_keras.export.formats import (
     EXTRA,
     INPUT,
