@@ -137,7 +137,7 @@ def connected(**local: Any) -> Iterator[Any]:
     Raises:
         InputError: If Ray is not installed, does not start or does not answer.
     """
-    from fashion_keras.backend import quiet_start
+    from fashion_keras.backend import quiet
 
     ray = import_ray()
     if ray.is_initialized():
@@ -147,7 +147,7 @@ def connected(**local: Any) -> Iterator[Any]:
         _check_cluster(os.environ["RAY_ADDRESS"])
     options = {"include_dashboard": False, **local, "address": "local"} if on_this_machine() else {}
     try:
-        with quiet_start():
+        with quiet(2):
             ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(f"Ray does not start: {error}") from error
