@@ -74,14 +74,11 @@ def final(
             training diverges.
     """
     from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.model import check_fine_tune_from, check_weights
     from fashion_keras.report import tensor_board
     from fashion_keras.training import open_datasets
 
     start = time.monotonic()
-    check_weights(config.weights)
-    check_fine_tune_from(config)
-    check_free(results)
+    _check(config, results)
     prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
     datasets = open_datasets(config, prepared, cache, workers)
@@ -100,9 +97,17 @@ def final(
         if run:
             _log_results(run, config, trained, metrics, time.monotonic() - start)
             _log_predictions(run, work, photos)
-    file = results / MODEL_FILE
-    print(f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)")
-    return file
+    print(f"saved {results / MODEL_FILE} ({(results / MODEL_FILE).stat().st_size / 1e6:.0f} MB)")
+    return results / MODEL_FILE
+
+
+def _check(config: Config, results: Path) -> None:
+    """Raise the errors that need no photos, before anything slow starts."""
+    from fashion_keras.model import check_fine_tune_from, check_weights
+
+    check_weights(config.weights)
+    check_fine_tune_from(config)
+    check_free(results)
 
 
 def _planned(
@@ -307,6 +312,11 @@ def _options() -> argparse.ArgumentParser:
     add_rate_option(options)
     cli.add_folder_options(options)
     cli.add_workers_option(options)
+    _add_own_options(options)
+    return options
+
+
+def _add_own_options(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--tensorboard",
         type=Path,
@@ -328,7 +338,6 @@ def _options() -> argparse.ArgumentParser:
         help="licence of the photos, for the metadata of the saved file (default: CC0-1.0 for "
         "`clothing`, else not stated)",
     )
-    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
