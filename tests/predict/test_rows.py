@@ -10,7 +10,7 @@ import pytest
 
 from fashion_keras.classifier import Prediction
 from fashion_keras.predict import rows as rows_module
-from fashion_keras.predict.rows import COLUMNS, FORMATS, flat, flat_columns, row_of, write_rows
+from fashion_keras.predict.rows import COLUMNS, FORMATS, TOP, flat, flat_columns, row_of, write_rows
 
 LABELS = ["cap", "hat", "sock", "tie"]
 PROBABILITIES = np.array([0.05, 0.75, 0.1875, 0.0125], "float32")
@@ -114,6 +114,15 @@ def test_a_column_is_added_in_one_place(monkeypatch):
         "a/bad.jpg,,,,,empty file,",
         "",
     ]
+
+
+def test_the_service_has_the_same_columns():
+    """Those of Ray are compared in test_ray_data.py."""
+    pytest.importorskip("pydantic", reason="needs the extra `serve`")
+    from fashion_keras.serve.schemas import Guess, PhotoAnswer
+
+    assert list(COLUMNS) == list(hat()) == list(PhotoAnswer.model_fields)
+    assert list(TOP) == list(hat()["top"][0]) == list(Guess.model_fields)
 
 
 @pytest.mark.parametrize(
