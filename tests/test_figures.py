@@ -2,7 +2,6 @@
 
 import io
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +198,8 @@ def test_labels_are_no_formulas(label: str, tmp_path: Path) -> None:
     assert {file.name for file in tmp_path.iterdir()} == {"sheet.png", "table.png"}
 
 
-@pytest.mark.parametrize(
-    "shrink", [lambda image: image, lambda image: image.resize((1200, 300))], ids=["small", "wide"]
-)
-def test_a_sheet_shows_every_photo(shrink: Callable, tmp_path: Path) -> None:
-    shrink(Image.new("RGB", (40, 10), "red")).save(tmp_path / "photo.png")
+def test_a_sheet_shows_every_photo(tmp_path: Path) -> None:
+    Image.new("RGB", (1200, 300), "red").save(tmp_path / "photo.png")
     tile = tile_of(tmp_path / "photo.png", "a name that is too long for one line " * 9)
     assert max(tile.pixels.shape) <= 180
     file = io.BytesIO()

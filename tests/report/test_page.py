@@ -206,14 +206,11 @@ def test_a_name_that_is_no_utf_8_does_no_harm(tmp_path: Path) -> None:
     assert (tmp_path / "page.html").read_text() == "caf\\udce9"
 
 
-def luminance(colour: str) -> float:
-    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
-    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
 def contrast(one: str, other: str) -> float:
-    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    """Return the ratio of WCAG 2: of relative luminances."""
+    channels = np.array([[int(x[at : at + 2], 16) / 255 for at in (1, 3, 5)] for x in (one, other)])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    dark, light = sorted(linear @ [0.2126, 0.7152, 0.0722])
     return (light + 0.05) / (dark + 0.05)
 
 

@@ -45,45 +45,33 @@ def test_page_of_any_saved_file_and_folder(
     assert f"saved {results / 'report.html'} (0." in capsys.readouterr().out
 
 
-def _another_model(model: Path, data: Path, tmp_path: Path) -> Path:
-    shutil.copy(model, tmp_path / "another.keras")
-    run(tmp_path / "another.keras", data, "--results", tmp_path / "found")
-    return tmp_path / "found"
-
-
-def _other_photos(model: Path, data: Path, tmp_path: Path) -> Path:
-    shutil.copytree(data / "hat", tmp_path / "another" / "hat")
-    run(model, tmp_path / "another", "--results", tmp_path / "found")
-    return tmp_path / "found"
-
-
-def _another_folder(model: Path, data: Path, tmp_path: Path) -> Path:
-    run(model, data, "--results", tmp_path / "another")
-    return tmp_path / "another"
-
-
-def _another_cache(model: Path, data: Path, tmp_path: Path) -> Path:
-    run(model, "sample", "--cache", tmp_path / "another", "--results", tmp_path / "found")
-    assert any((tmp_path / "another").rglob("hat"))
-    return tmp_path / "found"
-
-
-EFFECTS: dict[str, tuple[Callable[[Path, Path, Path], Path], str]] = {
-    "model": (_another_model, "<bdi>another.keras</bdi> on"),
-    "data": (_other_photos, "another</bdi>"),
-    "--results": (_another_folder, "of 20 photos"),
-    "--cache": (_another_cache, "<bdi>sample</bdi>"),
+EFFECTS: dict[str, tuple[Callable[[Path, Path, Path], list], str]] = {
+    "model": (
+        lambda model, data, other: [shutil.copy(model, other), data],
+        "<bdi>another</bdi> on",
+    ),
+    "data": (lambda model, data, other: [model, shutil.copytree(data, other)], "another</bdi>"),
+    "--results": (lambda model, data, other: [model, data, "--results", other], "of 20 photos"),
+    "--cache": (
+        lambda model, data, other: [model, "sample", "--cache", other],
+        "<bdi>sample</bdi>",
+    ),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", options_of(options()))
 def test_an_option_has_its_effect(
-    option: str, model: Path, sample_folder: Path, tmp_path: Path
+    option: str, model: Path, sample_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert option in EFFECTS, "say here what the new option changes"
-    act, words = EFFECTS[option]
-    folder = act(model, sample_folder / "test", tmp_path)
-    assert words in (folder / "report.html").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    words, expected = EFFECTS[option]
+    other = tmp_path / "another"
+    run(*words(model, sample_folder / "test", other))
+    results = other if option == "--results" else tmp_path / "results" / "report"
+    assert expected in (results / "report.html").read_text(encoding="utf-8")
+    assert other.exists()
 
 
 def test_photos_are_those_of_the_test_split(sample_folder: Path, tmp_path: Path) -> None:
@@ -97,6 +85,7 @@ def test_photos_are_those_of_the_test_split(sample_folder: Path, tmp_path: Path)
     assert len(photos_named(str(tmp_path / "photos"), LABELS, tmp_path)) == 20
 
 
+@pytest.mark.slow
 def test_a_named_source_gives_its_test_photos(tmp_path: Path) -> None:
     photos = photos_named("sample", LABELS, tmp_path)
     assert photos
