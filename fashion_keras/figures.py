@@ -102,7 +102,8 @@ def _draw(axes: Axes, chart: Chart) -> None:
         if one.sizes is None:
             axes.plot(one.x, one.y, dashes, linewidth=1.2, markersize=4, **same)
         else:
-            axes.scatter(one.x, one.y, one.sizes, alpha=0.7, rasterized=len(one.x) > _MANY, **same)
+            same |= {"alpha": 0.7, "clip_on": False, "rasterized": len(one.x) > _MANY}
+            axes.scatter(one.x, one.y, one.sizes, **same)
     axes.set(xlabel=chart.x, ylabel=chart.y)
     axes.grid(alpha=0.3)
     if chart.scale == "log":
