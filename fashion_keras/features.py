@@ -107,6 +107,7 @@ class FeatureStore:
         self._config = config
         self._backbone = backbone
         self._workers = workers
+        self._models: dict[str | None, keras.Model] = {}
         self._facts = deciding(config, "features") | {
             "precision": precision_in_force(config.precision),
             "weights": weights_digest(backbone),
@@ -190,9 +191,9 @@ class FeatureStore:
         settings = (self._prepared.folder, self._config)
         with pool(min(self._workers, len(chunks))) as workers:
             if workers.size == 1:
-                precision = self._config.precision
-                model = build_feature_model(self._backbone, fine_tune_from, precision)
-                computed = _computed(runs, *settings, model)
+                model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
+                kept = self._models.setdefault(fine_tune_from, model)  # It is compiled already.
+                computed = _computed(runs, *settings, kept)
             else:
                 backbone = self._backbone.to_json(), self._backbone.get_weights(), fine_tune_from
                 computed = _computed_by(workers, chunks, *settings, workers.share(backbone))
