@@ -17,15 +17,15 @@ from starlette.exceptions import HTTPException
 
 from fashion_keras import __version__
 from fashion_keras.serve.metrics import AccessLog
-from fashion_keras.serve.schemas import BODY, Answer, Labels, State, Unreadable, refusals
-from fashion_keras.serve.service import Service, unless_disconnected
+from fashion_keras.serve.schemas import BODY, Answer, Labels, State, refusals
+from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import MILLION
 from fashion_keras.serve.uploads import uploads_of
 
 _STATIC = Path(__file__).parent / "static"
 # Of this package only the files of Swagger UI are used: its own page needs inline scripts.
 _SWAGGER = Path(fastapi_offline.__file__).parent / "static"
-_BUSY = (400, 408, 413, 415, 503, 504)
+_REFUSALS = refusals(400, 408, 413, 415, 422, 503, 504)
 
 
 def build_app(service: Service, failed: Callable[[Exception], None]) -> AccessLog:
@@ -107,7 +107,7 @@ def _add_photo_routes(app: FastAPI, service: Service) -> None:
         "/predict",
         tags=["photos"],
         response_model=Answer,
-        responses=refusals(*_BUSY) | refusals(422, model=Unreadable),
+        responses=_REFUSALS,
         openapi_extra=BODY,
     )
     async def predict(request: Request) -> Any:
@@ -115,7 +115,7 @@ def _add_photo_routes(app: FastAPI, service: Service) -> None:
         async with uploads_of(request, service.settings, service.held) as uploads:
             start = time.monotonic()
             request.scope["photos"] = len(uploads)
-            model, rows = await unless_disconnected(request, service.predict(uploads))
+            model, rows = await service.predict(uploads)
         answer = {"photos": rows, "model": model.version, "seconds": time.monotonic() - start}
         if any(not row["reason"] for row in rows):
             return answer
@@ -128,18 +128,18 @@ def _add_photo_routes(app: FastAPI, service: Service) -> None:
         response_class=Response,
         responses={
             200: {"content": {"image/jpeg": {}}, "description": "the photo with its heat map"},
-            **refusals(*_BUSY, 422),
+            **_REFUSALS,
         },
         openapi_extra=BODY,
     )
     async def explain(request: Request, category: str = "") -> Response:
-        """Show where one photo speaks for a category, by default for the most probable one."""
+        """Show which areas of a photo contribute to a category, by default the most probable."""
         async with uploads_of(request, service.settings, service.held) as uploads:
             if len(uploads) > 1:
                 raise HTTPException(422, "one photo at a time is explained")
             request.scope["photos"] = 1
-            work = service.explain(uploads[0], category)
-            return Response(await unless_disconnected(request, work), media_type="image/jpeg")
+            jpeg = await service.explain(uploads[0], category)
+        return Response(jpeg, media_type="image/jpeg")
 
 
 def _add_pages(app: FastAPI) -> None:
@@ -157,14 +157,8 @@ def _add_pages(app: FastAPI) -> None:
 
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
-    async def refuse(request: Request, error: Any) -> JSONResponse:
-        headers, reason = dict(error.headers or {}), error.detail
-        if error.status_code == 404:
-            reason = "there is no such path; see /docs"
-        elif error.status_code == 405:
-            allowed = headers.get("Allow", "GET")
-            reason = f"{request.url.path} only allows {allowed}. Received: {request.method}"
-        return JSONResponse({"reason": reason}, error.status_code, headers)
+    async def refuse(_: Request, error: Any) -> JSONResponse:
+        return JSONResponse({"reason": error.detail}, error.status_code, error.headers)
 
     @app.exception_handler(Exception)
     async def report(_: Request, error: Exception) -> JSONResponse:

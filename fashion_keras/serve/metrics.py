@@ -81,7 +81,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        start, status, sent = time.monotonic(), 499, 0  # 499: the client left before the answer.
+        start, status, sent = time.monotonic(), 500, 0
 
         async def send_on(message: Any) -> None:
             nonlocal status, sent

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, model_validator
 
 
 class EncodedPhoto(BaseModel):
@@ -16,11 +16,17 @@ class EncodedPhoto(BaseModel):
 
 
 class EncodedPhotos(BaseModel):
-    """A JSON body with any number of photos."""
+    """A JSON body with any number of photos, or with the values of a single one."""
 
     model_config = ConfigDict(extra="forbid")
 
     photos: list[EncodedPhoto]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _single(cls, value: Any) -> Any:
+        alone = isinstance(value, dict) and "photos" not in value
+        return {"photos": [value]} if alone else value
 
 
 class Guess(BaseModel):
@@ -52,12 +58,7 @@ class Refusal(BaseModel):
     """Why there is no answer."""
 
     reason: str
-
-
-class Unreadable(Refusal):
-    """There is no photo, or none can be read; then each has its reason."""
-
-    photos: list[PhotoAnswer] = []
+    photos: list[PhotoAnswer] = Field([], description="each with its reason, if none can be read")
 
 
 class State(BaseModel):
@@ -77,9 +78,9 @@ class Labels(BaseModel):
     most_photo_bytes: int
 
 
-def refusals(*statuses: int, model: type[Refusal] = Refusal) -> dict[int | str, dict[str, Any]]:
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the OpenAPI responses of a path for these statuses."""
-    return {code: {"model": model, "description": HTTPStatus(code).phrase} for code in statuses}
+    return {code: {"model": Refusal, "description": HTTPStatus(code).phrase} for code in statuses}
 
 
 _BINARY = {"type": "string", "format": "binary"}

@@ -2,14 +2,17 @@
 
 import functools
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import tempfile
+import threading
 from typing import Any
 
 import uvicorn
 from prometheus_client import multiprocess
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from fashion_keras.config import InputError
@@ -41,14 +44,18 @@ def serve(settings: Settings, listener: socket.socket) -> None:
 def serve_with_workers(settings: Settings, listener: socket.socket, count: int) -> None:
     """Serve with several processes until SIGTERM or SIGINT; one that dies is replaced.
 
-    A worker whose model cannot be loaded ends, and the next one tries again.
+    Raises:
+        InputError: If a worker cannot load the model when it starts.
     """
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
     _configure_logging(uvicorn_level=logging.INFO)
     with tempfile.TemporaryDirectory(prefix="fashion_keras-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        app = functools.partial(_application, settings, _end_worker)
-        _Workers(configuration(app, settings, factory=True, workers=count), [listener]).run()
+        app = functools.partial(_worker, settings)
+        workers = _Workers(configuration(app, settings, factory=True, workers=count), [listener])
+        workers.run()
+    if any(process.exitcode == STARTUP_FAILURE for process in workers.processes):
+        raise InputError("The model was not loaded; the log of the worker above has the reason.")
 
 
 def configuration(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
@@ -89,6 +96,19 @@ class _Workers(Multiprocess):
             multiprocess.mark_process_dead(dead)  # Its gauges no longer count.
 
 
+def _worker(settings: Settings) -> Any:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # uvicorn starts no other worker after this exit code, but ends them all.
+    return _application(settings, lambda _: os._exit(STARTUP_FAILURE))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # Answers what was asked.
+
+
 def _application(settings: Settings, failed: Any) -> Any:
     from fashion_keras.serve.app import build_app  # Imports Keras, which takes seconds.
     from fashion_keras.serve.metrics import Metrics
@@ -99,10 +119,6 @@ def _application(settings: Settings, failed: Any) -> Any:
     metrics = Metrics()
     load = functools.partial(load_model, settings.model, settings.batch_size, metrics.observe_batch)
     return build_app(Service(load, settings, metrics), failed)
-
-
-def _end_worker(_: Exception) -> None:
-    signal.raise_signal(signal.SIGTERM)  # uvicorn answers what was asked, and starts another.
 
 
 def _configure_logging(uvicorn_level: int = logging.WARNING) -> None:

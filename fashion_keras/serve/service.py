@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
 
 from fashion_keras.classifier import unread
 from fashion_keras.data.photo import PhotoError, read_photo
@@ -171,25 +170,3 @@ class Service:
         jpeg = io.BytesIO()
         Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)
         return jpeg.getvalue()
-
-
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
-    """Do `work` while the client waits; if it disconnects, cancel `work` and raise 499.
-
-    Call it when the body of the request has been read.
-    """
-
-    async def disconnection() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    working, leaving = asyncio.create_task(work), asyncio.create_task(disconnection())
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise HTTPException(499, "the client disconnected")
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)

@@ -1,6 +1,7 @@
 """The command: what it refuses, how it ends, reloads, and keeps its workers."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -18,13 +19,14 @@ from pathlib import Path
 import pytest
 
 from fashion_keras.config import InputError
-from fashion_keras.serve.__main__ import listen, main
+from fashion_keras.serve.__main__ import listen, main, options
 from fashion_keras.serve.server import serve
-from fashion_keras.serve.settings import Settings
+from fashion_keras.serve.settings import Settings, settings_of
 from tests.serve.running import photo, save_model, until
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "fashion_keras.serve"]
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks into Linux's /proc")
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals of Unix")
 
 
@@ -32,6 +34,37 @@ UNIX = pytest.mark.skipif(sys.platform == "win32", reason="needs signals of Unix
 def keep_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave pytest's own handlers in place."""
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)][1:])
+def test_each_setting_has_an_option(name: str) -> None:
+    standard = Settings(Path("my.keras"))
+    value = int(getattr(standard, name) * 2)
+    words = ["my.keras", f"--{name.replace('_', '-')}", str(value)]
+    given = settings_of(options().parse_args(words))
+    assert given == dataclasses.replace(standard, **{name: value})
+
+
+def test_host_port_and_workers(model_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[tuple] = []
+
+    def serve(settings: Settings, listener: socket.socket, count: int) -> None:
+        found.append((settings.model, *listener.getsockname()[:2], count))
+        listener.close()
+
+    monkeypatch.setattr("fashion_keras.serve.server.serve_with_workers", serve)
+    with socket.create_server(("127.0.0.2", 0)) as free:
+        port = free.getsockname()[1]
+    main([str(model_file), "--host", "127.0.0.2", "--port", str(port), "--workers", "3"])
+    assert found == [(model_file, "127.0.0.2", port, 3)]
+
+
+@pytest.mark.parametrize(
+    "words", [["--workers", "0"], ["--threshold", "2"], ["--port", "70000"], ["--top", "x"]]
+)
+def test_a_number_out_of_range_is_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        options().parse_args(words)
 
 
 @pytest.mark.parametrize(
@@ -48,13 +81,6 @@ def test_what_cannot_work_is_refused_before_keras_is_imported(
 ) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         main(words)
-
-
-def test_a_port_that_is_taken_is_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(InputError, match=f"port {port}: .*in use"):
-            main(["--port", str(port)])
 
 
 def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,11 +192,24 @@ def test_a_model_that_cannot_be_loaded_ends_the_service(
         serve(Settings(model_file), listen("127.0.0.1", 0))
 
 
-@UNIX
+@pytest.mark.slow
+@LINUX
+def test_workers_end_with_a_reason_if_the_model_cannot_be_loaded(
+    model_file: Path, tmp_path: Path
+) -> None:
+    log, model = tmp_path / "log", tmp_path / "served.keras"
+    model.write_bytes(model_file.read_bytes())
+    with serving(model, log, "--workers", "2") as (process, _):
+        model.write_bytes(b"half a file")
+        assert process.wait(120) == 2
+    assert "the model was not loaded: InputError" in log.read_text()
+    assert log.read_text().splitlines()[-1].startswith("error: The model was not loaded")
+
+
 @pytest.mark.slow
 @pytest.mark.kills
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds workers in Linux's /proc")
-def test_workers_share_a_port_and_are_replaced_when_they_die(
+@LINUX
+def test_workers_share_a_port_are_replaced_when_they_die_and_end_with_their_parent(
     model_file: Path, tmp_path: Path
 ) -> None:
     log, model = tmp_path / "log", tmp_path / "served.keras"
@@ -183,18 +222,18 @@ def test_workers_share_a_port_and_are_replaced_when_they_die(
         until(lambda: ready(2), 120)
         first = ask(f"{address}/predict", photo())["model"]
         (victim, other) = workers(process.pid)
-        model.write_bytes(b"half a file")  # The other answers on; there is no second one until
-        os.kill(victim, signal.SIGKILL)  # the file is complete.
-        until(lambda: "the model was not loaded" in log.read_text(), 120)
-        save_model(model, seed=2)
+        os.kill(victim, signal.SIGKILL)
         until(lambda: ready(3), 120)
         assert other in workers(process.pid)
+        save_model(model, seed=2)
         process.send_signal(signal.SIGHUP)  # Both load the new file.
         until(lambda: ready(5), 120)
         assert ask(f"{address}/predict", photo())["model"] != first
-        assert b'fashion_keras_photos_total{was="predicted"} 2.0' in metrics(address)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        with urllib.request.urlopen(f"{address}/metrics") as response:  # noqa: S310 (our own)
+            assert b'fashion_keras_photos_total{was="predicted"} 2.0' in response.read()
+        left = workers(process.pid)
+        process.kill()
+        until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in left), 60)
     assert "Traceback" not in log.read_text()
 
 
@@ -203,8 +242,3 @@ def workers(parent: int) -> list[int]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     commands = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
     return sorted(child for child, command in commands.items() if "spawn_main" in command)
-
-
-def metrics(address: str) -> bytes:
-    with urllib.request.urlopen(f"{address}/metrics") as response:  # noqa: S310 (our own)
-        return response.read()

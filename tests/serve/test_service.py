@@ -1,6 +1,7 @@
-"""Rows, deadlines, clients that disconnect, and the change of models."""
+"""Rows, limits, deadlines, and the change of models."""
 
 import asyncio
+import dataclasses
 import io
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -84,6 +85,23 @@ def test_at_the_deadline_waiting_photos_are_dropped(gated: ServedModel, gate: Ga
     assert with_service(gated, work, Settings(SETTINGS.model, deadline=0.3)) == 504
     # Only the batch that the model had begun was finished: one or two of the five.
     assert sum(gate.batches) <= 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"top": 1}, {"top": 1, "reason": ""}),
+        ({"threshold": 1.0}, {"category": "uncertain", "top": 3}),
+        (
+            {"photo_megapixels": 0.005},
+            {"reason": "too large: 90 x 90 pixels, at most 5000 are read", "top": 0},
+        ),
+    ],
+)
+def test_settings_of_rows(model: ServedModel, settings: dict, expected: dict) -> None:
+    given = dataclasses.replace(SETTINGS, **settings)
+    _, (row,) = with_service(model, lambda service: service.predict([PHOTO]), given)
+    assert expected.items() <= (row | {"top": len(row["top"])}).items()
 
 
 def test_without_a_category_the_most_probable_is_explained(model: ServedModel) -> None:
