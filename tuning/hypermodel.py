@@ -1,5 +1,6 @@
 """The adapter between Keras Tuner and the training of `fashion_keras`."""
 
+import gc
 import math
 from typing import Any
 
@@ -13,9 +14,10 @@ from fashion_keras.config import Config, deciding
 from fashion_keras.training import HeadData, build_compiled_head, head_datasets, steps_per_epoch
 from tuning.space import sample_config
 
-# To trace a training step takes a second, longer than a short trial: models are used again.
+# To trace a training step takes a second, longer than a short trial: models are used again, but
+# few of them, as each takes some 10 MB.
 _COMPILED: dict[tuple, Any] = {}
-_MOST_COMPILED = 32
+_MOST_COMPILED = 8
 # Fields that a compiled model does not depend on: they decide variables, or data and callbacks.
 _VARIABLE = ("learning_rate", "seed", "augmented_copies", "epochs", "patience")
 
@@ -51,6 +53,9 @@ class FashionHyperModel(keras_tuner.HyperModel):
 
 def compiled_head(config: Config, classes: int, steps: int) -> Any:
     """Return what `build_compiled_head` does; it may be an earlier model that was set back."""
+    gc.collect()  # Earlier models and copies of the features are freed by nothing else.
+    if not _COMPILED:
+        gc.freeze()  # What is in use now need not be looked at each time.
     fresh = build_compiled_head(config, classes, steps)
     architecture = deciding(config, "head")
     for name in _VARIABLE:
