@@ -11,7 +11,7 @@ from typing import Any
 
 import fastapi_offline
 from fastapi import FastAPI, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -90,14 +90,9 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             most_photo_bytes=round(service.settings.photo_megabytes * MILLION),
         )
 
-    @app.get(
-        "/metrics",
-        tags=["state"],
-        response_class=Response,
-        responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
-    )
+    @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)
     async def metrics() -> Response:
-        """Return metrics for Prometheus."""
+        """Return metrics in Prometheus' text format."""
         text = service.metrics.text()
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 

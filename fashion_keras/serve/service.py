@@ -143,7 +143,7 @@ class Service:
     async def _row(self, model: ServedModel, upload: Upload) -> dict:
         classifier = model.classifier
         try:
-            pixels = await self._run(self._decoders, self._decode, model, upload)
+            pixels = await self._run(self._decoders, lambda: classifier.resize(self._read(upload)))
         except PhotoError as error:
             prediction = unread(upload.name, str(error))
         else:
@@ -154,9 +154,6 @@ class Service:
     def _read(self, upload: Upload) -> np.ndarray:
         most_pixels = round(self.settings.photo_megapixels * MILLION)
         return read_photo(upload.content, most_pixels).pixels
-
-    def _decode(self, model: ServedModel, upload: Upload) -> np.ndarray:
-        return model.classifier.resize(self._read(upload))
 
     def _heat_map(self, model: ServedModel, upload: Upload, category: str) -> bytes:
         image = Image.fromarray(self._read(upload))

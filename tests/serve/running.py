@@ -5,7 +5,6 @@ import dataclasses
 import http.client
 import io
 import json
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,10 +112,6 @@ class Running:
     def metrics(self) -> list[str]:
         """Return the lines of /metrics."""
         return self.ask("GET", "/metrics").body.decode().splitlines()
-
-    def connect(self) -> socket.socket:
-        """Open a connection to send anything on."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
 
 
 def until(true: Callable[[], Any], seconds: float = 20) -> None:

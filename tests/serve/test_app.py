@@ -6,7 +6,6 @@ import json
 import logging
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -145,28 +144,12 @@ def test_browsers_load_nothing_from_elsewhere(service: Running, path: str) -> No
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_photo_is_explained(service: Running) -> None:
-    reply = service.ask("POST", f"/explain?category={LABELS[0]}", PHOTO, RAW)
-    assert (reply.status, reply.headers["content-type"]) == (200, "image/jpeg")
-    assert reply.body.startswith(b"\xff\xd8")
-
-
 def test_openapi_describes_all_answers(service: Running) -> None:
     paths = service.ask("GET", "/openapi.json").json["paths"]
     assert set(paths) == {"/health", "/ready", "/labels", "/metrics", "/predict", "/explain"}
     predict = paths["/predict"]["post"]
     assert set(predict["responses"]) == {*("200", "400", "408", "413", "415", "422", "503", "504")}
     assert {"image/*", "multipart/form-data"} < set(predict["requestBody"]["content"])
-
-
-def test_requests_at_the_same_time_are_answered_each_with_its_own(service: Running) -> None:
-    contents = [photo(level) for level in range(0, 150, 6)]
-    alone = [service.predict(content).json["photos"] for content in contents]
-    with ThreadPoolExecutor(25) as pool:
-        together = [reply.json["photos"] for reply in pool.map(service.predict, contents)]
-    for (one,), (other,) in zip(alone, together, strict=True):
-        assert one["category"] == other["category"]
-        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 def test_a_full_service_refuses_photos_but_is_alive(gated: ServedModel, gate: Gate) -> None:

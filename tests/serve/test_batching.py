@@ -80,16 +80,3 @@ def test_an_error_reaches_only_its_batch(model: Recorder, busy: Callable[..., Mo
         with pytest.raises(ValueError, match="unlucky"):
             row.result(5)
     assert good.result(5) == 2
-
-
-def test_a_closed_queue_finishes_what_it_has(
-    model: Recorder, busy: Callable[..., ModelQueue]
-) -> None:
-    queue = busy(1)
-    row = queue.submit(grey(5))
-    closing = threading.Thread(target=queue.close)
-    closing.start()
-    model.go.set()
-    closing.join(5)
-    assert not closing.is_alive()
-    assert row.result(0) == 5

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import re
 import signal
@@ -20,7 +19,6 @@ import pytest
 
 from fashion_keras.config import InputError
 from fashion_keras.serve.__main__ import listen, main, options
-from fashion_keras.serve.server import serve
 from fashion_keras.serve.settings import Settings, settings_of
 from tests.serve.running import photo, save_model, until
 
@@ -170,36 +168,14 @@ def test_while_it_starts_a_signal_ends_it_in_one_line(
     assert "Traceback" not in (tmp_path / "log").read_text()
 
 
-@pytest.fixture
-def loggers() -> Iterator[None]:
-    """Undo what a service changes of logging."""
-    before = [
-        (one, vars(one).copy()) for one in map(logging.getLogger, ("fashion_keras", "uvicorn"))
-    ]
-    yield
-    for logger, values in before:
-        vars(logger).update(values)
-
-
-def test_a_model_that_cannot_be_loaded_ends_the_service(
-    model_file: Path, loggers: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def load_classifier(file: Path) -> None:
-        raise InputError("no probabilities")
-
-    monkeypatch.setattr("fashion_keras.serve.model.load_classifier", load_classifier)
-    with pytest.raises(InputError, match="The model was not loaded: no probabilities"):
-        serve(Settings(model_file), listen("127.0.0.1", 0))
-
-
 @pytest.mark.slow
-@LINUX
-def test_workers_end_with_a_reason_if_the_model_cannot_be_loaded(
-    model_file: Path, tmp_path: Path
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(
+    workers: str, model_file: Path, tmp_path: Path
 ) -> None:
     log, model = tmp_path / "log", tmp_path / "served.keras"
     model.write_bytes(model_file.read_bytes())
-    with serving(model, log, "--workers", "2") as (process, _):
+    with serving(model, log, "--workers", workers) as (process, _):
         model.write_bytes(b"half a file")
         assert process.wait(120) == 2
     assert "the model was not loaded: InputError" in log.read_text()
