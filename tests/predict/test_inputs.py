@@ -1,8 +1,5 @@
 """Tests of what a user may name: files, folders, patterns, addresses and lists."""
 
-import io
-import os
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fashion_keras.data.photo import PhotoError
-from fashion_keras.predict.inputs import accept_any_name, expand, read_named
+from fashion_keras.predict.inputs import expand, read_named
 
 FILES = ("a.jpg", "b/1.jpg", "b/2.jpg", "b/deep/3.png", "b/.hidden/4.jpg", "b/.5.jpg", "c/6.jpg")
 
@@ -73,11 +70,6 @@ def test_file_that_is_really_called_like_a_pattern(name, here):
     assert name in expand(["[a[w*]*"])
 
 
-def test_folder_that_is_really_called_like_a_pattern(here):
-    (here / "b").rename(here / "b[1]")
-    assert expand(["b[1]"]) == ["b[1]/1.jpg", "b[1]/2.jpg", "b[1]/deep/3.png"]
-
-
 def test_folder_that_leads_back_into_itself_is_read_once(here):
     (here / "c" / "loop").symlink_to(here)
     assert expand(["c"]) == ["c/6.jpg"]
@@ -125,15 +117,3 @@ def test_photo_is_read_or_fetched_by_its_name(here, monkeypatch):
     monkeypatch.setattr("fashion_keras.predict.inputs.fetch_photo", lambda address: content)
     for name in ("b/deep/3.png", "https://a.b/c"):
         np.testing.assert_array_equal(read_named(name), np.full((8, 9, 3), (255, 0, 0)))
-
-
-def test_names_that_are_not_utf_8_are_read_and_printed(monkeypatch):
-    name = b"\xff\xe4.jpg\n"
-    target = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(name), encoding="utf-8"))
-    monkeypatch.setattr(sys, "stdout", target)
-    accept_any_name()
-    [read] = expand(["-"], sys.stdin)
-    assert os.fsencode(read) == name.rstrip()
-    print(read, flush=True)
-    assert target.buffer.getvalue() == name  # pyright: ignore[reportAttributeAccessIssue]

@@ -4,11 +4,9 @@ import io
 import json
 import os
 import signal
-import struct
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -48,18 +46,6 @@ def test_each_photo_is_a_row_in_the_order_given(predict, photos, model_file):
         assert (row["category"], row["probability"]) == (row["top"][0]["category"], found[0])
 
 
-def test_every_format_has_the_same_rows(predict, photos):
-    Path(photos[2]).write_bytes(b"")
-    ended = {kind: predict(*photos, "--format", kind) for kind in ("csv", "json", "jsonl")}
-    rows = {kind: read_back(found.out, kind, 3) for kind, found in ended.items()}
-    assert same_rows(rows["json"], rows["jsonl"])
-    assert [row["reason"] for row in rows["csv"]] == ["", "", "empty file", "", "", "", ""]
-    assert [(row["file"], row["category"]) for row in rows["csv"]] == [
-        (row["file"], row["category"]) for row in rows["jsonl"]
-    ]
-    assert {found.code for found in ended.values()} == {3}
-
-
 def test_a_table_is_the_default(predict):
     Path("0.png").rename("a longer name.png")
     first, second, gone = predict("1.png", "a longer name.png", "gone.png").out.splitlines()
@@ -73,19 +59,6 @@ def test_a_table_is_the_default(predict):
 def test_rows_can_have_fewer_categories_than_asked_for(predict):
     [row] = predict("0.png", *JSONL, "--top", 9).rows
     assert len(row["top"]) == len(LABELS)
-
-
-def test_below_the_threshold_photos_are_uncertain(predict, photos):
-    before = predict(*photos, *JSONL).rows
-    low, high = sorted(row["probability"] for row in before)[2:4]
-    after = predict(*photos, *JSONL, "--threshold", (low + high) / 2).rows
-    sure = {row["file"] for row in before if row["probability"] >= high}
-    expected = [
-        row | {"category": row["category"] if row["file"] in sure else "uncertain"}
-        for row in before
-    ]
-    assert len(sure) == 4
-    assert same_rows(after, expected)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
@@ -271,26 +244,6 @@ def test_interrupted_run_is_continued_without_doing_a_photo_twice(
     assert sorted(file.name for file in Path("sorted").glob("*/*")) == photos[1:]
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--top", "2"], "top was 3, is 2"),
-        (["--threshold", "0.5"], "threshold was 0.0, is 0.5"),
-        (["--sort-into", "there"], "sort_into was None, is there"),
-    ],
-)
-def test_run_is_not_continued_with_other_options(options, message, predict, photos, monkeypatch):
-    arguments = [*photos, "--out", "rows"]
-    with monkeypatch.context() as patch:
-        break_off_after(4, KeyboardInterrupt(), patch)
-        predict(*arguments)
-    ended = predict(*arguments, "--resume", *options)
-    assert ended.code == 2
-    assert message in ended.err
-    assert predict(*arguments, "--resume", "--format", "json").code == 0  # The format may differ.
-    assert len(json.loads(Path("rows").read_text())) == 7
-
-
 @pytest.mark.kills
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kills as POSIX does")
@@ -371,29 +324,16 @@ def test_bad_labels_are_refused_before_a_photo_is_read(label, predict, load_once
 # Bad and unusual photos, from the file to the row.
 
 
-def png_that_claims(width, height):
-    def chunk(name, content):
-        checksum = struct.pack(">I", zlib.crc32(name + content))
-        return struct.pack(">I", len(content)) + name + content + checksum
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress(b"\0"))
-    return b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b"")
-
-
-def turned(kind, orientation=6):
+def turned():
     exif = Image.Exif()
-    exif[0x0112] = orientation
-    return encoded(picture().transpose(Image.Transpose.ROTATE_90), kind, exif=exif)
+    exif[0x0112] = 6
+    return encoded(picture().transpose(Image.Transpose.ROTATE_90), exif=exif)
 
 
 # Files with the upright RGB picture that they show.
 GOOD = {
     "photo.png": (encoded(picture()), picture()),
-    "png.jpg": (encoded(picture()), picture()),
-    "turned.png": (turned("PNG"), picture()),
-    "turned.tiff": (turned("TIFF"), picture()),
-    "photo.bmp": (encoded(picture(), "BMP"), picture()),
+    "turned.png": (turned(), picture()),
     "animated.webp": (
         encoded(
             picture(), "WEBP", lossless=True, save_all=True, append_images=[picture().rotate(180)]
@@ -413,7 +353,6 @@ BAD = {
     "half.jpg": (encoded(picture(), "JPEG")[:1500], "damaged: image file is truncated"),
     "pixel.png": (encoded(Image.new("RGB", (1, 1))), "too small: 1 x 1 pixels, at least 8 x 8 "),
     "bomb.png": (encoded(Image.new("1", (8000, 8000))), "a decompression bomb: 8000 x 8000 "),
-    "claim.png": (png_that_claims(40_000, 40_000), "too large: more than 80000000 pixels"),
 }
 
 
@@ -438,13 +377,6 @@ def test_unusual_photos_are_read_and_bad_ones_have_their_reason(predict, model_f
     assert found["link.jpg"]["reason"] == "a link to a file that does not exist"
     assert found["nothing"]["reason"] == "a folder without files"
     assert found["*.gif"]["reason"] == "no file matches this pattern"
-
-
-def test_turned_photos_give_other_probabilities(model_file):
-    model = load_classifier(model_file)
-    upright, other = picture(), picture().transpose(Image.Transpose.ROTATE_90)
-    difference = alone(model, np.asarray(upright)) - alone(model, np.asarray(other))
-    assert np.abs(difference).max() > 2e-3
 
 
 @pytest.fixture

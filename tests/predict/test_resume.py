@@ -53,18 +53,6 @@ def test_file_appears_when_all_rows_are_there(file):
     assert list(file.parent.iterdir()) == [file]
 
 
-@pytest.mark.parametrize(
-    ("kind", "last"),
-    [("csv", b"\xff-longer,hat,0.5,hat,0.5,\r\n"), ("table", b"\xff-longer  hat          0.500\n")],
-)
-def test_file_has_the_format_asked_for(kind, last, file):
-    with kept_rows(file, SETTINGS) as kept:
-        kept.add(row("a"))
-        kept.add(row(os.fsdecode(b"\xff-longer")))
-        kept.finish(kind, 1)
-    assert file.read_bytes().splitlines(keepends=True)[-1] == last
-
-
 def test_run_without_rows_leaves_nothing_or_an_empty_list(file):
     leave(file)
     assert list(file.parent.glob(".*.unfinished")) == []
