@@ -79,7 +79,8 @@ def whole_file(place: Path) -> Iterator[Path]:
     try:
         yield unfinished
         _flush(unfinished)
-        os.replace(unfinished, place)
+        with contextlib.suppress(OSError) if place.is_dir() else contextlib.nullcontext():
+            os.replace(unfinished, place)  # A folder that exists by now is the same artifact.
     finally:
         _remove(unfinished)
 

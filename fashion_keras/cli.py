@@ -23,7 +23,6 @@ Item = TypeVar("Item")
 
 GOES_ON = "what was finished is kept, and the same command continues from there"
 BEGINS_ANEW = "no results were written; the same command starts from the beginning"
-_PAUSE = 0.05  # Seconds until a signal that Python dropped is sent again.
 _LINE_EVERY = 30.0  # Seconds between two lines of progress where there is no terminal.
 _seconds: dict[str, float] = {}  # Duration of each stage of this process.
 
@@ -80,16 +79,15 @@ def _raise_on_signals() -> list[SignalError]:
         raised.append(SignalError(number))
         raise raised[-1]
 
-    def unraisable(dropped: Any) -> None:
+    def send_again(dropped: Any) -> None:
         # Python drops an error that is raised while the garbage collector calls something back.
-        if not isinstance(dropped.exc_value, SignalError):
-            show(dropped)
-            return
-        _handle(end)
-        number = dropped.exc_value.number
-        threading.Timer(_PAUSE, os.kill, [os.getpid(), number]).start()
+        if isinstance(dropped.exc_value, SignalError):
+            _handle(end)
+            threading.Timer(0.05, os.kill, [os.getpid(), dropped.exc_value.number]).start()
+        else:
+            sys.__unraisablehook__(dropped)
 
-    show, sys.unraisablehook = sys.unraisablehook, unraisable
+    sys.unraisablehook = send_again
     _handle(end)
     return raised
 

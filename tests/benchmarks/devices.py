@@ -18,10 +18,10 @@ import keras
 import numpy as np
 
 from fashion_keras import cli, load_classifier
+from fashion_keras.artifacts import whole_file
 from fashion_keras.config import PRECISIONS, Config
 from fashion_keras.data.batches import class_numbers, load_split
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.files import whole_file
 from fashion_keras.model import (
     BACKBONE,
     build_classifier,
