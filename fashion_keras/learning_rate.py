@@ -5,6 +5,7 @@ Smith 2015, "Cyclical Learning Rates for Training Neural Networks".
 
 import argparse
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
         raise InputError(f"{expected} Received: {low:g} to {high:g}")
     if steps < _LEAST_STEPS:
         raise InputError(f"A range test needs {_LEAST_STEPS} steps or more. Received: {steps}")
-    return [float(rate) for rate in np.geomspace(low, high, steps)]
+    return np.geomspace(low, high, steps).tolist()
 
 
 def range_test(
@@ -66,8 +67,8 @@ def range_test(
         batches: Inputs and labels; gone through again and again.
         rates: See `rising_rates`.
         untouched: A compiled copy of a trained model. Its loss on each batch is subtracted before
-            the average and its mean added again: that one batch is harder than the next would
-            hide the little that a trained model has left to gain.
+            the average and its mean added again: otherwise differences between batches would hide
+            the little that a trained model has left to gain.
     """
     curve = Curve([], [], [], [])
     points = _points(model, batches, rates, untouched)
@@ -82,14 +83,17 @@ def _points(
 ) -> Iterator[tuple[float, float, float, float]]:
     """Yield the values of `Curve` for each step, until the loss explodes."""
     average, level, lowest = 0.0, 0.0, math.inf
-    for step, (rate, (inputs, labels)) in enumerate(zip(rates, _endless(batches), strict=False), 1):
-        before = untouched.test_on_batch(inputs, labels, return_dict=True) if untouched else {}
-        model.reset_metrics()  # Otherwise the loss would be the mean over all steps so far.
+    endless = itertools.chain.from_iterable(itertools.repeat(batches))  # Shuffled in each epoch.
+    for step, (rate, (inputs, labels)) in enumerate(zip(rates, endless, strict=False), 1):
+        own = 0.0
+        if untouched:
+            untouched.reset_metrics()  # Otherwise the loss would be the mean over all steps so far.
+            own = float(untouched.test_on_batch(inputs, labels, return_dict=True)["loss"])
+        model.reset_metrics()
         model.optimizer.learning_rate = rate
         loss = float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
         if not math.isfinite(loss):
             return
-        own = float(before.get("loss", 0.0))
         average = _KEPT * average + (1 - _KEPT) * (loss - own)
         level += (own - level) / step
         smoothed = average / (1 - _KEPT**step) + level
@@ -97,20 +101,10 @@ def _points(
         yield rate, loss, smoothed, own
         if smoothed > _EXPLODED * lowest:
             return
-        if untouched:
-            untouched.reset_metrics()
-
-
-def _endless(batches: Iterable) -> Iterator:
-    while True:
-        yield from batches  # A dataset is shuffled again in each epoch.
 
 
 def head_curve(config: Config, datasets: "Datasets", rates: Sequence[float]) -> Curve:
-    """Test rates on a head that is not trained; the same seed gives the same curve.
-
-    Features that are missing are computed.
-    """
+    """Test rates on a new head; missing features are computed."""
     from fashion_keras.backend import keras
     from fashion_keras.model import build_head
     from fashion_keras.training import compile_model, head_data, head_datasets
@@ -126,10 +120,7 @@ def head_curve(config: Config, datasets: "Datasets", rates: Sequence[float]) -> 
 def fine_tuning_curve(
     config: Config, datasets: "Datasets", head: "keras.Model", rates: Sequence[float]
 ) -> Curve:
-    """Test rates on copies of the backbone, from `config.fine_tune_from` on, and a trained head.
-
-    Feature maps that are missing are computed.
-    """
+    """Test rates of fine-tuning on copies of both models; missing feature maps are computed."""
     from fashion_keras.fine_tuning import build_trainee, compile_trainee, fine_tuning_datasets
 
     batches, _ = fine_tuning_datasets(config, datasets)
@@ -146,19 +137,15 @@ def suggestions(curve: Curve) -> dict[str, float]:
         InputError: If the loss exploded at once, or never fell clearly.
     """
     if len(curve.rates) < _LEAST_STEPS:
-        raise InputError(
-            f"The loss exploded after {len(curve.rates)} steps of the learning-rate test. Start "
-            "it at a smaller rate."
-        )
+        exploded = f"The loss exploded after {len(curve.rates)} steps of the learning-rate test."
+        raise InputError(f"{exploded} Start it at a smaller rate.")
     _check_fall(curve)
     first = len(curve.rates) // 10  # Before, the average is of few losses.
     rates, losses = np.array(curve.rates[first:]), np.array(curve.smoothed[first:])
     lowest = int(losses.argmin())  # After it the loss jumps up and down: no slope to go by.
-    found = {
-        "valley": rates[valley(losses)],
-        "steep": rates[np.gradient(losses, np.log(rates))[: lowest + 1].argmin()],
-        "minimum": rates[lowest] / 10,
-    }
+    slopes = np.gradient(losses, np.log(rates))[: lowest + 1]
+    valley, steep, minimum = rates[_valley(losses)], rates[slopes.argmin()], rates[lowest] / 10
+    found = {"valley": valley, "steep": steep, "minimum": minimum}
     # More digits would be false, and might differ from one machine to another.
     return {name: float(f"{rate:.2g}") for name, rate in found.items()}
 
@@ -179,11 +166,10 @@ def _check_fall(curve: Curve) -> None:
         )
 
 
-def valley(losses: np.ndarray) -> int:
-    """Return the step in the middle of the longest fall of a curve, `(steps,)`.
+def _valley(losses: np.ndarray) -> int:
+    """Return the step in the middle of the longest falling subsequence of a curve, `(steps,)`.
 
-    A fall may be interrupted: what counts is how many of its points, in their order, lie each
-    below the one before. It reaches back from its last point by so many steps.
+    It is taken to end at its last point and to begin so many steps before as it has points.
     """
     lengths = np.ones(len(losses), dtype=int)
     for step in range(1, len(losses)):
@@ -202,9 +188,8 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
     axes.plot(curve.rates, curve.losses, color="C0", alpha=0.25, linewidth=1, label="each batch")
     axes.plot(curve.rates, curve.smoothed, color="C0", label="smoothed")
     for number, (name, rate) in enumerate(found.items(), start=1):
-        loss = float(np.interp(math.log(rate), np.log(curve.rates), curve.smoothed))
-        axes.axvline(rate, color=f"C{number}", ls="-" if name == CHOSEN else ":", linewidth=1)
-        axes.plot(rate, loss, f"C{number}o", label=f"{name}: {rate:g}")
+        style = "-" if name == CHOSEN else ":"
+        axes.axvline(rate, color=f"C{number}", linestyle=style, label=f"{name}: {rate:g}")
     lowest = min(curve.smoothed, default=0.0)
     start = max(curve.smoothed[: len(curve.rates) // 2 + 1], default=0.0)
     margin = 0.25 * (start - lowest) + 1e-9  # Where the loss explodes is of no interest.
@@ -218,7 +203,7 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
 
 def add_rate_option(options: argparse.ArgumentParser) -> None:
     """Add `--learning-rate`, which takes a number or `auto`."""
-    (field,) = [field for field in dataclasses.fields(Config) if field.name == "learning_rate"]
+    field = Config.__dataclass_fields__["learning_rate"]
     options.add_argument(
         "--learning-rate",
         type=_rate,
@@ -229,10 +214,8 @@ def add_rate_option(options: argparse.ArgumentParser) -> None:
 
 
 def _rate(text: str) -> float | str:
-    if text == AUTO:
-        return text
     try:
-        return float(text)
+        return text if text == AUTO else float(text)
     except ValueError as error:
         expected = f"expected a number or `{AUTO}`. Received: {text}"
         raise argparse.ArgumentTypeError(expected) from error
@@ -247,16 +230,11 @@ def take_auto(given: argparse.Namespace) -> bool:
 
 
 @stage("learning rate")
-def with_found_rate(config: Config, datasets: "Datasets", picture: Path | None = None) -> Config:
-    """Return `config` with the learning rate that a range test of the head suggests; print it.
-
-    Raises:
-        InputError: If the test suggests nothing (see `suggestions`).
-    """
+def with_found_rate(config: Config, datasets: "Datasets", picture: Path) -> Config:
+    """Return `config` with the rate that a range test of the head suggests; draw and print it."""
     curve = head_curve(config, datasets, rising_rates())
     found = suggestions(curve)
-    if picture:
-        draw_curve(curve, found, "learning-rate test of the head", picture)
+    draw_curve(curve, found, "learning-rate test of the head", picture)
     others = ", ".join(f"{name} {rate:g}" for name, rate in found.items() if name != CHOSEN)
     print(f"learning rate: {found[CHOSEN]:g} ({CHOSEN}; {others})", flush=True)
     return dataclasses.replace(config, learning_rate=found[CHOSEN])

@@ -26,17 +26,12 @@ _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
 _LAYOUT = 1  # Raise it when heads trained by older versions must not be used any more.
 _STEPS_IN_ONE_CALL = 32  # A step is so short that calling it costs as much as doing it.
 
-History = list[dict[str, Any]]  # A row an epoch; see `history_row`.
+# A row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
+History = list[dict[str, Any]]
 
 
 class Datasets(NamedTuple):
-    """What models are trained on.
-
-    Attributes:
-        prepared: The photos.
-        backbone: The frozen backbone; nothing changes its weights.
-        store: The features of the photos.
-    """
+    """What models are trained on: photos, and their features through the frozen backbone."""
 
     prepared: Prepared
     backbone: keras.Model
@@ -63,13 +58,7 @@ class HeadData(NamedTuple):
 
 
 class TrainedHead(NamedTuple):
-    """A head with the weights of its best epoch.
-
-    Attributes:
-        head: The model, not compiled.
-        history: One row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
-        best: The row of the best epoch.
-    """
+    """A head, not compiled, with the weights of its best epoch, whose row is `best`."""
 
     head: keras.Model
     history: History
@@ -78,29 +67,18 @@ class TrainedHead(NamedTuple):
 
 @stage("weights")
 def open_datasets(config: Config, prepared: Prepared, cache: Path, workers: int = 1) -> Datasets:
-    """Build the backbone and open the store of its features; nothing is computed yet.
-
-    Raises:
-        InputError: If the weights cannot be had (see `model.build_backbone`).
-    """
+    """Build the backbone and open the store of its features; nothing is computed yet."""
     backbone = build_backbone(config.weights)
     return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache, workers))
 
 
 def head_data(config: Config, datasets: Datasets) -> HeadData:
-    """Return the features that a head is trained on; missing ones are computed.
-
-    Args:
-        config: `augmented_copies` is used.
-        datasets: See `open_datasets`.
-    """
-    prepared, store = datasets.prepared, datasets.store
-    arrays = _arrays(config)
+    """Return the features that a head is trained on; missing ones are computed."""
+    prepared, store, arrays = datasets.prepared, datasets.store, _arrays(config)
     store.make(arrays)
     *copies, validation = (store.features(*array) for array in arrays)
-    numbers = (class_numbers(prepared, split) for split in ("train", "validation"))
-    train_classes, validation_classes = numbers
-    return HeadData(copies, train_classes, validation, validation_classes, prepared.labels)
+    train, held_out = (class_numbers(prepared, split) for split in ("train", "validation"))
+    return HeadData(copies, train, validation, held_out, prepared.labels)
 
 
 def _arrays(config: Config) -> list[tuple[str, int]]:
@@ -143,19 +121,11 @@ def build_compiled_head(config: Config, classes: int, steps: int) -> Any:
 def compile_model(
     model: keras.Model, optimizer: Any, config: Config, steps_per_execution: int = 1
 ) -> None:
-    """Give a model that returns logits its optimizer, built, its loss and its metric.
-
-    Args:
-        model: The model.
-        optimizer: The optimizer.
-        config: `label_smoothing` is used.
-        steps_per_execution: Steps in one call of TensorFlow.
-    """
+    """Compile a model that returns logits; the state of its optimizer is built, too."""
+    smoothing = config.label_smoothing
     model.compile(
         optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=config.label_smoothing
-        ),
+        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         weighted_metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
@@ -183,22 +153,28 @@ def fit_head(
     model = build(config, classes, steps_per_epoch(config, len(data.classes)))
     train, validation = head_datasets(config, data)
     recorder = Recorder()
-    # The average comes first: the others see the model with averaged weights.
-    averaging = (
-        [keras.callbacks.SwapEMAWeights(swap_on_epoch=True)] if model.optimizer.use_ema else []
-    )
     stopping = keras.callbacks.EarlyStopping(
         MONITOR, patience=config.patience, restore_best_weights=True
     )
+    listeners: list[Any] = [stopping, recorder, *callbacks]
+    if model.optimizer.use_ema:  # First: the others see the model with averaged weights.
+        listeners.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     model.fit(
         train,
         validation_data=validation,
         epochs=config.epochs,
         shuffle=False,  # The batches are shuffled already.
         verbose=0,  # type: ignore[arg-type]
-        callbacks=[*averaging, stopping, recorder, *callbacks],
+        callbacks=listeners,
     )
-    return _checked(_trained(config, classes, model.get_weights(), recorder.history), config)
+    trained = _trained(config, classes, model.get_weights(), recorder.history)
+    if not math.isfinite(trained.best[MONITOR]):
+        raise InputError(
+            f"Training diverged: the loss is {trained.best[MONITOR]} after epoch "
+            f"{trained.best['epoch']}. Try a smaller `--learning-rate` than "
+            f"{config.learning_rate:g}."
+        )
+    return trained
 
 
 @stage("head")
@@ -256,25 +232,8 @@ def _trained(
     return TrainedHead(head, history, min(history, key=lambda row: row[MONITOR]))
 
 
-def _checked(trained: TrainedHead, config: Config) -> TrainedHead:
-    best = trained.best
-    if not math.isfinite(best[MONITOR]):
-        raise InputError(
-            f"Training diverged: the loss is {best[MONITOR]} after epoch {best['epoch']:.0f}. "
-            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
-        )
-    return trained
-
-
 class Recorder(keras.callbacks.Callback):
-    """Records a row for each epoch.
-
-    Args:
-        history: Rows of earlier epochs.
-
-    Attributes:
-        history: All rows (see `history_row`).
-    """
+    """Records a row for each epoch in `history`, after those of earlier epochs."""
 
     def __init__(self, history: Iterable[dict[str, float]] = ()) -> None:
         super().__init__()
