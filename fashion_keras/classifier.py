@@ -19,8 +19,7 @@ from fashion_keras.model import memory_advice
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
-# Pillow reads a file when its pixels are first needed. Two threads that read the same image at
-# once get garbage.
+# Pillow reads a file when its pixels are first needed; two threads at once get garbage.
 _ONE_IMAGE_AT_A_TIME = threading.Lock()
 
 
@@ -55,19 +54,19 @@ def read_pixels(photo: Any) -> np.ndarray:
         PhotoError: If it cannot be read.
         TypeError: If it is none of these.
     """
-    if isinstance(photo, str | os.PathLike):
-        return read_photo(Path(photo)).pixels
-    if isinstance(photo, bytes | bytearray | memoryview):
-        return read_photo(bytes(photo)).pixels
+    if not isinstance(photo, ONE_PHOTO):
+        kind = type(photo).__name__
+        raise TypeError(
+            f"expected a photo as path, bytes, image of Pillow or array. Received: {kind}"
+        )
     if isinstance(photo, Image.Image):
         with _ONE_IMAGE_AT_A_TIME:
             return read_photo(photo).pixels
-    if isinstance(photo, np.ndarray):
-        return read_photo(photo).pixels
-    raise TypeError(
-        "expected a photo as path, bytes, image of Pillow or array. Received: "
-        f"{type(photo).__name__}"
-    )
+    if isinstance(photo, str | os.PathLike):
+        photo = Path(photo)
+    elif isinstance(photo, bytearray | memoryview):
+        photo = bytes(photo)
+    return read_photo(photo).pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +102,7 @@ class Classifier:
 
         Args:
             photos: One photo or any number of them, even endless: paths, bytes, images of Pillow
-                or arrays (see `photo.read_photo`) in any mixture. They are consumed as
-                predictions are requested, a few batches ahead.
+                or arrays in any mixture. They are consumed a few batches ahead.
             batch_size: Photos that go through the model together.
             read: Returns the pixels of one of `photos`; raises `PhotoError` if it cannot.
 

@@ -62,19 +62,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = options.parse_args(arguments)
     metadata = read_metadata(given.model)
-    print(
-        json.dumps(metadata, indent=2) if given.json else "\n".join(_lines(metadata, given.model))
-    )
-
-
-def _lines(metadata: dict, file: Path) -> list[str]:
     try:
-        return lines_of(metadata)
+        text = json.dumps(metadata, indent=2) if given.json else "\n".join(lines_of(metadata))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise InputError(
-            f"The metadata of {file} are not in the form that this project writes "
+            f"The metadata of {given.model} are not in the form that this project writes "
             f"({error!r:.99}); `--json` prints them as they are."
         ) from error
+    print(text)
 
 
 if __name__ == "__main__":

@@ -25,16 +25,10 @@ FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
 
 class Labelled(NamedTuple):
-    """A photo whose category is known.
-
-    Attributes:
-        file: Its path.
-        name: Its name in tables, as it can be printed.
-        label: Its category.
-    """
+    """A photo whose category is known."""
 
     file: Path
-    name: str
+    name: str  # In tables, as it can be printed.
     label: str
 
 
@@ -77,10 +71,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     """Score a saved file, loaded again, the way the predict command uses it.
 
-    Args:
-        model: See `saving.save_classifier`.
-        photos: What to score it on, every photo once.
-        results: Folder for `predictions.csv` (one row a photo) and `confusion.png`.
+    `predictions.csv` (one row a photo) and `confusion.png` are written into the folder `results`.
 
     Returns:
         The numbers of `metrics.scores`, the SHA-256 of the model file (`model_sha256`), and a
@@ -91,31 +82,28 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     """
     from fashion_keras.classifier import load_classifier
     from fashion_keras.figures import draw_confusion
-    from fashion_keras.metrics import confusion, photo_rows, scores
+    from fashion_keras.metrics import confusion, scores
 
     classifier = load_classifier(model)
     labels = classifier.labels
     readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
     true = np.array([labels.index(photo.label) for photo in readable])
-    names, given = [photo.name for photo in readable], [photo.label for photo in readable]
-    rows = photo_rows(names, given, probabilities, labels)
     with (results / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["file", "true", "predicted", *labels], *rows])
+        table = csv.writer(file)
+        table.writerow(["file", "true", "predicted", *labels])
+        for (_, name, label), row in zip(readable, probabilities, strict=True):
+            # Nine digits give a float32 back as it was, and the least probability is not 0.
+            table.writerow([name, label, labels[row.argmax()], *(f"{value:.9g}" for value in row)])
     metrics = scores(true, probabilities, labels)
-    table = confusion(true, probabilities.argmax(axis=1), len(labels))
-    draw_confusion(table, labels, headline(metrics).split(",")[0], results / "confusion.png")
+    counts = confusion(true, probabilities.argmax(axis=1), len(labels))
+    draw_confusion(counts, labels, headline(metrics).split(",")[0], results / "confusion.png")
     return metrics | {"model_sha256": sha256_of(model), "unreadable": unreadable}
 
 
 def predict_all(
     classifier: Classifier, photos: Sequence[Labelled], doing: str
 ) -> tuple[list[Labelled], np.ndarray, list[str]]:
-    """Predict photos whose category is known.
-
-    Args:
-        classifier: See `load_classifier`.
-        photos: What to predict.
-        doing: What is being done, for the progress line.
+    """Predict photos whose category is known; `doing` names that in the progress line.
 
     Returns:
         The readable photos, their probabilities `(photos, classes)`, and a line for each other
@@ -177,13 +165,6 @@ def main(arguments: list[str] | None = None) -> None:
     with all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
-    _show(metrics)
-    print(f"everything is in {given.results}")
-    if metrics["unreadable"]:
-        sys.exit(3)
-
-
-def _show(metrics: dict) -> None:
     for label, row in metrics["by_class"].items():
         print(
             f"{label:<12} {row['support']:>5} photos  precision {row['precision']:.3f}  "
@@ -192,6 +173,9 @@ def _show(metrics: dict) -> None:
     print(headline(metrics))
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
+    print(f"everything is in {given.results}")
+    if metrics["unreadable"]:
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -52,19 +52,17 @@ def final(
 ) -> Path:
     """Train one classifier, save it, and score the saved file on the test split.
 
-    All files of a run take their places together at its end: until then those of an earlier run
-    stay as they are.
+    The files of a run replace those of an earlier run together, at its end.
 
     Args:
         config: All hyperparameters.
-        results: Folder for the `.keras` file, `config.json`, `history.csv`, `training.json`,
-            `learning_curves.png`, the files of `evaluate`, and `report.html`, which shows it all.
+        results: Folder for `FILES`.
         cache: Folder for downloads, prepared photos, features, and finished epochs.
         workers: Processes that compute features.
         budget: Minutes in which all should be done; None for as long as it takes.
-        data_licence: Licence of the photos, for the metadata of the saved file.
+        data_licence: Licence of the photos, for the metadata.
         log_dir: Folder for TensorBoard.
-        find_rate: Find the learning rate of the head first (see `learning_rate`).
+        find_rate: Find the learning rate of the head first.
 
     Returns:
         Path of the saved `.keras` file.
@@ -90,12 +88,14 @@ def final(
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run)
-        save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
+        _save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
-        photos, metrics = score_once(work / MODEL_FILE, prepared, work)
+        photos, metrics = _score_once(work / MODEL_FILE, prepared, work)
         _write_page(work, results, photos)
         if run:
-            _log_results(run, config, trained, metrics, time.monotonic() - start)
+            scores = {f"validation_{name}": value for name, value in trained.validation.items()}
+            scores |= {"test_accuracy": metrics["accuracy"]} if metrics else {}
+            tensor_board.add_run(run, dataclasses.asdict(config), scores, time.monotonic() - start)
             _log_predictions(run, work, photos)
     print(f"saved {results / MODEL_FILE} ({(results / MODEL_FILE).stat().st_size / 1e6:.0f} MB)")
     return results / MODEL_FILE
@@ -132,11 +132,8 @@ def _make_feature_maps(config: Config, datasets: Datasets) -> None:
     if not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone stays frozen")
         return
-    block = chosen_fine_tune_from(config)
-    print(
-        f"fine-tuning will start at {block} (`--fine-tune-from {config.fine_tune_from}`)",
-        flush=True,
-    )
+    block, option = chosen_fine_tune_from(config), f"--fine-tune-from {config.fine_tune_from}"
+    print(f"fine-tuning will start at {block} (`{option}`)", flush=True)
     if block != PIXELS:
         datasets.store.make_feature_maps(config.fine_tuning_copies, block)
 
@@ -150,34 +147,25 @@ def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) ->
     trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
     history: list[dict[str, Any]] = [{"stage": "head"} | row for row in trained.history]
     before = {name: trained.best[f"val_{name}"] for name in ("loss", "accuracy")}
-    _show_validation("the head", before)
+    print(_validation_line("the head", before), flush=True)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
     tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
-    _show_validation(STAGE, tuned.validation)
+    print(_validation_line(STAGE, tuned.validation), flush=True)
     if tuned.validation["loss"] > before["loss"]:
         print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head", flush=True)
     return tuned._replace(history=[*history, *({"stage": STAGE} | row for row in tuned.history)])
 
 
-def _show_validation(stage: str, validation: dict[str, float]) -> None:
-    accuracy, loss = validation["accuracy"], validation["loss"]
-    print(f"after {stage}: validation accuracy {accuracy:.4f}, loss {loss:.4f}", flush=True)
+def _validation_line(stage: str, scores: dict[str, float]) -> str:
+    return f"after {stage}: validation accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}"
 
 
 @cli.stage("saving")
-def save_calibrated(
-    config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str = ""
+def _save_calibrated(
+    config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str
 ) -> None:
-    """Save a trained classifier whose probabilities are calibrated on validation.
-
-    Args:
-        config: What it was trained with.
-        prepared: What it was trained on.
-        trained: Backbone and head.
-        file: Where to save it (see `saving.save_classifier`).
-        data_licence: Licence of the photos, for the metadata.
-    """
+    """Save a trained classifier whose probabilities are calibrated on validation."""
     from fashion_keras.saving import save_classifier, training_metadata
 
     temperature = _temperature(config, prepared, trained)
@@ -202,19 +190,11 @@ def _temperature(config: Config, prepared: Prepared, trained: FineTuned) -> floa
     return fit_temperature(true, probabilities)
 
 
-def score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
+def _score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; add that to its metadata.
-
-    Args:
-        file: The saved classifier.
-        prepared: The data set.
-        results: Folder for the files of `evaluate`.
 
     Returns:
         The photos and the numbers of `evaluate.evaluate`; nothing, if there is no such split.
-
-    Raises:
-        InputError: If a photo can no longer be read.
     """
     from fashion_keras.saving import add_metadata
 
@@ -262,17 +242,6 @@ def _write_page(work: Path, results: Path, photos: Sequence[Labelled]) -> None:
     write_report(sources, photos, work / PAGE)
 
 
-def _log_results(
-    run: Path, config: Config, trained: FineTuned, metrics: dict, seconds: float
-) -> None:
-    from fashion_keras.report import tensor_board
-
-    scores = {f"validation_{name}": value for name, value in trained.validation.items()}
-    if metrics:
-        scores["test_accuracy"] = metrics["accuracy"]
-    tensor_board.add_run(run, dataclasses.asdict(config), scores, seconds)
-
-
 def _log_predictions(run: Path, work: Path, photos: Sequence[Labelled]) -> None:
     from fashion_keras.report import tensor_board
     from fashion_keras.report.outcome import read_predictions
@@ -295,8 +264,8 @@ def _minutes(text: str) -> float:
 def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
-        "Without options the winner of `python -m tuning.search` is trained, or, where no search\n"
-        "was run, the configuration of the released model.",
+        "Without options the winner of `python -m tuning.search` is trained, or, without a\n"
+        "search, the configuration of the released model.",
         "fashion_keras.final",
         "example:\n  python -m fashion_keras.final --data photos/ --weights imagenet",
     )
@@ -312,17 +281,11 @@ def _options() -> argparse.ArgumentParser:
     add_rate_option(options)
     cli.add_folder_options(options)
     cli.add_workers_option(options)
-    _add_own_options(options)
-    return options
-
-
-def _add_own_options(options: argparse.ArgumentParser) -> None:
     options.add_argument(
         "--tensorboard",
         type=Path,
         metavar="FOLDER",
-        help="folder to write to for TensorBoard, which shows the run while it goes on: "
-        "`tensorboard --logdir FOLDER` (default: nothing is written)",
+        help="folder to write to for `tensorboard --logdir FOLDER` (default: nothing is written)",
     )
     options.add_argument(
         "--budget",
@@ -338,6 +301,7 @@ def _add_own_options(options: argparse.ArgumentParser) -> None:
         help="licence of the photos, for the metadata of the saved file (default: CC0-1.0 for "
         "`clothing`, else not stated)",
     )
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:

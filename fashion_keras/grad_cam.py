@@ -40,7 +40,8 @@ def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[
         resized = np.asarray(resize(pixels[None].astype("float32")))
         feature_maps = np.asarray(backbone.predict_on_batch(resized))[0]
         slopes = _slopes(head, feature_maps.mean(axis=(0, 1)))
-        return [_heat(feature_maps @ slopes[:, number]) for number in categories]
+        support = [np.maximum(feature_maps @ slopes[:, number], 0) for number in categories]
+        return [heat / heat.max() if heat.any() else heat for heat in support]
 
     return heat_maps
 
@@ -57,20 +58,10 @@ def _slopes(head: Any, features: np.ndarray) -> np.ndarray:
     return (logits[1:] - logits[:1]) / step
 
 
-def _heat(support: np.ndarray) -> np.ndarray:
-    heat = np.maximum(support, 0)
-    return heat / heat.max() if heat.max() > 0 else heat
-
-
 def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """Lay a heat map over a grey photo: the hotter, the brighter and denser its colour.
 
-    Args:
-        pixels: `(height, width, 3)` uint8.
-        heat: See `explainer`.
-
-    Returns:
-        Pixels of the same shape, uint8.
+    Pixels, `(height, width, 3)` uint8, keep their shape; for `heat` see `explainer`.
     """
     height, width = pixels.shape[:2]
     small = Image.fromarray(heat.astype("float32"))

@@ -40,6 +40,7 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError
 _SIGNATURES = {
     b"PK": "is cut off or damaged (copy or download it again)",
     b"\x89HDF": "is not a .keras file but HDF5, such as older versions of Keras wrote",
+    b"": "is not a .keras file",
 }
 
 
@@ -53,9 +54,8 @@ def read_metadata(path: Path) -> dict:
     """Read the metadata of a saved classifier; neither the model nor Keras is loaded.
 
     Returns:
-        `format`, `labels` and `image_size`, and, as far as they were known when the file was
-        saved, `backbone`, `created`, `data`, `temperature`, `validation`, `test`, `versions` and
-        `licences`.
+        `format`, `labels`, `image_size` and, where known, `backbone`, `created`, `data`,
+        `temperature`, `validation`, `test`, `versions` and `licences`.
 
     Raises:
         InputError: If the file does not exist or is no classifier of this project.
@@ -77,15 +77,15 @@ def checked_members(path: Path) -> tuple[dict, dict[str, bytes]]:
     """Check that a file is whole, and that loading it runs and reads nothing but itself.
 
     Returns:
-        The metadata, and the content of the two members that Keras needs. Whoever loads these
-        loads what was checked, whatever becomes of the file in the meantime.
+        The metadata, and the two members that Keras needs: to load these is to load what was
+        checked, whatever becomes of the file in the meantime.
 
     Raises:
         InputError: If the file does not exist, is damaged, holds no labels, is of a newer format,
             contains anything but plain layers of Keras, has weights that lie in other files, or
             if the installed Keras is too old for it.
     """
-    check_keras()
+    _check_keras()
     with _opened(path) as archive:
         config = _config_in(archive, path)
         metadata = _metadata_in(config, path)  # First: all else may differ in newer formats.
@@ -96,12 +96,7 @@ def checked_members(path: Path) -> tuple[dict, dict[str, bytes]]:
     return metadata, {CONFIG: json.dumps(config).encode(), WEIGHTS: weights}
 
 
-def check_keras() -> None:
-    """Raise an error if the installed Keras cannot load a saved classifier.
-
-    Raises:
-        InputError: If it is older than `OLDEST_KERAS`.
-    """
+def _check_keras() -> None:
     version = importlib.metadata.version("keras")
     if tuple(map(int, re.findall(r"\d+", version)[:3])) < OLDEST_KERAS:
         oldest = ".".join(map(str, OLDEST_KERAS))
@@ -124,16 +119,12 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
             f"No model file {path}; `python -m fashion_keras.final` makes one."
         ) from error
     except _DAMAGED as error:
-        raise InputError(f"{path} {_kind_of(path)}: {error}") from error
+        with path.open("rb") as file:
+            start = file.read(4)
+        kinds = [kind for signature, kind in _SIGNATURES.items() if start.startswith(signature)]
+        raise InputError(f"{path} {kinds[0]}: {error}") from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened: {error.strerror or error}.") from error
-
-
-def _kind_of(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(4)
-    known = [text for signature, text in _SIGNATURES.items() if start.startswith(signature)]
-    return known[0] if known else "is not a .keras file"
 
 
 def _member(archive: zipfile.ZipFile, name: str, path: Path) -> bytes:
@@ -154,13 +145,14 @@ def _config_in(archive: zipfile.ZipFile, path: Path) -> dict:
 
 
 def _metadata_in(config: dict, path: Path) -> dict:
-    metadata = _decoded(_last_layer_name(config))
+    metadata = _decoded(config)
     if metadata["format"] > FORMAT:
         raise InputError(
             f"{path} has format {metadata['format']}; this version of fashion_keras reads formats "
             f"up to {FORMAT}. Install a newer one."
         )
-    if not _are_labels(metadata.get("labels")):
+    labels = metadata.get("labels")
+    if not (labels and isinstance(labels, list) and all(map(_is_label, labels))):
         raise InputError(
             f"{path} holds no labels: it was not saved by this project. "
             "`python -m fashion_keras.final` makes such a file."
@@ -170,28 +162,19 @@ def _metadata_in(config: dict, path: Path) -> dict:
     return metadata
 
 
-def _last_layer_name(config: dict) -> str:
+def _decoded(config: dict) -> dict:
+    """Return the metadata in the last layer's name; nothing but the format 0 if there are none."""
     try:
-        return str(config["config"]["layers"][-1]["config"]["name"])
-    except (LookupError, TypeError):  # Another kind of model.
-        return ""
-
-
-def _decoded(name: str) -> dict:
-    """Return the metadata in a layer's name; nothing but the format 0 if there are none."""
-    packed = name.removeprefix(_PREFIX)
-    try:
+        prefix, packed = config["config"]["layers"][-1]["config"]["name"].split("_", 1)
         metadata = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
-    except ValueError:  # Of base64 or of JSON.
+        known = prefix + "_" == _PREFIX and type(metadata["format"]) is int
+    except (AttributeError, LookupError, TypeError, ValueError):  # Another kind of model.
         return {"format": 0}
-    if not name.startswith(_PREFIX) or not isinstance(metadata, dict):
-        return {"format": 0}
-    return metadata if type(metadata.get("format")) is int else {"format": 0}
+    return metadata if known else {"format": 0}
 
 
-def _are_labels(found: Any) -> bool:
-    texts = isinstance(found, list) and all(isinstance(label, str) for label in found)
-    return texts and len(found) > 0 and all(label.isprintable() for label in found)
+def _is_label(found: Any) -> bool:
+    return isinstance(found, str) and found.isprintable()
 
 
 def _check_parts(config: dict, path: Path) -> None:

@@ -35,24 +35,19 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
         labels=numbers,
         zero_division=0,  # pyright: ignore[reportArgumentType] -- As documented.
     )
-    precision, recall, f1, support = (np.asarray(column).tolist() for column in columns)
+    rows = list(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
     exact = probabilities.astype("float64")
     return {
         "photos": len(true),
         "correct": correct,
         "accuracy": correct / len(true),
         "accuracy_interval": list(wilson_interval(correct, len(true))),
-        "macro_f1": float(np.mean([f1[number] for number in numbers if support[number]])),
+        "macro_f1": float(np.mean([f1 for _, _, f1, support in rows if support])),
         "log_loss": float(log_loss(true, exact / exact.sum(axis=1, keepdims=True), labels=numbers)),
         "expected_calibration_error": calibration_error(predicted == true, probabilities.max(1)),
         "by_class": {
-            label: {
-                "precision": precision[number],
-                "recall": recall[number],
-                "f1": f1[number],
-                "support": support[number],
-            }
-            for number, label in enumerate(labels)
+            label: dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
+            for label, row in zip(labels, rows, strict=True)
         },
     }
 
@@ -89,32 +84,19 @@ def calibration_error(correct: np.ndarray, confidence: np.ndarray) -> float:
     return float(np.abs(gaps).sum() / len(correct))
 
 
-def photo_rows(
-    files: Sequence[str], true: Sequence[str], probabilities: np.ndarray, labels: Sequence[str]
-) -> list[list]:
-    """Return one row a photo: file, true class, predicted class, probability of each class.
-
-    Nine digits give a float32 back as it was, and the least probability is not 0.
-    """
-    return [
-        [file, label, labels[int(row.argmax())], *(f"{value:.9g}" for value in row)]
-        for file, label, row in zip(files, true, probabilities, strict=True)
-    ]
-
-
 def fit_temperature(true: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the number by which logits are divided so that the log loss is lowest.
 
-    Guo et al. 2017, "On Calibration of Modern Neural Networks". The order of the categories of a
-    photo, and so the accuracy, stays. If all photos are classified correctly, the loss would fall
-    with the temperature without end; then it is fitted to smoothed targets (Platt 1999).
+    Guo et al. 2017, "On Calibration of Modern Neural Networks". The accuracy stays. If all photos
+    are correctly classified, the loss would fall without end as the temperature falls; then it is
+    fitted to smoothed targets (Platt 1999).
 
     Args:
         true: Class number of each photo, `(photos,)`; photos not trained on.
         probabilities: `(photos, classes)`, each row summing to 1.
 
     Returns:
-        The temperature, from 0.05 to 20; below 1 if probabilities were too low.
+        The temperature, in `TEMPERATURES`; below 1 if probabilities were too low.
     """
     logits = np.log(np.clip(probabilities.astype("float64"), 1e-30, 1))
     targets = _targets(true, probabilities)

@@ -7,9 +7,7 @@ import pytest
 
 from fashion_keras.metrics import (
     calibration_error,
-    confusion,
     fit_temperature,
-    photo_rows,
     scores,
     wilson_interval,
 )
@@ -67,26 +65,6 @@ def test_wilson_interval() -> None:
         assert low == pytest.approx(1 - high)
 
 
-def test_confusion_has_true_classes_in_rows() -> None:
-    table = confusion(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]), 3)
-    assert table.tolist() == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
-
-
-def test_photo_rows_name_photo_classes_and_probabilities() -> None:
-    rows = photo_rows(["a.jpg", "b.jpg"], ["cap", "cap"], PROBABILITIES[[0, 2]], LABELS)
-    assert rows == [
-        ["a.jpg", "cap", "cap", "0.8", "0.1", "0.1"],
-        ["b.jpg", "cap", "hat", "0.4", "0.6", "0"],
-    ]
-
-
-def test_probabilities_are_read_back_as_they_were() -> None:
-    row = np.array([[1 - 1e-7, 1 / 3, 1.2e-12]], "float32")
-    ((_, _, _, *texts),) = photo_rows(["a.jpg"], ["cap"], row, LABELS)
-    assert np.array_equal(np.array([texts], "float32"), row)
-    assert float(texts[2]) == pytest.approx(1.2e-12)
-
-
 def drawn(temperature: float, photos: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
     """Return classes drawn from probabilities, and the probabilities at another temperature."""
     generator = np.random.default_rng(1)
@@ -102,25 +80,9 @@ def test_fitted_temperature_undoes_another_one(temperature: float) -> None:
     assert fit_temperature(*drawn(temperature)) == pytest.approx(1 / temperature, rel=0.05)
 
 
-def test_no_other_temperature_gives_a_lower_loss() -> None:
-    true, given = drawn(1.7, photos=300)
-    best = fit_temperature(true, given)
-    losses = []
-    for factor in (0.99, 1.0, 1.01):
-        scaled = given ** (1 / (best * factor))
-        losses.append(-np.log(scaled / scaled.sum(axis=1, keepdims=True))[range(300), true].mean())
-    assert min(losses) == losses[1]
-
-
 @pytest.mark.parametrize("classes", [2, 10])
 def test_photos_that_are_all_correct_are_not_made_certain(classes: int) -> None:
     given = np.full((20, classes), 0.4 / (classes - 1))
     given[:, 1] = 0.6
     sharpened = given ** (1 / fit_temperature(np.ones(20, int), given))
     assert sharpened[0, 1] / sharpened[0].sum() == pytest.approx(21 / 22, rel=1e-4)
-
-
-def test_one_mistake_is_enough_for_exact_targets() -> None:
-    given = np.tile([0.6, 0.4], (20, 1))
-    sharpened = given ** (1 / fit_temperature(np.array([1] + [0] * 19), given))
-    assert sharpened[0, 0] / sharpened[0].sum() == pytest.approx(19 / 20, rel=1e-4)
