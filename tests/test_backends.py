@@ -12,7 +12,6 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from fashion_keras.backend import keras
@@ -28,7 +27,6 @@ VARIABLE = "FASHION_KERAS_BACKENDS"
 CHOSEN = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
 POSSIBLE = [f"{backend}{age}" for age in ("", "@oldest") for backend in BACKENDS]
 LABELS = ["hat", "shoes", "t-shirt"]
-PROBABILITIES = np.random.default_rng(1).dirichlet([1, 1, 1], program.PHOTOS).astype("float32")
 
 
 @pytest.fixture
@@ -37,33 +35,6 @@ def model(tiny_backbone: keras.Model, tmp_path: Path) -> Path:
     file = tmp_path / "our.keras"
     save_classifier(tiny_backbone, build_head(Config(inner_size=0), 3), LABELS, 71, file)
     return file
-
-
-@pytest.fixture
-def right() -> Found:
-    """Return what an environment finds where all is right."""
-    few = {name: PROBABILITIES[:2].copy() for name in ("predicted", "saved_again")}
-    return Found({"called": PROBABILITIES.copy(), **few}, {"labels": LABELS, "has_project": False})
-
-
-@pytest.mark.parametrize(
-    ("backend", "name", "change", "problem"),
-    [
-        ("jax", "called", 9e-5, ""),
-        ("jax", "called", 2e-4, "called: differs by 0.0002; at most 0.0001 is allowed"),
-        ("jax", "called", np.nan, "called: differs by nan; at most 0.0001 is allowed"),
-        ("jax", "saved_again", 2e-4, "saved_again: differs by 0.0002; at most 0.0001 is allowed"),
-        ("jax", "predicted", 2e-4, "predicted: differs by 0.0002; at most 0.0001 is allowed"),
-        ("openvino", "predicted", 2e-2, ""),
-    ],
-)
-def test_one_wrong_probability_is_enough(
-    backend: str, name: str, change: float, problem: str, right: Found
-) -> None:
-    wrong = {key: value.copy() for key, value in right.probabilities.items()}
-    wrong[name][-1, 1] += change
-    found = program.problems(backend, Found(wrong, right.facts), right, LABELS)
-    assert found == ([problem] if problem else [])
 
 
 def borrow(backend: str, keras_version: str, folder: Path) -> Path:
@@ -101,7 +72,7 @@ def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """Return the decoded real photos, and what TensorFlow finds here."""
     photos = tmp_path_factory.mktemp("photos")
     program.write_photos(real_data / "test", photos)
-    return photos, program.base_of(RELEASED, photos)
+    return photos, environments.run(Path(sys.executable), "tensorflow", RELEASED, photos)
 
 
 @pytest.mark.real

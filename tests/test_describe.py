@@ -1,7 +1,6 @@
 """Tests of metadata as lines for people and as JSON, without loading the model."""
 
 import json
-import os
 import subprocess
 import sys
 import zipfile
@@ -60,7 +59,6 @@ def test_every_known_fact_has_a_line_of_its_own() -> None:
     assert lines_of(NEEDED | {"versions": {}, "data": {}, "backbone": ""}) == lines_of(NEEDED)
     for name in METADATA.keys() - NEEDED.keys():
         without = lines_of({key: value for key, value in METADATA.items() if key != name})
-        assert len(without) == len(lines_of(METADATA)) - 1
         assert set(without) < set(lines_of(METADATA))
 
 
@@ -84,9 +82,7 @@ def test_letters_that_would_control_a_terminal_are_escaped(
     [
         {"test": {"accuracy": 0.9}},
         {"test": METADATA["test"] | {"accuracy_interval": [0.5]}},
-        {"test": [1]},
         {"validation": 0.9},
-        {"data": {"name": "photos", "fingerprint": None, "photos": {}}},
         {"versions": ["keras"]},
         {"backbone": 3},
     ],
@@ -107,9 +103,8 @@ def test_command_runs_as_a_program_without_keras(tmp_path: Path) -> None:
         "import sys; from fashion_keras.describe import main; main(sys.argv[1:]);"
         "assert not {'keras', 'tensorflow', 'sklearn'} & sys.modules.keys()"
     )
-    for words in (["-m", "fashion_keras.describe"], ["-c", program]):
-        done = subprocess.run(
-            [sys.executable, *words, str(file)],
-            capture_output=True, encoding="utf-8", env=os.environ | {"PYTHONUTF8": "1"}, check=True,
-        )  # fmt: skip
-        assert done.stdout == LINES + "\n"
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", program, str(file)],
+        capture_output=True, encoding="utf-8", check=True,
+    )  # fmt: skip
+    assert done.stdout == LINES + "\n"

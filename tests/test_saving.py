@@ -1,19 +1,13 @@
 """Tests of the saved file: equal probabilities, its metadata inside, never half a file."""
 
-import base64
 import datetime
 import json
-import os
-import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier, load_classifier
@@ -68,25 +62,21 @@ def members_of(file: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def only_file_is(file: Path) -> bool:
-    return [path.name for path in file.parent.iterdir()] == [file.name]
-
-
-@pytest.mark.parametrize(("height", "width"), [(71, 71), (120, 90)])
 def test_loaded_file_gives_the_same_probabilities(
-    height: int, width: int, tiny_backbone: keras.Model, tmp_path: Path
+    tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
     head = save(tiny_backbone, tmp_path / "new" / "our.keras")
-    expected = np.asarray(build_classifier(tiny_backbone, head, 71)(noise(4, height, width)))
     model: Any = load_classifier(tmp_path / "new" / "our.keras").model
-    assert np.ptp(expected, axis=0).max() > 1e-4
-    np.testing.assert_allclose(model(noise(4, height, width)), expected, atol=1e-5)
+    for photos in (noise(4, 71, 71), noise(4, 120, 90)):
+        expected = np.asarray(build_classifier(tiny_backbone, head, 71)(photos))
+        assert np.ptp(expected, axis=0).max() > 1e-4
+        np.testing.assert_allclose(model(photos), expected, atol=1e-5)
 
 
-LONG = [f"{number} / $x_{number}$ 'é' 服装" for number in range(1000)]
+MANY = [f"{number} / $x_{number}$ 'é' 服装" for number in range(1000)]
 
 
-@pytest.mark.parametrize("labels", [["a", "b"], LABELS, LONG])
+@pytest.mark.parametrize("labels", [LABELS, MANY])
 def test_metadata_survive_a_save_by_plain_keras(
     labels: list[str], tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
@@ -107,14 +97,12 @@ def test_metadata_survive_a_save_by_plain_keras(
     assert in_plain_sight(file) == read_metadata(file) == metadata | TEST
 
 
-def test_metadata_say_when_and_with_what_the_file_was_saved(
+def test_metadata_name_when_and_with_what_the_file_was_saved(
     tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    begin = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
     save(tiny_backbone, tmp_path / "our.keras")
     metadata = read_metadata(tmp_path / "our.keras")
-    created = datetime.datetime.fromisoformat(metadata.pop("created"))
-    assert begin <= created <= datetime.datetime.now(datetime.UTC)
+    assert datetime.datetime.fromisoformat(metadata.pop("created")).tzinfo == datetime.UTC
     versions = metadata.pop("versions")
     assert set(versions) == {"fashion_keras", "python", "keras", "tensorflow", "numpy"}
     assert versions["keras"] == keras.__version__
@@ -126,22 +114,12 @@ def in_plain_sight(file: Path) -> dict:
     return json.loads(members_of(file)["fashion.json"])
 
 
-def in_a_name(file: Path) -> dict:
-    """Read the metadata with the standard library alone from the name of the last layer."""
-    config = json.loads(members_of(file)["config.json"])
-    packed = config["config"]["layers"][-1]["name"].removeprefix("facts_")
-    return json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
-
-
-@pytest.mark.parametrize("labels", [LABELS, LONG])
-def test_metadata_are_readable_without_keras(
-    labels: list[str], tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
+def test_metadata_are_readable_without_keras(tiny_backbone: keras.Model, tmp_path: Path) -> None:
     file = tmp_path / "our.keras"
     no_unicode = {"data": {"name": b"Bl\xfctenwei\xdf".decode(errors="surrogateescape")}}
-    save(tiny_backbone, file, labels, MORE | no_unicode)
-    assert in_plain_sight(file) == in_a_name(file) == read_metadata(file)
-    assert in_plain_sight(file)["labels"] == labels
+    save(tiny_backbone, file, metadata=MORE | no_unicode)
+    assert in_plain_sight(file) == read_metadata(file)
+    assert in_plain_sight(file)["labels"] == LABELS
     assert in_plain_sight(file)["data"] == no_unicode["data"]
 
 
@@ -160,18 +138,9 @@ def save_other(model: Any, file: Path) -> None:
     model.set_weights(weights)
 
 
-def save_no_numbers(model: Any, file: Path) -> None:
-    model.set_weights([weight * np.nan for weight in model.get_weights()])
-    WHOLE_SAVE(model, file)
-
-
 @pytest.mark.parametrize(
     ("broken", "message"),
-    [
-        (save_half, "No space left"),
-        (save_other, r"other probabilities, by up to 0\."),
-        (save_no_numbers, "other probabilities, by up to nan"),
-    ],
+    [(save_half, "No space left"), (save_other, r"other probabilities, by up to 0\.")],
 )
 def test_failed_save_leaves_the_earlier_file(
     broken: Any,
@@ -185,37 +154,7 @@ def test_failed_save_leaves_the_earlier_file(
     with pytest.raises((OSError, RuntimeError), match=message):
         save(tiny_backbone, saved)
     assert saved.read_bytes() == before
-    assert only_file_is(saved)
-
-
-PLAIN_PROGRAM = """
-import sys
-import keras
-import numpy as np
-
-model = keras.saving.load_model(sys.argv[1])
-photos = np.load(sys.argv[2])
-np.save(sys.argv[3], [np.asarray(model(photos)), model.predict(photos)])
-assert "fashion_keras" not in sys.modules
-"""
-
-
-@pytest.mark.slow
-def test_plain_keras_gives_what_predict_gives(saved: Path, tmp_path: Path) -> None:
-    photos, files = noise(3, 90, 120), [tmp_path / f"{number}.png" for number in range(3)]
-    for photo, file in zip(photos, files, strict=True):
-        Image.fromarray(photo).save(file)
-    np.save(tmp_path / "photos.npy", photos)
-    expected = [row.probabilities for row in load_classifier(saved).predict(files)]
-    shutil.copy(saved, tmp_path / "moved.keras")
-    names = [str(tmp_path / name) for name in ("moved.keras", "photos.npy", "found.npy")]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        [sys.executable, "-I", "-c", PLAIN_PROGRAM, *names],
-        check=True, capture_output=True, env=environment, cwd=tmp_path,
-    )  # fmt: skip
-    for found in np.load(tmp_path / "found.npy"):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 def test_weights_in_the_file_fit_into_half_precision(
@@ -264,41 +203,26 @@ def test_adding_metadata_changes_nothing_else(saved: Path) -> None:
     assert load_model(saved)[1] == in_plain_sight(saved) == read_metadata(saved) == added
     after = members_of(saved)
     assert list(after) == list(before)
-    for name in ("metadata.json", "model.weights.h5"):
-        assert after[name] == before[name]
+    assert after["model.weights.h5"] == before["model.weights.h5"]
     old, new = layer_name(metadata).encode(), layer_name(added).encode()
     assert after["config.json"] == before["config.json"].replace(old, new)
-    assert only_file_is(saved)
 
 
 @pytest.mark.parametrize(
-    ("metadata", "broken", "error", "message"),
+    ("metadata", "error", "message"),
     [
-        ({"test": np.float32(1)}, "", TypeError, "not JSON serializable"),
-        ({"format": 2}, "", InputError, "has format 2"),
-        ({"labels": []}, "", InputError, "holds no labels"),
-        (TEST, "zipfile.ZipFile.writestr", OSError, "No space left"),
-        (TEST, "os.replace", OSError, "No space left"),
+        ({"test": np.float32(1)}, TypeError, "not JSON serializable"),
+        ({"labels": []}, InputError, "holds no labels"),
     ],
 )
 def test_failure_while_adding_metadata_leaves_the_file(
-    metadata: dict,
-    broken: str,
-    error: type[Exception],
-    message: str,
-    saved: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    metadata: dict, error: type[Exception], message: str, saved: Path
 ) -> None:
-    def full(*_: Any) -> None:
-        raise OSError("No space left on device")
-
     before = saved.read_bytes()
-    if broken:
-        monkeypatch.setattr(broken, full)
     with pytest.raises(error, match=message):
         add_metadata(saved, metadata)
     assert saved.read_bytes() == before
-    assert only_file_is(saved)
+    assert list(saved.parent.iterdir()) == [saved]
 
 
 def test_temperature_is_part_of_the_model_and_of_the_metadata(
@@ -344,13 +268,20 @@ def of_training(licence: str = "", **fields: Any) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("data", "name"),
-    [("clothing", "clothing-dataset-small"), ("{folder}/shop", "shop"), ("{folder}/shop/", "shop")],
+    ("data", "stated", "name", "licence"),
+    [
+        ("clothing", "", "clothing-dataset-small", "CC0-1.0"),
+        ("clothing", "ours", "clothing-dataset-small", "ours"),
+        ("{folder}/shop/", "", "shop", "not stated"),
+        ("{folder}/shop", "CC-BY-4.0", "shop", "CC-BY-4.0"),
+    ],
 )
-def test_metadata_name_data_scores_and_backbone(data: str, name: str, tmp_path: Path) -> None:
-    (tmp_path / "shop").mkdir()
-    found = of_training(data=data.format(folder=tmp_path))
+def test_metadata_name_data_licence_scores_and_backbone(
+    data: str, stated: str, name: str, licence: str, tmp_path: Path
+) -> None:
+    found = of_training(stated, data=data.format(folder=tmp_path))
     assert (found["backbone"], found["validation"]) == ("xception", SCORES)
+    assert found["licences"]["data"] == licence
     assert found["data"] == {
         "name": name,
         "fingerprint": data_fingerprint(prepared(PHOTOS)),
@@ -359,32 +290,17 @@ def test_metadata_name_data_scores_and_backbone(data: str, name: str, tmp_path: 
     assert str(tmp_path) not in repr(found)
 
 
-@pytest.mark.parametrize(
-    ("data", "stated", "expected"),
-    [
-        ("clothing", "", "CC0-1.0"),
-        ("clothing", "ours", "ours"),
-        ("photos/", "", "not stated"),
-        ("photos/", "CC-BY-4.0", "CC-BY-4.0"),
-    ],
-)
-def test_licence_of_the_data(data: str, stated: str, expected: str) -> None:
-    assert of_training(stated, data=data)["licences"]["data"] == expected
-
-
-@pytest.mark.parametrize("licence", ["ours alone", "not stated"])
-def test_licence_of_the_weights_is_inherited(
-    licence: str, tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
+def test_licence_of_the_weights_is_inherited(tiny_backbone: keras.Model, tmp_path: Path) -> None:
     file = tmp_path / "before.keras"
-    before = {} if licence == "not stated" else {"licences": {"weights": licence}}
-    save(tiny_backbone, file, metadata=before)
-    found = {
-        weights: of_training(weights=weights)["licences"]["weights"]
-        for weights in ("imagenet", "released", str(file), "own.weights.h5")
-    }
+    save(tiny_backbone, file, metadata={"licences": {"weights": "ours alone"}})
     imagenet = "MIT (Keras Applications; trained on ImageNet)"
-    assert list(found.values()) == [imagenet, imagenet, licence, "not stated"]
+    for weights, licence in {
+        "imagenet": imagenet,
+        "released": imagenet,
+        str(file): "ours alone",
+        "own.weights.h5": "not stated",
+    }.items():
+        assert of_training(weights=weights)["licences"]["weights"] == licence
 
 
 def test_fingerprint_is_that_of_the_photos_alone() -> None:

@@ -35,14 +35,7 @@ class Found(NamedTuple):
 
 
 def make(backend: str, keras_version: str, folder: Path) -> Path:
-    """Make a virtual environment with Keras and one backend, unless it exists and is complete.
-
-    Returns:
-        The environment's Python.
-
-    Raises:
-        InputError: If pip cannot install it.
-    """
+    """Return the Python of an environment with Keras and one backend; make it if it is missing."""
     environment = folder.resolve() / f"keras-{keras_version}-{backend}"
     program = environment / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     requirements = os.environ.get(f"FASHION_KERAS_PIP_{backend.upper()}") or BACKENDS[backend]
