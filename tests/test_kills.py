@@ -12,12 +12,14 @@ import pytest
 
 from tests.kills import disturbances
 from tests.kills.commands import Job, log_of
-from tests.kills.disturbances import Disturbed, Quiet, full, killed, tear, twice
+from tests.kills.disturbances import Disturbed, Quiet, full, killed, twice
 
 ROOT = Path(__file__).parent.parent
 QUIET = Quiet("right", 0.1, 2**20)
 
 
+@pytest.mark.kills
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_commands_end_as_undisturbed_ones() -> None:
     words = ["--kills", "6", "--seed", "3", "--jobs", "predict", "search", "--short"]
@@ -62,7 +64,7 @@ def test_a_run_that_ends_wrong_is_a_fault(
 
 
 @pytest.mark.parametrize(("code", "text"), [(1, "error"), (2, "Traceback\nerror: no space")])
-def test_a_full_disk_has_to_be_told_in_one_line(
+def test_a_full_disk_is_one_line(
     code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(disturbances.subprocess, "run", lambda *_, **__: None)
@@ -71,7 +73,7 @@ def test_a_full_disk_has_to_be_told_in_one_line(
     assert found == Disturbed(0, [f"on a full disk it ended with {code}: {text}"])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the children of a process")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the children of a process")
 def test_workers_are_found_and_killed() -> None:
     sleep = "import time; time.sleep(60)"
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
@@ -82,12 +84,3 @@ def test_workers_are_found_and_killed() -> None:
             time.sleep(0.05)
         assert process.wait(20) == 0  # Its child has ended.
     assert disturbances._kill_worker(process.pid, dice) == 0
-
-
-def test_files_are_torn_that_a_power_cut_may_tear(tmp_path: Path) -> None:
-    safe, unsafe = tmp_path / "whole.npy", tmp_path / "a.npy.part"
-    for file in (safe, unsafe):
-        file.write_bytes(bytes(range(1, 101)))
-    tear(tmp_path, random.Random(1))  # noqa: S311
-    assert safe.read_bytes() == bytes(range(1, 101))
-    assert unsafe.read_bytes() != safe.read_bytes()

@@ -9,12 +9,12 @@ of hours. `--weights` has to name a `.keras` file that was saved like this (see 
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 
-from fashion_keras import cli
+from fashion_keras import cli, saving
 from fashion_keras import model as models
-from fashion_keras import saving as artifact
 from fashion_keras.config import Config
 from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
@@ -46,14 +46,20 @@ def put_in_place() -> None:
 def save_classifier(file: Path) -> Path:
     """Save a classifier of the sample's categories whose head was never trained."""
     head = build_head(Config(), len(LABELS))
-    artifact.save_classifier(build(), head, list(LABELS), IMAGE_SIZE, file)
+    saving.save_classifier(build(), head, list(LABELS), IMAGE_SIZE, file)
     return file
+
+
+def command(module: str) -> Any:
+    """Return the module with the `main` of a command, as `python -m` finds it."""
+    found = importlib.import_module(module)
+    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
 
 
 def main() -> None:
     """Put the backbone in its place and run the command."""
     put_in_place()
-    importlib.import_module(sys.argv.pop(1)).main()
+    command(sys.argv.pop(1)).main()
 
 
 if __name__ == "__main__":

@@ -85,23 +85,14 @@ def jobs(work: Path, linked: Path, drawn: Path) -> Iterator[Job]:
     def job(name: str, module: str, *words: str) -> Job:
         return Job(name, [*_CHEAP, module, *words])
 
-    tuned = [
-        "--heads",
-        "1",
-        "--epochs",
-        "2",
-        "--fine-tune-from",
-        "block13",
-        "--fine-tuning-copies",
-        "1",
-    ]
+    tuned = ["--fine-tune-from", "block13", "--fine-tuning-copies", "1", "--epochs", "2"]
     yield Job("prepare, with splits", [sys.executable, "-c", _PREPARE, str(linked), str(cache)])
     yield Job("prepare, without", [sys.executable, "-c", _PREPARE, str(drawn), str(cache)])
-    yield job("vectors", "fashion_keras.vectors", "--data", str(linked), *batch, *places[2:])
+    yield job("features", "fashion_keras.features", "--data", str(linked), *batch, *places[2:])
     search = ["--max-epochs", "3", "--factor", "2"]
     yield job("search", "tuning.search", *common, *search)
     yield job("lr_find", "tuning.lr_find", *common)
-    heads = ["--heads", "2", "--epochs", "2", "--fine-tuning-epochs", "0"]
+    heads = ["--epochs", "2", "--fine-tuning-epochs", "0"]
     yield job("final, heads", "fashion_keras.final", *common, *heads)
     yield job("final, maps", "fashion_keras.final", *common, *tuned, "--fine-tuning-epochs", "2")
     yield job("evaluate", "fashion_keras.evaluate", model, str(linked / "train"), *places[:2])

@@ -4,8 +4,7 @@
 
 Each command runs on drawn photos (with a cheap backbone in Xception's place), is killed (SIGKILL,
 now and then SIGTERM or SIGINT), the workers of a search as well, and given again, until it ends by
-itself; then what it made must equal, to the last bit, what an undisturbed run made. After every
-third kill a file that is not yet safe on disk is cut off or filled with zeros, as a power cut does.
+itself; then what it made must equal, to the last bit, what an undisturbed run made.
 Between rounds of kills each command is run two times at once, and, for root on Linux, on a disk
 that is full and on one that turns read-only. It goes round until there were as many kills as asked,
 and every disturbance once. Prints what differs, and exits with 1.
@@ -82,7 +81,7 @@ def disturb(
 
 
 def main() -> None:
-    """Disturb, go on, compare, and tell."""
+    """Disturb, go on, compare, and print what differs."""
     options = cli.parser(__doc__ or "", "tests.kills")
     options.add_argument("--kills", type=int, default=200, help="kills in all (default: 200)")
     options.add_argument("--seed", type=int, default=1, help="of the moments (default: 1)")

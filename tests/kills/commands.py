@@ -1,7 +1,6 @@
 """Starts commands as processes that have TensorFlow imported already, and ends them."""
 
 import contextlib
-import importlib
 import multiprocessing
 import os
 import signal
@@ -42,7 +41,7 @@ def run_module(module: str, words: Sequence[str]) -> None:
     """Run a command of the project as `python -m` does, with a cheap backbone for Xception."""
     cheap_backbone.put_in_place()
     sys.argv = [module, *words]
-    cli.run(importlib.import_module(module).main)
+    cli.run(cheap_backbone.command(module).main)
 
 
 def in_a_process(task: Callable[[], Any]) -> None:

@@ -1,4 +1,4 @@
-"""What can happen to a command: kills, torn files, a full or read-only disk, a second copy."""
+"""What can happen to a command: kills, a full or read-only disk, a second copy."""
 
 import contextlib
 import os
@@ -12,15 +12,6 @@ from typing import Any, NamedTuple
 
 from tests.kills.commands import Job, children, end, log_of, start
 
-# What is written without being brought to the disk at once: a power cut may tear it.
-UNSAFE = (
-    "*.part",
-    "*.batches",
-    "oracle.json",
-    "tuner0.json",
-    "trial.json",
-    "trials.csv",
-)
 _SIGNALS = [signal.SIGKILL] * 8 + [signal.SIGTERM, signal.SIGINT]
 _CODES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}}
 
@@ -41,7 +32,7 @@ class Disturbed(NamedTuple):
 
 
 def killed(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random) -> Disturbed:
-    """Run a command, kill it and give it again, up to `most` times; tear a file now and then.
+    """Run a command, kill it and give it again, up to `most` times.
 
     Where it has workers, one of them is killed before.
     """
@@ -60,8 +51,6 @@ def killed(job: Job, folder: Path, quiet: Quiet, most: int, dice: random.Random)
         code = end(process, number)
         if code not in _CODES[number] | {0}:
             faults.append(f"after {number.name} it ended with {code}: {_last(folder)}")
-        if kill % 3 == 2:
-            tear(folder, dice)
     return Disturbed(most + lost, [*faults, *_finish(job, folder, quiet)])
 
 
@@ -139,17 +128,6 @@ def _ended(job: Job, folder: Path, code: int, quiet: Quiet) -> list[str]:
 
 def _last(folder: Path) -> str:
     return log_of(folder).read_text(encoding="utf-8", errors="replace")[-2000:]
-
-
-def tear(folder: Path, dice: random.Random) -> None:
-    """Cut off one of the files that a power cut may tear, or fill its end with zeros."""
-    files = sorted(file for name in UNSAFE for file in folder.rglob(name))
-    if files:
-        file = dice.choice(files)
-        content = file.read_bytes()
-        length = dice.randrange(len(content) + 1)
-        lost = b"" if dice.random() < 0.5 else bytes(len(content) - length)
-        file.write_bytes(content[:length] + lost)
 
 
 @contextlib.contextmanager

@@ -28,8 +28,8 @@ _TIMES = {"seconds", "sha256", "model_sha256", "run", "created"}
 _CHUNK, _PAUSE = 4096, 0.005  # Of the slow download.
 
 
-def _told(file: Path) -> Any:
-    """Return what a file tells, without times."""
+def _content(file: Path) -> Any:
+    """Return the content of a file, without times."""
     if file.suffix == ".json":
         return _timeless(json.loads(file.read_text(encoding="utf-8")))
     with file.open(newline="", encoding="utf-8") as rows:
@@ -46,28 +46,28 @@ def _places(folder: Path) -> list[str]:
     return ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
 
 
-def _all_told(names: list[str], folder: Path) -> list[Any]:
-    return [_told(folder / "results" / name) for name in names]
+def _contents(names: list[str], folder: Path) -> list[Any]:
+    return [_content(folder / "results" / name) for name in names]
 
 
 def _trials(folder: Path) -> Any:
     """Return what a search made."""
     names = ["trials.csv", "finalists.csv", "curves.csv", "best_config.json"]
-    return _all_told([f"search/{name}" for name in names], folder)
+    return _contents([f"search/{name}" for name in names], folder)
 
 
 def _arrays(folder: Path) -> dict[str, bytes]:
-    """Return all vectors and maps, as bytes."""
-    files = sorted((folder / "cache" / "vectors-1").glob("*.npy"))
+    """Return all features and feature maps, as bytes."""
+    files = sorted((folder / "cache" / "features").glob("*.npy"))
     return {file.name: np.load(file).tobytes() for file in files}
 
 
 def _prepared(folder: Path) -> list[Any]:
     """Return the photos of the prepared folder: how each is listed, and its pixels."""
     (place,) = (path for path in (folder / "cache" / "prepared").iterdir() if path.suffix == "")
-    rows = _told(place / "photos.csv")
+    rows = _content(place / "photos.csv")
     pixels = [Image.open(place / row["prepared"]).tobytes() for row in rows]
-    return [rows, _told(place / "quarantine.csv"), pixels]
+    return [rows, _content(place / "quarantine.csv"), pixels]
 
 
 def _tree(folder: Path) -> dict[str, bytes]:
@@ -89,23 +89,15 @@ def jobs(place: Path) -> list[Job]:
     search = [*common, "--max-epochs", "3", "--factor", "3"]
     final = [*common, "--learning-rate", "0.001", "--epochs", "12"]
     final += ["--fine-tuning-epochs", "3", "--fine-tune-from", "block13"]
-    vectors = [
-        *common,
-        "--augmented-copies",
-        "2",
-        "--maps",
-        "--fine-tuning-copies",
-        "1",
-        "--fine-tune-from",
-        "block13",
-    ]
+    features = [*common, "--augmented-copies", "2", "--feature-maps", "--fine-tuning-copies", "1"]
+    features += ["--fine-tune-from", "block13"]
     names = ["metrics.json", "predictions.csv", "history.csv"]
-    scores = functools.partial(_all_told, [f"final/{name}" for name in names])
+    scores = functools.partial(_contents, [f"final/{name}" for name in names])
     return [
         Job(
-            "vectors",
+            "features",
             lambda folder: run_module(
-                "fashion_keras.vectors", [*vectors, "--cache", str(folder / "cache")]
+                "fashion_keras.features", [*features, "--cache", str(folder / "cache")]
             ),
             _arrays,
         ),
@@ -136,7 +128,7 @@ def _jobs_of_a_saved_file(model: str, photos: Path) -> list[Job]:
             lambda folder: run_module(
                 "fashion_keras.predict", [*predict, "--out", str(folder / "rows.csv")]
             ),
-            lambda folder: _told(folder / "rows.csv"),
+            lambda folder: _content(folder / "rows.csv"),
         ),
         Job(
             "export",
