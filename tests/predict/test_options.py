@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fashion_keras.config import InputError
-from fashion_keras.predict.options import check, options, writes_parts
+from fashion_keras.predict.options import check, options
 from tests.builders import options_of
 
 RAY = ["--engine", "ray"]
@@ -101,10 +101,3 @@ def test_others_go_together(arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("folder").mkdir()
     checked(*arguments)
-
-
-@pytest.mark.parametrize(("out", "parts"), [("x/", True), ("s3://shop/x", True), ("x", False)])
-def test_a_folder_is_told_from_a_file(out, parts):
-    given = options().parse_args(["hat.jpg", "--out", out, "--format", "csv"])
-    assert writes_parts(given) == parts
-    assert given.out == (out if parts else Path("x"))

@@ -75,9 +75,8 @@ def test_run_continues_after_the_last_whole_row(torn, file):
     assert list(file.parent.iterdir()) == [file]
 
 
-@pytest.mark.parametrize("content", ["", '{"model": "1'])
-def test_rows_whose_first_line_is_not_whole_start_again(content, file):
-    unfinished(file).write_text(content)
+def test_rows_whose_first_line_is_not_whole_start_again(file):
+    unfinished(file).write_text('{"model": "1')
     with kept_rows(file, SETTINGS) as kept:
         assert kept.done == set()
         kept.add(row("a"))
@@ -113,26 +112,10 @@ def test_target_must_be_a_file_in_a_folder(name, tmp_path, monkeypatch):
         check_target(Path(name), resume=False)
 
 
-def test_full_disk_keeps_everything(file, monkeypatch):
-    def full(number):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch, kept_rows(file, SETTINGS) as kept:
-        kept.add(row("a"))
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space left"):
-            kept.finish("jsonl", 2)
-    assert file.read_text() == "before"
-    with kept_rows(file, SETTINGS) as kept:
-        assert kept.done == {"a"}
-
-
 def test_rows_that_another_process_writes_are_refused(file):
-    with kept_rows(file, SETTINGS) as kept:
-        with pytest.raises(InputError, match="Another process is writing the same rows"):
-            with kept_rows(file, SETTINGS):
-                pass
-        kept.add(row("a"))
-        kept.finish("jsonl", 2)
-    assert names_in(file) == ["a"]
-    assert list(file.parent.iterdir()) == [file]
+    with (
+        kept_rows(file, SETTINGS),
+        pytest.raises(InputError, match="Another process is writing the same rows"),
+        kept_rows(file, SETTINGS),
+    ):
+        pass

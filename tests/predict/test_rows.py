@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fashion_keras.classifier import Prediction
-from fashion_keras.predict import rows as rows_module
 from fashion_keras.predict.rows import COLUMNS, FORMATS, TOP, flat, flat_columns, row_of, write_rows
 
 LABELS = ["cap", "hat", "sock", "tie"]
@@ -62,10 +61,9 @@ def test_row_lists_the_best_categories_in_their_order():
     assert [len(hat(top=top)["top"]) for top in (1, 2, 4)] == [1, 2, 4]
 
 
-@pytest.mark.parametrize("threshold", [0, 0.5])
-def test_row_of_an_unreadable_photo_has_only_its_reason(threshold):
+def test_row_of_an_unreadable_photo_has_only_its_reason():
     expected = {"file": "a/bad.jpg", "category": "", "probability": None, "top": []}
-    assert unreadable(threshold=threshold) == expected | {"reason": "empty file"}
+    assert unreadable(threshold=0.5) == expected | {"reason": "empty file"}
 
 
 @pytest.mark.parametrize(
@@ -74,12 +72,6 @@ def test_row_of_an_unreadable_photo_has_only_its_reason(threshold):
 )
 def test_below_the_threshold_a_photo_is_uncertain(threshold, category):
     assert hat(threshold=threshold) == hat() | {"category": category}
-
-
-def test_equal_probabilities_keep_the_order_of_the_labels():
-    labels = [f"label {number}" for number in range(100)]
-    same = Prediction("a", labels[0], 0.01, np.full(100, 0.01), "")
-    assert [one["category"] for one in row_of(same, labels, 100, 0)["top"]] == labels
 
 
 NAMES = ["a.jpg", 'a "quoted", name.jpg', "a\nb.jpg", "größe - 日本.jpg", os.fsdecode(b"\xff")]
@@ -102,16 +94,6 @@ def test_csv_has_a_header_and_equally_long_lines():
         "file,category,probability,category_1,probability_1,category_2,probability_2,reason",
         "a/hat.jpg,hat,0.75,hat,0.75,sock,0.1875,",
         "a/bad.jpg,,,,,,,empty file",
-        "",
-    ]
-
-
-def test_a_column_is_added_in_one_place(monkeypatch):
-    monkeypatch.setattr(rows_module, "COLUMNS", COLUMNS | {"width": int})
-    assert written([hat(top=1) | {"width": 90}, unreadable(top=1)], "csv", top=1).split("\r\n") == [
-        "file,category,probability,category_1,probability_1,reason,width",
-        "a/hat.jpg,hat,0.75,hat,0.75,,90",
-        "a/bad.jpg,,,,,empty file,",
         "",
     ]
 
@@ -153,12 +135,7 @@ def test_table_is_aligned():
         "b             uncertain    0.750  (hat 0.750, sock 0.188)",
         "bad.jpg       cannot be read: empty file",
     ]
-
-
-def test_long_names_do_not_push_the_others_far_aside():
-    long, short = written([hat("x" * 150, 1), hat("y", 1)], "table", width=150).splitlines()
-    assert long == "x" * 150 + "  hat          0.750"
-    assert short == "y" + " " * 99 + "  hat          0.750"
+    assert written([hat("y", 1)], "table", width=150).startswith("y" + " " * 99 + "  hat")
 
 
 @pytest.mark.parametrize("kind", FORMATS)

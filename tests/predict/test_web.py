@@ -1,7 +1,6 @@
 """Tests of fetching photos, against real servers on this computer."""
 
 import contextlib
-import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,9 +45,6 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
             self.wfile.write(b"" if kind == "drip" else content)
 
-    def log_message(self, format, *_):  # noqa: A002, D102
-        pass
-
 
 @pytest.fixture(scope="module")
 def server():
@@ -75,14 +71,9 @@ def reason(address):
     return str(failed.value)
 
 
-@pytest.mark.parametrize("name", ["http://a.b/*.jpg", "https://a.b/c?d=[1]", "HTTPS://a.b/c"])
-def test_addresses(name):
-    assert is_address(name)
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "http/a.jpg", "httpsomething", "ftp://a.b/c.jpg"])
-def test_other_names_are_no_addresses(name):
-    assert not is_address(name)
+def test_addresses_begin_with_their_protocol():
+    assert all(map(is_address, ["http://a.b/*.jpg", "https://a.b/c?d=[1]", "HTTPS://a.b/c"]))
+    assert not any(map(is_address, ["a.jpg", "http/a.jpg", "httpsomething", "ftp://a.b/c.jpg"]))
 
 
 def test_photo_is_fetched_by_one_request(url, server):
@@ -93,13 +84,9 @@ def test_photo_is_fetched_by_one_request(url, server):
     assert headers["Accept-Encoding"] == "identity"
 
 
-@pytest.mark.parametrize(
-    ("path", "asked"),
-    [("/größe 7.jpg", "/gr%C3%B6%C3%9Fe%207.jpg"), ("/a%20b?c=%2F+ d", "/a%20b?c=%2F+%20d")],
-)
-def test_addresses_are_quoted_where_needed(path, asked, url, server):
-    fetch_photo(url + path)
-    assert server.asked[0][0] == asked
+def test_addresses_are_quoted_where_needed(url, server):
+    fetch_photo(f"{url}/größe 7%20.jpg?c=%2F+ d")
+    assert server.asked[0][0] == "/gr%C3%B6%C3%9Fe%207%20.jpg?c=%2F+%20d"
 
 
 def test_redirects_are_followed_to_web_addresses_only(url, server):
@@ -114,13 +101,11 @@ def test_what_is_no_photo_has_its_reason(url):
     assert reason(f"{url}/missing/") == "the server answered 404 Not Found"
 
 
-@pytest.mark.parametrize("most", [len(PHOTO), len(PHOTO) - 1])
-def test_photo_of_up_to_the_limit_is_read(most, url, monkeypatch):
-    monkeypatch.setattr(web, "MOST_BYTES", most)
-    if most == len(PHOTO):
-        assert fetch_photo(f"{url}/photo/") == PHOTO
-    else:
-        assert reason(f"{url}/photo/").startswith("too large: more than ")
+def test_photo_of_up_to_the_limit_is_read(url, monkeypatch):
+    monkeypatch.setattr(web, "MOST_BYTES", len(PHOTO))
+    assert fetch_photo(f"{url}/photo/") == PHOTO
+    monkeypatch.setattr(web, "MOST_BYTES", len(PHOTO) - 1)
+    assert reason(f"{url}/photo/").startswith("too large: more than ")
 
 
 @pytest.mark.parametrize("kind", ["drip", "silence"])
@@ -129,17 +114,7 @@ def test_slow_servers_are_left(kind, url, monkeypatch):
     assert reason(f"{url}/{kind}/") == "took longer than 0.1 s"
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["http://", "http://[::1", "http://a b/", "http://user:word@localhost/", "http://x:y/"],
-)
-def test_what_is_no_web_address_has_a_reason(address, monkeypatch):
+@pytest.mark.parametrize("address", ["http://", "http://[::1", "http://x:y/", "http://localhost:1"])
+def test_what_cannot_be_reached_has_a_reason(address, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     assert reason(address).startswith("cannot be fetched: ")
-
-
-def test_closed_port_has_a_reason(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    assert "refused" in reason(f"http://127.0.0.1:{port}/")
