@@ -1,12 +1,9 @@
 """Tests of the photos on the page."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.backend import keras
 from fashion_keras.config import Config
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.report import gallery
@@ -19,16 +16,14 @@ SCORED = Predictions([f"a/{number}.jpg" for number in range(5)], np.zeros(5, int
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> dict[str, Path]:
+def files(tmp_path):
     """Draw a photo for each."""
     pixels = np.random.default_rng(1).integers(0, 256, (300, 200, 3), dtype="uint8")
     Image.fromarray(pixels).save(tmp_path / "photo.jpg")
     return dict.fromkeys(SCORED.names, tmp_path / "photo.jpg")
 
 
-def test_the_highest_losses_come_first_with_heat_maps(
-    files: dict[str, Path], tiny_backbone: keras.Model
-) -> None:
+def test_the_highest_losses_come_first_with_heat_maps(files, tiny_backbone):
     model = build_classifier(tiny_backbone, build_head(Config(inner_size=0), 2), 71)
     found = worst_predictions(SCORED, files, model)
     assert [loss["file"] for loss in found] == [f"a/{number}.jpg" for number in (2, 1, 4, 3, 0)]
@@ -41,9 +36,7 @@ def test_the_highest_losses_come_first_with_heat_maps(
     assert worst["photo"]["address"].startswith("data:image/jpeg;base64,")
 
 
-def test_cells_show_confident_mistakes_and_unsure_correct_predictions(
-    files: dict[str, Path],
-) -> None:
+def test_cells_show_confident_mistakes_and_unsure_correct_predictions(files):
     wrong, correct = cells(SCORED, files)
     assert (wrong["id"], wrong["count"], wrong["share"]) == ("cell-0-1", 2, 0.4)
     assert (wrong["correct"], correct["correct"]) == (False, True)
@@ -51,9 +44,7 @@ def test_cells_show_confident_mistakes_and_unsure_correct_predictions(
     assert [photo["file"] for photo in correct["photos"]] == ["a/4.jpg", "a/3.jpg", "a/0.jpg"]
 
 
-def test_of_too_many_photos_only_names_are_shown(
-    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_too_many_photos_only_names_are_shown(files, monkeypatch):
     monkeypatch.setattr(gallery, "MOST_THUMBNAILS", 1)
     wrong, correct = cells(SCORED, files)
     assert [bool(photo["address"]) for photo in wrong["photos"]] == [True]

@@ -5,13 +5,11 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.backend import keras
 from fashion_keras.config import Config, to_json
 from fashion_keras.evaluate import Labelled
 from fashion_keras.metrics import scores
@@ -29,14 +27,14 @@ HISTORY = "stage,epoch,loss,accuracy,val_loss,val_accuracy,seconds\nhead,1,0.5,0
 WINNER = {"learning_rate": 0.001, "augmented_copies": 1}
 
 
-def write_winner(sources: Sources, winner: dict[str, Any], **others: Any) -> None:
+def write_winner(sources, winner, **others):
     numbers = {"validation_accuracy": 0.8, "spread": 0.01, "seeds": 3, "image_size": 150}
     text = json.dumps({"winner": winner, **numbers, "run": {"seconds": 1}} | others)
     (sources.search / "search.json").write_text(text)
 
 
 @pytest.fixture
-def sources(tiny_backbone: keras.Model, tmp_path: Path) -> Sources:
+def sources(tiny_backbone, tmp_path):
     """Write all that a run writes, with labels and names of files that look like code."""
     folder, search = tmp_path / "final", tmp_path / "search"
     folder.mkdir()
@@ -56,7 +54,7 @@ def sources(tiny_backbone: keras.Model, tmp_path: Path) -> Sources:
 
 
 @pytest.fixture
-def photos(sources: Sources, tmp_path: Path) -> list[Labelled]:
+def photos(sources, tmp_path):
     """Draw seven photos, and write predictions for them: five correct, two not."""
     Image.fromarray(np.full((40, 30, 3), 99, "uint8")).save(tmp_path / "photo.png")
     true = np.array([0, 0, 0, 1, 1, 2, 2])
@@ -78,17 +76,17 @@ def photos(sources: Sources, tmp_path: Path) -> list[Labelled]:
     ]
 
 
-def page_of(sources: Sources, photos: list[Labelled]) -> Page:
+def page_of(sources, photos):
     return Page(render("report.html", gather(sources, photos)))
 
 
 @pytest.fixture
-def page(sources: Sources, photos: list[Labelled]) -> Page:
+def page(sources, photos):
     """Return the whole page."""
     return page_of(sources, photos)
 
 
-def test_names_are_text_whatever_they_contain(page: Page) -> None:
+def test_names_are_text_whatever_they_contain(page):
     assert not page.all("script")
     assert not any(name.startswith("on") for _, given in page.elements for name in given)
     assert all((image["src"] or "").startswith("data:image/jpeg;") for image in page.all("img"))
@@ -96,7 +94,7 @@ def test_names_are_text_whatever_they_contain(page: Page) -> None:
     assert "c&amp;" in page.words  # Escaped once, and not twice.
 
 
-def test_page_needs_no_other_file(page: Page) -> None:
+def test_page_needs_no_other_file(page):
     assert not {"link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.elements}
     addresses = [
         given[name]
@@ -110,7 +108,7 @@ def test_page_needs_no_other_file(page: Page) -> None:
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_every_link_leads_to_one_place(page: Page) -> None:
+def test_every_link_leads_to_one_place(page):
     places = [given["id"] for _, given in page.elements if "id" in given]
     assert len(places) == len(set(places))
     links = {(link["href"] or "")[1:] for link in page.all("a")}
@@ -118,7 +116,7 @@ def test_every_link_leads_to_one_place(page: Page) -> None:
     assert {"cell-0-0", "cell-0-1", "cell-2-0", "losses", "setup"} <= links
 
 
-def test_page_can_be_read_without_seeing_it(page: Page) -> None:
+def test_page_can_be_read_without_seeing_it(page):
     assert all(image["alt"] for image in page.all("img"))
     assert len(page.all("table")) == len(page.all("caption"))
     assert all(one["aria-label"] and one["role"] == "img" for one in page.all("svg"))
@@ -129,7 +127,7 @@ def test_page_can_be_read_without_seeing_it(page: Page) -> None:
     assert page.all("html")[0]["lang"] == "en"
 
 
-def test_sections_follow_each_other(page: Page) -> None:
+def test_sections_follow_each_other(page):
     order = "training matrix mistakes classes losses cells calibration coverage search setup"
     assert [section["id"] for section in page.all("section")] == order.split()
     verdict = "Accuracy 71.4 %: 5 of 7 photos classified correctly, 95 % interval 35.9 to 91.8 %"
@@ -137,7 +135,7 @@ def test_sections_follow_each_other(page: Page) -> None:
     assert "Best trials" in page.words
 
 
-def test_what_is_missing_is_said(sources: Sources) -> None:
+def test_what_is_missing_is_said(sources):
     for name in ("training.json", "history.csv", "config.json"):
         (sources.trained / name).unlink()
     page = page_of(sources, [])
@@ -149,7 +147,7 @@ def test_what_is_missing_is_said(sources: Sources) -> None:
     assert not page.all("img")
 
 
-def test_history_of_another_training_is_not_shown(sources: Sources, photos: list[Labelled]) -> None:
+def test_history_of_another_training_is_not_shown(sources, photos):
     other = {"validation": {"accuracy": 0.9, "loss": 0.1}}
     (sources.trained / "training.json").write_text(json.dumps(other))
     content = gather(sources, photos)
@@ -161,7 +159,6 @@ def test_history_of_another_training_is_not_shown(sources: Sources, photos: list
     ("winner", "photos", "reason"),
     [
         ({"learning_rate": 0.01}, "a", "other hyperparameters"),
-        ({"learning_rate": 0.001, "augmented_copies": 3}, "a", "other hyperparameters"),
         ({"learning_rate": 0.001, "views": 3}, "a", "other hyperparameters"),
         ({}, "a", "other hyperparameters"),
         (WINNER, "b", "used other photos"),
@@ -169,9 +166,7 @@ def test_history_of_another_training_is_not_shown(sources: Sources, photos: list
         ({"learning_rate": 0.001, "views": 1}, "", ""),
     ],
 )
-def test_only_the_search_that_a_file_comes_from_is_shown(
-    winner: dict, photos: str, reason: str, sources: Sources
-) -> None:
+def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason, sources):
     write_winner(sources, winner, fingerprint=photos)
     content = gather(sources, [])
     assert reason in content["search"].get("missing", "")
@@ -179,7 +174,7 @@ def test_only_the_search_that_a_file_comes_from_is_shown(
     assert [run["stage"] for run in content["runs"]] == ([] if reason else ["search"])
 
 
-def test_temperature_of_the_saved_file_is_shown(sources: Sources, photos: list[Labelled]) -> None:
+def test_temperature_of_the_saved_file_is_shown(sources, photos):
     assert "The saved file has no temperature other than 1" in page_of(sources, photos).words
     add_metadata(sources.model, {"temperature": 0.5})
     page = page_of(sources, photos)
@@ -187,9 +182,7 @@ def test_temperature_of_the_saved_file_is_shown(sources: Sources, photos: list[L
     assert "before temperature scaling" in page.words
 
 
-def test_results_of_an_earlier_version_give_a_page(
-    sources: Sources, photos: list[Labelled]
-) -> None:
+def test_results_of_an_earlier_version_give_a_page(sources, photos):
     released = ROOT / "results" / "released"
     for name in ("config.json", "training.json", "history.csv"):
         shutil.copy(released / name, sources.trained)
@@ -201,12 +194,12 @@ def test_results_of_an_earlier_version_give_a_page(
         assert words in page.words
 
 
-def test_a_name_that_is_no_utf_8_does_no_harm(tmp_path: Path) -> None:
+def test_a_name_that_is_no_utf_8_does_no_harm(tmp_path):
     write_page("caf\udce9", tmp_path / "page.html")
     assert (tmp_path / "page.html").read_text() == "caf\\udce9"
 
 
-def contrast(one: str, other: str) -> float:
+def contrast(one, other):
     """Return the ratio of WCAG 2: of relative luminances."""
     channels = np.array([[int(x[at : at + 2], 16) / 255 for at in (1, 3, 5)] for x in (one, other)])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
@@ -214,18 +207,10 @@ def contrast(one: str, other: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def palettes() -> list[Any]:
-    text = (TEMPLATES / "style.css").read_text()
-    blocks = re.findall(r":root \{(.*?)\}", text, flags=re.DOTALL)
-    found = [dict(re.findall(r"--([\w-]+): (#\w{6})", block)) for block in blocks]
-    return [
-        pytest.param(palette, id=name)
-        for palette, name in zip(found, ("light", "dark", "print"), strict=True)
-    ]
-
-
-@pytest.mark.parametrize("palette", palettes())
-def test_colours_have_the_contrast_of_wcag_aa(palette: dict[str, str]) -> None:
+@pytest.mark.parametrize("number", range(3), ids=["light", "dark", "print"])
+def test_colours_have_the_contrast_of_wcag_aa(number):
+    blocks = re.findall(r":root \{(.*?)\}", (TEMPLATES / "style.css").read_text(), flags=re.DOTALL)
+    palette = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[number]))
     cells = [f"{kind}{level}" for kind in ("correct", "wrong") for level in (1, 2, 3, 4)]
     texts = [("text", "page"), ("soft", "page"), ("link", "page"), ("text", "field")]
     for text, ground in [*texts, *((f"on-{cell}", cell) for cell in cells)]:

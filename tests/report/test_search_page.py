@@ -1,10 +1,6 @@
 """Tests of the page of a search: it can be watched while the search runs."""
 
 import json
-from pathlib import Path
-from typing import Any
-
-import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.report.search_page import search_section, write_search_page
@@ -26,13 +22,13 @@ FINALISTS = (
 CURVES = "hyperparameter,value,epoch,val_accuracy\ndroprate,0.2,1,0.5\ndroprate,0.8,1,0.25\n"
 
 
-def page_of(folder: Path, trials: str, config: Config = CONFIG) -> Page:
+def page_of(folder, trials, config=CONFIG):
     (folder / "trials.csv").write_text(trials)
     write_search_page(folder, config, 90, SPACE, folder / "report.html")
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def finish(folder: Path, **others: Any) -> None:
+def finish(folder, **others):
     run = {"seconds": 90.0, "machine": "2 cores", "command": "python -m tuning.search"}
     numbers = {"validation_accuracy": 0.81, "spread": 0.01, "seeds": 3, "epochs": 9}
     (folder / "search.json").write_text(json.dumps({**numbers, "run": run, **others}))
@@ -40,11 +36,11 @@ def finish(folder: Path, **others: Any) -> None:
     (folder / "curves.csv").write_text(CURVES)
 
 
-def refreshes(page: Page) -> bool:
+def refreshes(page):
     return any(meta.get("http-equiv") == "refresh" for meta in page.all("meta"))
 
 
-def test_page_of_a_running_search_reloads_itself(tmp_path: Path) -> None:
+def test_page_of_a_running_search_reloads_itself(tmp_path):
     page = page_of(tmp_path, TRIALS + BETTER + FAILED)
     assert refreshes(page)
     words = "4 of 90 trials are complete; the best has a validation accuracy of 90.0 %."
@@ -56,20 +52,14 @@ def test_page_of_a_running_search_reloads_itself(tmp_path: Path) -> None:
     assert len(page.all("svg")) == 4
 
 
-def test_the_folder_here_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my photos").mkdir()
-    monkeypatch.chdir(tmp_path / "my photos")
-    assert "Search on my photos" in page_of(tmp_path, TRIALS, Config(data=".")).words
-
-
-def test_page_after_a_first_trial_that_failed(tmp_path: Path) -> None:
+def test_page_after_a_first_trial_that_failed(tmp_path):
     page = page_of(tmp_path, HEADER + FAILED)
     assert "1 of 90 trials are complete; none has succeeded yet." in page.words
     assert refreshes(page)
     assert not page.all("svg")
 
 
-def test_page_of_a_finished_search_does_not_reload(tmp_path: Path) -> None:
+def test_page_of_a_finished_search_does_not_reload(tmp_path):
     finish(tmp_path)
     page = page_of(tmp_path, TRIALS)
     assert not refreshes(page)
@@ -81,16 +71,9 @@ def test_page_of_a_finished_search_does_not_reload(tmp_path: Path) -> None:
     assert len(page.all("svg")) == 5
 
 
-def test_the_best_trials_come_first_and_failed_ones_do_not_count(tmp_path: Path) -> None:
+def test_the_best_trials_come_first_and_failed_ones_do_not_count(tmp_path):
     (tmp_path / "trials.csv").write_text(TRIALS + BETTER + FAILED)
     found = search_section(tmp_path, SPACE)
     assert [row["trial"] for row in found["best"]] == [2, 3, 1]  # A tie: the lower loss is better.
     assert (found["finished"], found["failed"], found["seconds"]) == (4, 1, 7)
     assert found["space"] == SPACE
-
-
-def test_what_the_search_wrote_of_its_space_counts_more(tmp_path: Path) -> None:
-    (tmp_path / "trials.csv").write_text(TRIALS)
-    finish(tmp_path, space=[{"name": "droprate"}])
-    assert search_section(tmp_path, SPACE)["space"] == [{"name": "droprate"}]
-    assert search_section(tmp_path)["finalists"][0]["seeds"] == [0.81]

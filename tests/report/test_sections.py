@@ -10,7 +10,7 @@ from fashion_keras.report.sections import calibration, classes, coverage, matrix
 LABELS = ["a", "b", "c"]
 
 
-def scored(*photos: tuple[int, int, float]) -> Predictions:
+def scored(*photos):
     """Return photos given by true class, predicted class and its probability."""
     rows = np.zeros((len(photos), 3))
     for row, (_, predicted, probability) in zip(rows, photos, strict=True):
@@ -23,7 +23,7 @@ def scored(*photos: tuple[int, int, float]) -> Predictions:
 PHOTOS = scored((0, 0, 0.9), (0, 1, 0.8), (0, 1, 0.6), (1, 1, 0.7), (1, 0, 0.5), (1, 1, 0.95))
 
 
-def test_matrix_has_counts_and_shares_of_each_true_class() -> None:
+def test_matrix_has_counts_and_shares_of_each_true_class():
     found = matrix(PHOTOS)
     counts = [[cell["count"] for cell in row["cells"]] for row in found["rows"]]
     assert counts == [[1, 2, 0], [1, 2, 0], [0, 0, 0]]
@@ -34,13 +34,13 @@ def test_matrix_has_counts_and_shares_of_each_true_class() -> None:
     assert first[1]["id"] == "cell-0-1"
 
 
-def test_classes_have_an_interval_unless_they_have_no_photos() -> None:
+def test_classes_have_an_interval_unless_they_have_no_photos():
     rows = classes(scores(PHOTOS.true, PHOTOS.probabilities, LABELS))
     assert rows[0]["interval"] == pytest.approx((0.0615, 0.7923), abs=1e-4)
     assert rows[2]["interval"] is None
 
 
-def test_dots_of_the_reliability_diagram_are_the_bins_of_the_calibration_error() -> None:
+def test_dots_of_the_reliability_diagram_are_the_bins_of_the_calibration_error():
     generator = np.random.default_rng(1)
     rows = generator.dirichlet([1, 1, 1], 200)
     photos = Predictions([""] * 200, generator.integers(0, 3, 200), rows, LABELS)
@@ -53,7 +53,7 @@ def test_dots_of_the_reliability_diagram_are_the_bins_of_the_calibration_error()
     assert found["errors"] == {"as saved": pytest.approx(error)}
 
 
-def test_a_temperature_shows_what_it_changed() -> None:
+def test_a_temperature_shows_what_it_changed():
     errors = calibration(PHOTOS, 0.5)["errors"]
     assert list(errors) == ["after temperature scaling", "before temperature scaling"]
     logits = 0.5 * np.log(PHOTOS.probabilities)
@@ -62,7 +62,7 @@ def test_a_temperature_shows_what_it_changed() -> None:
     assert errors["before temperature scaling"] == pytest.approx(expected)
 
 
-def test_coverage_leaves_out_the_least_confident() -> None:
+def test_coverage_leaves_out_the_least_confident():
     rows = {row["threshold"]: row for row in coverage(PHOTOS)["rows"]}
     assert (rows[0.0]["predicted"], rows[0.0]["wrong"]) == (6, 3)
     assert (rows[0.7]["predicted"], rows[0.7]["wrong"]) == (4, 1)
@@ -70,7 +70,7 @@ def test_coverage_leaves_out_the_least_confident() -> None:
     assert rows[0.99]["accuracy"] is None
 
 
-def test_photos_of_equal_confidence_are_not_divided() -> None:
+def test_photos_of_equal_confidence_are_not_divided():
     (series,) = coverage(scored((0, 1, 0.9), (0, 0, 0.9), (1, 1, 0.5)))["chart"].series
     assert series.x == pytest.approx([2 / 3, 1])
     assert series.y == pytest.approx([1 / 2, 2 / 3])
