@@ -10,7 +10,7 @@ from fashion_keras.config import Config
 from fashion_keras.parallel import pool
 from fashion_keras.training import HeadData
 from tuning import finalists
-from tuning.finalists import Finalist, curves, rerun
+from tuning.finalists import curves, rerun
 from tuning.trials import Outcome, Trainer
 
 CONFIG = Config(batch_size=8, epochs=2, inner_size=16, augmented_copies=0)
@@ -27,12 +27,6 @@ def data():
 def trainer(data, tmp_path):
     with pool(1) as workers:
         yield Trainer(data, lambda config: fingerprint(config=vars(config)), tmp_path, workers)
-
-
-def test_mean_and_spread_of_a_finalist():
-    finalist = Finalist(CONFIG, [0.8, 0.9, 1.0])
-    assert finalist.mean == pytest.approx(0.9)
-    assert finalist.spread == pytest.approx(0.1)
 
 
 def test_the_best_mean_comes_first_and_nothing_is_trained_twice(trainer, monkeypatch):

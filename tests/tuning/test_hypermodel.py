@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras_tuner
 import numpy as np
 import pytest
 
@@ -10,7 +9,7 @@ from fashion_keras.config import Config
 from fashion_keras.parallel import pool
 from fashion_keras.training import HeadData, build_compiled_head, head_datasets
 from tuning import hypermodel as hypermodel_module
-from tuning.hypermodel import FashionHyperModel, compiled_head, state_of
+from tuning.hypermodel import compiled_head, state_of
 from tuning.trials import train_trial
 
 BASE = Config(augmented_copies=1, batch_size=8, ema_epochs=0.0)
@@ -108,15 +107,3 @@ def test_a_loss_that_is_no_number_fails_the_trial(data):
     assert outcome.rows == []
     assert outcome.reason == "the loss became infinite or no number"
     assert state is None
-
-
-def test_fit_hands_on_what_it_is_given(data):
-    class Recorder:
-        def fit(self, *args, **kwargs):
-            self.args, self.kwargs = args, kwargs
-            return type("History", (), {"history": {"val_loss": [1.0]}})
-
-    model, hypermodel = Recorder(), FashionHyperModel(BASE, data)
-    hypermodel.fit(keras_tuner.HyperParameters(), model, epochs=9, initial_epoch=3, callbacks=[])  # type: ignore[arg-type]
-    assert model.kwargs.items() >= {"epochs": 9, "initial_epoch": 3, "callbacks": []}.items()
-    assert len(model.args) == 1

@@ -19,6 +19,16 @@ def metrics_of(trial):
     return {"val_accuracy": round(x * 2) / 2, "val_loss": round(x * 4) / 4}
 
 
+def play(oracle, failing=(), dice=None):
+    """Run all trials, the first of those that wait first or one of them by chance."""
+    waiting = list(oracle.ready())
+    while waiting:
+        trial = waiting.pop(dice.randrange(len(waiting)) if dice else 0)
+        oracle.end(trial, None if trial.trial_id in failing else metrics_of(trial))
+        waiting.extend(oracle.ready())
+    return [trial.hyperparameters.values for trial in oracle.trials.values()]
+
+
 def test_plan_of_the_default_search(tmp_path):
     plan = Oracle(Config(), 30, 3, tmp_path).plan()
     assert (plan.trials, plan.epochs) == (90, 576)
@@ -26,14 +36,12 @@ def test_plan_of_the_default_search(tmp_path):
     assert str(plan).startswith("plan: 90 trials, 576 epochs in all\n  bracket 3: 34 to epoch 2")
 
 
-def test_all_first_rounds_can_begin_at_once_and_all_trials_are_those_of_the_plan(oracle):
-    waiting = list(oracle.ready())
-    assert len(waiting) == 9 + 5 + 3
-    while waiting:
-        trial = waiting.pop(0)
-        oracle.end(trial, metrics_of(trial))
-        waiting.extend(oracle.ready())
-    rows = [one.hyperparameters.values for one in oracle.trials.values()]
+def test_all_first_rounds_can_begin_at_once(oracle):
+    assert len(list(oracle.ready())) == 9 + 5 + 3
+
+
+def test_all_trials_are_those_of_the_plan(oracle):
+    rows = play(oracle)
     stages = [(row["tuner/bracket"], row["tuner/epochs"]) for row in rows]
     sizes = {stage: stages.count(stage) for stage in set(stages)}
     stages = oracle.plan().stages
@@ -43,13 +51,8 @@ def test_all_first_rounds_can_begin_at_once_and_all_trials_are_those_of_the_plan
 def test_trials_that_are_trained_on_do_not_depend_on_the_order_of_ends(tmp_path):
     found = []
     for seed in range(5):
-        oracle, dice = Oracle(Config(), 9, 3, tmp_path / str(seed)), random.Random(seed)  # noqa: S311
-        waiting = list(oracle.ready())
-        while waiting:
-            trial = waiting.pop(dice.randrange(len(waiting)))
-            oracle.end(trial, metrics_of(trial))
-            waiting.extend(oracle.ready())
-        values = [one.hyperparameters.values for one in oracle.trials.values()]
+        oracle = Oracle(Config(), 9, 3, tmp_path / str(seed))
+        values = play(oracle, dice=random.Random(seed))  # noqa: S311
         rows = sorted(
             (one["droprate"], one["tuner/bracket"], one["tuner/epochs"]) for one in values
         )
@@ -59,25 +62,8 @@ def test_trials_that_are_trained_on_do_not_depend_on_the_order_of_ends(tmp_path)
     assert all(one == found[0] for one in found)
 
 
-def test_rounds_that_led_to_a_trial(oracle):
-    waiting, seen = list(oracle.ready()), set()
-    while waiting:
-        trial = waiting.pop(0)
-        rounds = oracle.epochs_of(trial)
-        seen.add(tuple(rounds))
-        assert trial.hyperparameters.values["tuner/epochs"] == rounds[-1]
-        oracle.end(trial, metrics_of(trial))
-        waiting.extend(oracle.ready())
-    assert seen == {(1,), (1, 3), (1, 3, 9), (3,), (3, 9), (9,)}
-
-
 def test_failed_trials_are_not_trained_on(oracle):
-    waiting = list(oracle.ready())
-    failing = waiting[:4]
-    while waiting:
-        trial = waiting.pop(0)
-        oracle.end(trial, None if trial in failing else metrics_of(trial))
-        waiting.extend(oracle.ready())
-    assert [trial.status for trial in failing] == ["FAILED"] * 4
-    parents = {one.hyperparameters.values.get("tuner/trial_id") for one in oracle.trials.values()}
-    assert not parents & {trial.trial_id for trial in failing}
+    failing = {f"{number:04}" for number in range(4)}
+    parents = {values.get("tuner/trial_id") for values in play(oracle, failing)}
+    assert {oracle.trials[one].status for one in failing} == {"FAILED"}
+    assert not parents & failing

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from fashion_keras import cli
 from fashion_keras.config import InputError, deciding, read_config, to_json
 from tests.builders import options_of
+from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
 from tuning import finalists, hyperband, results
 from tuning import search as search_module
 from tuning.oracle import Oracle
@@ -80,26 +80,9 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert written == {*(f"trial-{number:03}" for number in range(1, 6)), "winner"}
 
 
-OTHERS = {
-    "--data": "photos",
-    "--weights": "released",
-    "--image-size": "80",
-    "--augmented-copies": "2",
-    "--rotation": "0.3",
-    "--zoom": "0.5",
-    "--label-smoothing": "0.5",
-    "--ema-epochs": "0",
-    "--patience": "1",
-    "--precision": "mixed_bfloat16",
-    "--batch-size": "4",
-    "--feature-batch-size": "4",
-    "--split-seed": "2",
-    "--augmentation-seed": "2",
-    "--seed": "2",
+OTHERS = HEAD_OTHERS | {
     "--max-epochs": "9",
     "--factor": "2",
-    "--results": "elsewhere",
-    "--cache": "elsewhere",
     "--workers": "2",
     "--tensorboard": "log",
 }
@@ -137,10 +120,3 @@ def decided(base, max_epochs, factor, *elsewhere, folder):
 def test_unusable_options_are_refused(arguments, advice, tmp_path):
     with pytest.raises(InputError, match=advice):
         search_module.main([*arguments, "--results", str(tmp_path), "--cache", str(tmp_path)])
-
-
-def test_errors_end_the_command_with_one_line(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(lambda: search_module.main(["--data", "nowhere", "--results", str(tmp_path)]))
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: ")
