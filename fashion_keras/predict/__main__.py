@@ -77,17 +77,16 @@ def _with_progress(
     return cli.progress(rows, total, **options)
 
 
-def print_rows(names: list[str], given: argparse.Namespace) -> int:
-    """Print rows as they come; return how many photos cannot be read."""
+def print_rows(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
+    """Print rows as they come; see `write_rows` for what these three functions return."""
     rows = _predict(_load(given), names, given)
     if sys.stderr.isatty() and not sys.stdout.isatty():  # Else progress would mix with rows.
         rows = _with_progress(rows, names, given, label="photos", stream=sys.stderr)
-    _, unreadable = write_rows(rows, given.format, given.top, sys.stdout, max(map(len, names)))
-    return unreadable
+    return write_rows(rows, given.format, given.top, sys.stdout, max(map(len, names)))
 
 
-def write_file(names: list[str], given: argparse.Namespace) -> int:
-    """Write rows to a file, continuing an earlier run; return how many photos cannot be read."""
+def write_file(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
+    """Write rows to a file, continuing an earlier run."""
     classifier = _load(given)
     model = given.model if given.model == IMAGENET else sha256_of(Path(given.model))
     settings = {"model": model, "top": given.top, "threshold": given.threshold}
@@ -99,17 +98,12 @@ def write_file(names: list[str], given: argparse.Namespace) -> int:
         rows = _predict(classifier, left, given)
         for row in _with_progress(rows, left, given, label=f"photos to {given.out}"):
             kept.add(row)
-        return _saved(given.out, *kept.finish(given.format, given.top))
+        return kept.finish(given.format, given.top)
 
 
-def write_parts(names: list[str], given: argparse.Namespace) -> int:
-    """Let Ray write rows to a folder of files; return how many photos cannot be read."""
-    return _saved(given.out, *_ray_data().write_parts(_load(given), names, given))
-
-
-def _saved(out: Path | str, rows: int, unreadable: int) -> int:
-    print(f"saved {out}: {rows} photos, {unreadable} cannot be read")
-    return unreadable
+def write_parts(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
+    """Let Ray write rows to a folder of files."""
+    return _ray_data().write_parts(_load(given), names, given)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -122,7 +116,10 @@ def main(arguments: list[str] | None = None) -> None:
     if given.engine == "ray":
         names = _ray_data().prepare(names)
     write = write_parts if writes_parts(given) else write_file if given.out else print_rows
-    if write(names, given):
+    rows, unreadable = write(names, given)
+    if given.out:
+        print(f"saved {given.out}: {rows} photos, {unreadable} cannot be read")
+    if unreadable:
         sys.exit(3)
 
 

@@ -36,14 +36,9 @@ def expand(inputs: Iterable[str], listed: Iterable[str] = ()) -> list[str]:
         Paths and addresses. What does not exist, a pattern that no file matches and a folder
         without files stay as they are, so that reading them gives the reason.
     """
-    names: dict[str, None] = {}
-    for given in inputs:
-        if given == "-":
-            lines = (line.rstrip("\r\n") for line in listed)
-            names.update((name, None) for line in lines if line for name in _expanded(line))
-        else:
-            names.update((name, None) for name in _expanded(given))
-    return list(names)
+    lines = [line for one in listed if (line := one.rstrip("\r\n"))]
+    named = [name for one in inputs for name in (lines if one == "-" else [one])]
+    return list(dict.fromkeys(name for one in named for name in _expanded(one)))
 
 
 def _expanded(given: str) -> Iterator[str]:
@@ -81,11 +76,10 @@ def read_named(name: str) -> np.ndarray:
     if is_address(name):
         return read_photo(fetch_photo(name)).pixels
     if _is_folder(name):
-        try:
-            os.listdir(name)  # noqa: PTH208
-        except OSError as error:
-            raise PhotoError(f"cannot be opened: {error.strerror}") from error
-        raise PhotoError("a folder without files")
+        readable = os.access(name, os.R_OK)
+        raise PhotoError(
+            "a folder without files" if readable else "cannot be opened: Permission denied"
+        )
     if _is_pattern(name):
         raise PhotoError("no file matches this pattern")
     return read_photo(Path(name)).pixels

@@ -1,7 +1,7 @@
 """Predicts with Ray Data, in several processes on this machine or on a cluster.
 
-Besides what the plain engine takes, photos are read from cloud storage (`s3://`, `gs://`) and from
-tables: Parquet files with a column `bytes`, and `file` or `path` for the name of each photo.
+Photos are also read from cloud storage (`s3://`, `gs://`) and from tables: Parquet files with a
+column `bytes`, and `file` or `path` for the name of each photo.
 """
 
 import argparse
@@ -46,7 +46,7 @@ _ROWS_OF_A_FILE = 10_000
 _MOST_BYTES = 200_000_000  # Of one photo; as many as are read from a file on this computer.
 _MOST_STARTS = 4  # Of the same photos: what ends so many workers is no accident.
 _UNFINISHED = "_unfinished"  # Readers of folders of Parquet files skip names that begin so.
-_TYPES = {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}
+_TYPES = {str: pa.string(), float: pa.float64()}
 _CREDENTIALS = (
     "Credentials are taken from AWS_PROFILE, AWS_ACCESS_KEY_ID or the machine's role (s3), and "
     "from GOOGLE_APPLICATION_CREDENTIALS or `gcloud auth application-default login` (gs)."
@@ -86,9 +86,8 @@ def predict_rows(
     with _running():
         predicted = _predicted(classifier, names, given)
         # Without prefetching, as rows that wait for the next task's would be lost with a kill.
-        for table in predicted.iter_batches(
-            batch_size=None, prefetch_batches=0, batch_format="pyarrow"
-        ):
+        batches: Any = {"batch_size": None, "prefetch_batches": 0, "batch_format": "pyarrow"}
+        for table in predicted.iter_batches(**batches):
             yield from map(json.loads, table["row"].to_pylist())
 
 
@@ -172,14 +171,10 @@ def _predicted(classifier: "Classifier", names: list[str], given: argparse.Names
     # Several batches, so that photos are decoded while others are predicted; but also several
     # tasks for each worker, so that all end at about the same time.
     size = min(4 * given.batch_size, math.ceil(photos / (4 * workers)))
+    references = [ray.put(classifier), _Starts.remote()]
     return _photos(names, size).map_batches(
         Predictor,
-        fn_constructor_args=[
-            [ray.put(classifier), _Starts.remote()],
-            given,
-            _folder_of(names),
-            threads,
-        ],
+        fn_constructor_args=[references, given, _folder_of(names), threads],
         batch_size=size,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(size=min(workers, math.ceil(photos / size))),
@@ -270,14 +265,13 @@ class Predictor:
                 f"{_MOST_STARTS} workers died, one after the other, over the {len(photos)} photos "
                 f"from {names[0]} on"
             )
-        predictions = self._classifier.predict(photos, self._given.batch_size, read_any)
         labels, top, threshold = self._classifier.labels, self._given.top, self._given.threshold
         rows = [
-            row_of(prediction._replace(photo=prediction.photo[0]), labels, top, threshold)
-            for prediction in predictions
+            json.dumps(row_of(one._replace(photo=one.photo[0]), labels, top, threshold))
+            for one in self._classifier.predict(photos, self._given.batch_size, read_any)
         ]
         self._starts.end.remote(task.hexdigest())
-        return pa.table({"row": [json.dumps(row) for row in rows]})
+        return pa.table({"row": rows})
 
 
 def read_any(photo: tuple[str, bytes | None]) -> np.ndarray:
@@ -368,10 +362,9 @@ def _expanded(names: Iterable[str]) -> Iterator[str]:
 def _below(name: str) -> list[str]:
     """Return all files below a place in cloud storage, without hidden ones, in order."""
     filesystem, path = _locate(name)
+    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
     with _reaching(name):
-        listed = filesystem.get_file_info(
-            fs.FileSelector(path, allow_not_found=True, recursive=True)
-        )
+        listed = filesystem.get_file_info(selector)
     below = [file.path for file in listed if file.type == fs.FileType.File]
     visible = [file.split("/") for file in below if "/." not in file.removeprefix(path)]
     if not visible:

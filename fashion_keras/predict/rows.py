@@ -1,16 +1,11 @@
-"""Predictions as rows: which columns there are, and how a table, CSV and JSON show them.
-
-A column is added here and nowhere else: to `COLUMNS` and to `row_of`. The command, Ray and the
-service take their columns from this module.
-"""
+"""Predictions as rows, for the command, Ray and the service; add a column in this module alone."""
 
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
@@ -88,32 +83,24 @@ def write_rows(
         How many rows there were, and how many of them of photos that cannot be read.
     """
     written = unreadable = 0
+    table = csv.DictWriter(target, flat_columns(top))
     if kind == "csv":
-        target.write(_csv_line(flat_columns(top)))
+        table.writeheader()
     for row in rows:
-        if kind == "json":
-            target.write(",\n" if written else "[\n")
-        target.write(_line(row, kind, top, min(width, _WIDEST_NAME)))
+        if kind == "csv":
+            table.writerow(flat(row, top))
+        elif kind == "table":
+            target.write(_table_line(row, min(width, _WIDEST_NAME)) + "\n")
+        elif kind == "jsonl":
+            target.write(json.dumps(row) + "\n")
+        else:
+            target.write((",\n" if written else "[\n") + json.dumps(row))
         target.flush()
         written += 1
         unreadable += bool(row["reason"])
     if kind == "json":
         target.write("\n]\n" if written else "[]\n")
     return written, unreadable
-
-
-def _line(row: dict, kind: str, top: int, width: int) -> str:
-    if kind == "csv":
-        return _csv_line(flat(row, top).values())
-    if kind == "table":
-        return _table_line(row, width) + "\n"
-    return json.dumps(row) + ("\n" if kind == "jsonl" else "")
-
-
-def _csv_line(values: Iterable[Any]) -> str:
-    line = io.StringIO(newline="")
-    csv.writer(line).writerow(values)
-    return line.getvalue()
 
 
 def _table_line(row: dict, width: int) -> str:

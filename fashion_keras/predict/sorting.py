@@ -25,34 +25,23 @@ def check_labels(labels: Iterable[str]) -> None:
 
 
 def place(file: Path, folder: Path, link: bool) -> Path:
-    """Copy or link one photo into a folder, unless it is there already.
+    """Copy or link one photo into a folder, unless it is there already; return its place there.
 
     Nothing in the folder is ever replaced: a photo whose name is taken by another one gets a
     number.
-
-    Args:
-        file: The photo.
-        folder: Where to put it; made if it does not exist.
-        link: Make a symbolic link in place of a copy.
-
-    Returns:
-        Its place in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
     target = folder / file.name
-    while os.path.lexists(target) and not _is_there(file, target):
+    while os.path.lexists(target):
+        if target.exists() and filecmp.cmp(file, target, shallow=False):
+            return target
         number += 1
         target = folder / f"{file.stem} ({number}){file.suffix}"
-    if not os.path.lexists(target):
-        if link:
-            target.symlink_to(file.resolve())
-        else:
-            with whole_file(target) as unfinished:
-                shutil.copyfile(file, unfinished)
-            shutil.copystat(file, target)  # Not before: `whole_file` must be allowed to write.
+    if link:
+        target.symlink_to(file.resolve())
+    else:
+        with whole_file(target) as unfinished:
+            shutil.copyfile(file, unfinished)
+        shutil.copystat(file, target)  # Not before: `whole_file` must be allowed to write.
     return target
-
-
-def _is_there(file: Path, target: Path) -> bool:
-    return target.exists() and filecmp.cmp(file, target, shallow=False)

@@ -24,13 +24,7 @@ def is_address(name: str) -> bool:
 
 
 def fetch_photo(address: str) -> bytes:
-    """Fetch one photo; may be called from many threads at once.
-
-    Args:
-        address: Begins with `http://` or `https://`; redirects lead to such addresses only.
-
-    Returns:
-        What the server sent, at most `MOST_BYTES`; not checked yet to be a photo.
+    """Return what a server sends for a photo's address, at most `MOST_BYTES`; thread-safe.
 
     Raises:
         PhotoError: If the server cannot be reached, answers with an error or a web page, or takes

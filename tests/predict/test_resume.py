@@ -96,14 +96,6 @@ def test_other_options_are_refused_and_nothing_is_changed(name, value, file):
     assert (file.read_text(), unfinished(file).read_text()) == ("before", before)
 
 
-def test_rows_of_an_earlier_run_are_not_overwritten_unasked(file):
-    check_target(file, resume=False)
-    leave(file, row("a"))
-    with pytest.raises(InputError, match=r"left .*\.out\.jsonl\.unfinished\. .*`--resume`, or"):
-        check_target(file, resume=False)
-    check_target(file, resume=True)
-
-
 @pytest.mark.parametrize("name", ["", ".", "folder", "gone/out.csv"])
 def test_target_must_be_a_file_in_a_folder(name, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
