@@ -45,6 +45,9 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(bytes([byte]))
             self.wfile.write(b"" if kind == "drip" else content)
 
+    def log_message(self, format, *_):  # noqa: A002, D102
+        pass
+
 
 @pytest.fixture(scope="module")
 def server():
