@@ -94,7 +94,7 @@ def test_confusion_matrix_and_worst_predictions_are_pictures(tmp_path):
     scored = Predictions(
         ["one", "two"], np.array([0, 1]), np.array([[0.1, 0.9], [0.0, 1.0]]), ["hat", "shoes"]
     )
-    files = dict.fromkeys(scored.names, tmp_path / "photo.png")
+    files: dict = dict.fromkeys(scored.names, tmp_path / "photo.png")
     tensor_board.add_predictions(tmp_path / "run", scored, files)
     found = read(tmp_path / "run")
     for name in ("confusion matrix", "worst predictions"):
