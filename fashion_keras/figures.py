@@ -205,11 +205,7 @@ def draw_confusion(
 ) -> None:
     """Draw a confusion matrix as PNG: counts as text, shares of each true class as colour.
 
-    Args:
-        table: Photos by true class (rows) and predicted class (columns).
-        labels: Name of each class.
-        title: Text above the picture.
-        file: Where to save it.
+    `table` has the photos by true class (rows) and predicted class (columns).
     """
     side = min(3 + 0.5 * len(labels), 40)  # Inches; Matplotlib draws no more than 65,536 pixels.
     figure = Figure((side, side), dpi=110, layout="constrained")
@@ -243,13 +239,7 @@ def tile_of(file: Path, words: str) -> Tile:
 
 
 def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path | BinaryIO) -> None:
-    """Draw rows of photos as PNG.
-
-    Args:
-        rows: At least one tile; rows need not be equally long.
-        title: Text above them.
-        file: Where to save the picture.
-    """
+    """Draw rows of photos, at least one in all, as PNG; rows need not be equally long."""
     columns, lines = max(4, *map(len, rows)), len(rows)
     figure = Figure((_TILE * columns, (_TILE + 0.5) * lines + 0.4), dpi=100, layout="constrained")
     for axes in figure.subplots(lines, columns, squeeze=False).flat:

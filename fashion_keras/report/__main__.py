@@ -19,12 +19,7 @@ _NAMED = ("clothing", "sample")
 
 
 def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled]:
-    """List the photos to test on.
-
-    Args:
-        data: A folder of class folders, a folder with one for the test, `clothing` or `sample`.
-        labels: The categories of the saved file.
-        cache: Folder for downloads.
+    """List the photos to test a saved file with these labels on.
 
     Raises:
         InputError: If there are no such photos, or they have other categories.

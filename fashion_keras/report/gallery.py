@@ -23,10 +23,7 @@ _WRONG, _CORRECT = 12, 4  # Most thumbnails of one cell.
 def worst_predictions(scored: Predictions, files: Mapping[str, Path], model: Any) -> list[dict]:
     """Return the photos with the highest losses and their heat maps, the highest first.
 
-    Args:
-        scored: What the classifier predicted.
-        files: Path of each photo, by its name.
-        model: The classifier's Keras model, for Grad-CAM.
+    `files` has the path of each photo by its name; `model` is the classifier's Keras model.
     """
     explain = explainer(model)
     found = []

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from fashion_keras import __version__
 from fashion_keras.artifacts import whole_file
 from fashion_keras.cli import duration
-from fashion_keras.figures import Chart, as_svg
+from fashion_keras.figures import as_svg
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -19,11 +19,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 def render(template: str, content: dict[str, Any]) -> str:
     """Return a page; all names in `content` are shown as text, whatever they contain."""
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return (
-        _environment()
-        .get_template(template)
-        .render(content | {"made": now, "version": __version__})
-    )
+    made = {"made": now, "version": __version__}
+    return _environment().get_template(template).render(content | made)
 
 
 @functools.cache
@@ -35,19 +32,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    environment.filters["number"] = _number
-    environment.filters["duration"] = duration
-    environment.filters["svg"] = _svg
+    environment.filters |= {
+        "percent": lambda share: f"{100 * share:.1f} %",
+        "number": lambda value: f"{value:.4g}" if isinstance(value, float) else str(value),
+        "duration": duration,
+        "svg": lambda chart: Markup(as_svg(chart)),  # noqa: S704 (Matplotlib escapes text)
+    }
     return environment
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _svg(chart: Chart) -> Markup:
-    return Markup(as_svg(chart))  # noqa: S704 (Matplotlib escapes text)
 
 
 def write_page(text: str, file: Path) -> None:

@@ -28,13 +28,7 @@ class Sources(NamedTuple):
 
 @stage("report")
 def write_report(sources: Sources, photos: Sequence[Labelled], file: Path) -> None:
-    """Write the page: one file that needs no other file and no connection.
-
-    Args:
-        sources: Where the results are.
-        photos: The photos that the model was tested on; none if there was no test.
-        file: Where to write the page.
-    """
+    """Write the page of the results and of the photos that the model was tested on, if any."""
     write_page(render("report.html", gather(sources, photos)), file)
 
 
@@ -87,11 +81,11 @@ def _tested(
 
 def _curves(sources: Sources, training: dict, foreign: bool) -> dict:
     history = read_rows(sources.trained / "history.csv")
+    model = sources.model.name
     if foreign:
-        reason = f"The history next to {sources.model.name} is that of another training run."
-        return {"missing": reason}
+        return {"missing": f"The history next to {model} is that of another training run."}
     if not training or not history:
-        return {"missing": f"There is no history of the training next to {sources.model.name}."}
+        return {"missing": f"There is no history of the training next to {model}."}
     seconds: dict[str, float] = {}
     for row in history:
         seconds[row["stage"]] = seconds.get(row["stage"], 0.0) + row["seconds"]

@@ -18,8 +18,7 @@ def write_search_page(
     """Write the page of what a search has found so far, whole or not at all.
 
     Args:
-        folder: Folder with `trials.csv` and, at the end of the search, `finalists.csv`,
-            `curves.csv` and `search.json`.
+        folder: Has `trials.csv` and, in the end, `finalists.csv`, `curves.csv`, `search.json`.
         config: Hyperparameters that are not searched for.
         planned: Number of trials in all.
         space: Range of each searched hyperparameter: `name`, `least`, `most` and `steps`.

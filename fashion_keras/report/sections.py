@@ -18,7 +18,6 @@ from fashion_keras.report.outcome import Predictions
 
 _THRESHOLDS = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 _MOST_POINTS = 200
-_AFTER = "after temperature scaling"
 # From these shares of a true class on, a cell of the matrix is darker.
 _LEVELS = {"correct": (0.0, 0.5, 0.75, 0.9), "wrong": (0.0, 0.05, 0.15, 0.3)}
 
@@ -56,11 +55,9 @@ def classes(metrics: Mapping[str, Any]) -> list[dict]:
 
 
 def calibration(scored: Predictions, temperature: float) -> dict:
-    """Return the reliability diagram and the expected calibration error.
-
-    They are compared with those before the logits were divided by the temperature, if it is not 1.
-    """
-    stages = {"as saved" if temperature == 1 else _AFTER: scored.probabilities}
+    """Return the reliability diagram and calibration error, before temperature scaling, too."""
+    after = "as saved" if temperature == 1 else "after temperature scaling"
+    stages = {after: scored.probabilities}
     if temperature != 1:
         before = scored.probabilities**temperature
         stages["before temperature scaling"] = before / before.sum(axis=1, keepdims=True)

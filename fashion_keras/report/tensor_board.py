@@ -64,8 +64,7 @@ def add_run(
         settings: Hyperparameter to value: a number, a truth value or text.
         results: Metric to value; empty if the run failed.
         seconds: How long the run took.
-        history: Epochs whose curves no callback wrote, such as those of a trial: rows with
-            `epoch`, `loss`, `accuracy`, `val_loss` and `val_accuracy`.
+        history: Epochs whose curves no callback wrote: rows as in `history.csv`.
     """
     if any(log_dir.glob("events.out.tfevents.*")):
         return
@@ -87,13 +86,7 @@ def add_run(
 
 
 def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path]) -> None:
-    """Write the confusion matrix and the worst predictions as pictures.
-
-    Args:
-        log_dir: Folder of the run.
-        scored: What was predicted.
-        files: Path of each photo, by its name.
-    """
+    """Write the confusion matrix and the worst predictions; `files` are paths by photos' names."""
     import tensorflow as tf
 
     from fashion_keras.figures import draw_confusion, draw_sheet, tile_of
