@@ -74,27 +74,22 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
 
 
 def _curve(config: Config, rates: Sequence[float], tested: str, cache: Path) -> lr.Curve:
+    from fashion_keras import model
     from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.model import (
-        PIXELS,
-        check_fine_tune_from,
-        check_weights,
-        chosen_fine_tune_from,
-    )
     from fashion_keras.training import open_datasets, train_head
 
-    check_weights(config.weights)
-    check_fine_tune_from(config)
+    model.check_weights(config.weights)
+    model.check_fine_tune_from(config)
     prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
     datasets = open_datasets(config, prepared, cache)
     if tested == "head":
         return lr.head_curve(config, datasets, rates)
-    start, photos = chosen_fine_tune_from(config), len(prepared.split("train"))
+    start, photos = model.chosen_fine_tune_from(config), len(prepared.split("train"))
     epochs = len(rates) * config.batch_size / photos
     cost = f"{len(rates)} steps of fine-tuning from {start}, {epochs:.1f} epochs of {photos} photos"
     print(cost, flush=True)
-    if start != PIXELS:  # First, because they give the features for the head, too.
+    if start != model.PIXELS:  # First, because they give the features for the head, too.
         datasets.store.make_feature_maps(config.fine_tuning_copies, start)
     head = train_head(config, datasets, cache).head
     return lr.fine_tuning_curve(config, datasets, head, rates)
@@ -124,12 +119,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options()
     given = parser.parse_args(arguments)
     tested = "fine_tuning" if given.fine_tune else "head"
-    low, high, steps = (
-        default if value is None else value
-        for value, default in zip(
-            (given.low, given.high, given.steps), _RANGES[tested], strict=True
-        )
-    )
+    asked = zip((given.low, given.high, given.steps), _RANGES[tested], strict=True)
+    low, high, steps = (default if value is None else value for value, default in asked)
     rates = lr.rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
     rate = find(cli.chosen(given, _BASE), rates, tested, folder, given.cache)

@@ -47,9 +47,8 @@ class Plan(NamedTuple):
 class Oracle(keras_tuner.oracles.HyperbandOracle):
     """Chooses trials; the same ones, with the same numbers, whichever finishes first.
 
-    Keras Tuner lets the order in which trials began decide between equally good ones. With a few
-    hundred validation photos many trials are equally good; so the validation loss decides here,
-    and after it the values themselves.
+    Keras Tuner lets the order in which trials began decide between equally good ones. Here the
+    validation loss decides, and after it the values themselves.
 
     Args:
         base: Fields that are not searched; `seed` is that of the sampling.

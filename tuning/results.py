@@ -29,12 +29,8 @@ _PAUSE = 10  # Seconds from one page to the next.
 class Report:
     """Shows the trials of a search as they finish, and writes what was found at its end.
 
-    Args:
-        base: Fields that are not searched.
-        plan: All trials.
-        work: Folder for tables and pictures.
-        page: File for the page of what was found so far.
-        log_dir: Folder of this search for TensorBoard; None for nothing.
+    Tables and pictures go to the folder `work`, what was found so far to the file `page`, and if
+    `log_dir` is given, what TensorBoard shows to it.
     """
 
     def __init__(
@@ -43,8 +39,7 @@ class Report:
         self.rows: list[dict[str, Any]] = []  # Of `trials.csv`.
         self.reasons: list[str] = []  # Why trials failed, one each.
         self._base, self._plan, self._work, self._page = base, plan, work, page
-        self._log_dir = log_dir
-        self._found = 0
+        self._log_dir, self._found = log_dir, 0
         self._cost = 0  # Of the trials that were not in the cache.
         self._start, self._written = time.monotonic(), -float("inf")
 
@@ -60,7 +55,7 @@ class Report:
         if self._log_dir:
             self._log(row, outcome, self._log_dir / f"trial-{row['trial']:03}")
         if time.monotonic() - self._written > _PAUSE:
-            self.write_page(self._page)
+            self._write_page(self._page)
             self._written = time.monotonic()
 
     def _line(self, row: dict, found: bool) -> str:
@@ -83,8 +78,7 @@ class Report:
         results = {} if row["reason"] else metrics
         tensor_board.add_run(log_dir, fields, results, row["seconds"], outcome.rows)
 
-    def write_page(self, file: Path) -> None:
-        """Write the page of what was found so far."""
+    def _write_page(self, file: Path) -> None:
         planned, space = self._plan.trials, space_of(self._base)
         write_search_page(self._work, self._base, planned, space, file)
 
@@ -103,7 +97,7 @@ class Report:
             save_png([hyperparameter_chart(curves, name)], self._work / f"{name}.png")
         text = json.dumps(self._summary(winner, photos, start), indent=2) + "\n"
         (self._work / "search.json").write_text(text, encoding="utf-8")
-        self.write_page(self._work / PAGE)
+        self._write_page(self._work / PAGE)
 
     def _summary(self, winner: Finalist, photos: str, start: float) -> dict[str, Any]:
         return {

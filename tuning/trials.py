@@ -43,8 +43,7 @@ class Outcome(NamedTuple):
 class Trainer:
     """Trains heads, each of them once, here or by workers.
 
-    A task returns an outcome, and perhaps a state from which others train on. Both are kept under
-    the task's key: outcomes for good, states until `forget_states`.
+    Outcomes are kept for good, states from which others train on until `forget_states`.
 
     Args:
         data: Features and classes, the first argument of each task.
@@ -116,20 +115,15 @@ def train_trial(
 ) -> tuple[Outcome, bytes | None]:
     """Train one trial: from its parent's state, or as its parents were trained if that is gone.
 
-    Args:
-        data: Features and classes.
-        base: Fields that are not searched.
-        values: Those of the hyperparameters.
-        rounds: Last epoch of each round that led to the trial, its own last.
-        state: What the parent left, if there is one.
-        keep_state: Whether the state after the trial is returned, too.
+    `rounds` has the last epoch of each round that led to the trial, its own last; with
+    `keep_state` the state after the trial is returned, too.
     """
     start = time.monotonic()
     hypermodel, hp = FashionHyperModel(base, data), keras_tuner.HyperParameters()
     hp.values = dict(values)
     model = hypermodel.build(hp)
     if state:
-        restore(model, _unpacked(state))
+        restore(model, list(np.load(io.BytesIO(state)).values()))
     stages = list(zip([0, *rounds], rounds, strict=False))
     try:
         *_, fitted = [
@@ -143,19 +137,10 @@ def train_trial(
         {"epoch": epoch + 1} | dict(zip(names, values, strict=True))
         for epoch, values in zip(fitted.epoch, columns, strict=True)
     ]
-    kept = _packed(state_of(model)) if keep_state else None
-    return Outcome(rows, time.monotonic() - start), kept
-
-
-def _packed(arrays: Sequence[np.ndarray]) -> bytes:
     content = io.BytesIO()
-    np.savez(content, *arrays)
-    return content.getvalue()
-
-
-def _unpacked(state: bytes) -> list[np.ndarray]:
-    with np.load(io.BytesIO(state)) as arrays:
-        return list(arrays.values())
+    if keep_state:
+        np.savez(content, *state_of(model))
+    return Outcome(rows, time.monotonic() - start), content.getvalue() or None
 
 
 def run_trials(
@@ -163,9 +148,8 @@ def run_trials(
 ) -> Iterator[tuple[Trial, Outcome, bool]]:
     """Run all trials of a search; yield each with its outcome, and whether that was in the cache.
 
-    They come in the order of their numbers. Which trials these are depends on outcomes alone: all
-    that can begin do so at once, and the oracle learns of their ends in the order in which they
-    began, whichever was done first.
+    Which trials these are depends on outcomes alone: all that can begin do so at once, and the
+    oracle learns of their ends in the order in which they began, whichever was done first.
 
     Raises:
         InputError: If too many trials failed one after the other.
