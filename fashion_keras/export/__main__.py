@@ -16,15 +16,8 @@ import numpy as np
 from fashion_keras import __version__, cli
 from fashion_keras.artifacts import only_one
 from fashion_keras.config import InputError
-from fashion_keras.export.formats import (
-    EXTRA,
-    FORMATS,
-    INPUT,
-    OUTPUT,
-    check_packages,
-    with_names,
-)
-from fashion_keras.export.runtimes import Opened, largest_difference, open_export, read_photos
+from fashion_keras.export.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_packages, with_names
+from fashion_keras.export.runtimes import largest_difference, open_export, read_photos
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
 # measured. Half precision keeps 11 bits of each weight: at most 0.006 was measured over 713 photos,
@@ -41,9 +34,8 @@ def export_classifier(
 ) -> dict:
     """Write a saved file in another format, if it gives the same probabilities there.
 
-    The export is written to a temporary folder, opened with its own runtime and compared with
-    Keras. Only then it takes its name, with a JSON file that describes it (`target` with `.json`
-    added); an earlier export is replaced.
+    It is written to a temporary folder, opened with its own runtime and compared with Keras. Only
+    then it replaces an earlier export, with a JSON file that describes it (`target` + `.json`).
 
     Args:
         model: A file written by `saving.save_classifier`.
@@ -56,9 +48,8 @@ def export_classifier(
         The content of the JSON file.
 
     Raises:
-        InputError: If `model` is no classifier, the format does not support half precision,
-            `target` has another ending than the format or is something else, a package is missing,
-            or another process exports to `target`.
+        InputError: If an argument cannot be used, a package is missing, or another process
+            exports to `target`.
         MismatchError: If the export gives other probabilities or labels; nothing is written.
     """
     from fashion_keras.backend import quiet
@@ -75,13 +66,22 @@ def export_classifier(
             with cli.stage(f"compare on {len(photos)} photos"), quiet(1, 2):
                 opened = open_export(name, work / target.name)
                 difference = largest_difference(classifier.model, opened, photos)
-            _check_same(opened, classifier.labels, difference, half)
-            compared = {
-                "photos": len(photos),
-                "largest_difference": float(f"{difference:.2g}"),
-                "runtime": opened.runtime,
+            allowed = HALF_TOLERANCE if half else TOLERANCE
+            found = f"nothing was written: with {opened.runtime}"
+            if opened.labels != classifier.labels:
+                raise MismatchError(f"{found} the labels are {opened.labels}")
+            if not difference <= allowed:
+                raise MismatchError(
+                    f"{found} a probability differs from that of Keras by {difference:.2g}; at "
+                    f"most {allowed:g} is allowed"
+                )
+            description = _describe(classifier, name, half, work) | {
+                "compared_with_keras": {
+                    "photos": len(photos),
+                    "largest_difference": float(f"{difference:.2g}"),
+                    "runtime": opened.runtime,
+                }
             }
-            description = _describe(classifier, name, half, work, compared)
             text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
             (work / f"{target.name}.json").write_text(text, encoding="utf-8")
             del opened  # Windows moves no file that is open.
@@ -105,17 +105,14 @@ def _check(model: Path, name: str, target: Path, half: bool) -> None:
         raise InputError(
             f"The name of an export to {name} must end in {chosen.ending}. Received: {target}"
         )
-    if target.exists() and not _is_replaceable(target, is_folder=chosen.ending[0] == "_"):
+    earlier = target.is_file()
+    if chosen.ending[0] == "_":  # A user's own folder must not be lost.
+        earlier = (target / "saved_model.pb").is_file() and (target / EXTRA).is_dir()
+    if target.exists() and not earlier:
         raise InputError(
             f"{target} exists and is no such export; choose another name with `--out`."
         )
     check_packages(name)
-
-
-def _is_replaceable(target: Path, is_folder: bool) -> bool:
-    if is_folder:  # A user's own folder must not be lost.
-        return (target / "saved_model.pb").is_file() and (target / EXTRA).is_dir()
-    return target.is_file()
 
 
 @contextlib.contextmanager
@@ -142,21 +139,7 @@ def _move_into_place(work: Path, target: Path) -> None:
         os.replace(part, target.with_name(part.name))
 
 
-def _check_same(opened: Opened, labels: list[str], difference: float, half: bool) -> None:
-    if opened.labels != labels:
-        raise MismatchError(
-            f"nothing was written: {opened.runtime} reads the labels {opened.labels}. Expected: "
-            f"{labels}"
-        )
-    tolerance = HALF_TOLERANCE if half else TOLERANCE
-    if not difference <= tolerance:
-        raise MismatchError(
-            f"nothing was written: with {opened.runtime} a probability differs from that of Keras "
-            f"by {difference:.2g}; at most {tolerance:g} is allowed"
-        )
-
-
-def _describe(classifier: Any, name: str, half: bool, work: Path, compared: dict) -> dict:
+def _describe(classifier: Any, name: str, half: bool, work: Path) -> dict:
     files = sorted(path for path in work.rglob("*") if path.is_file())
     return {
         "format": name,
@@ -169,13 +152,8 @@ def _describe(classifier: Any, name: str, half: bool, work: Path, compared: dict
             "meaning": "RGB from 0 to 255, upright, of any height and width; sides over 1024 "
             "pixels are best reduced first. Resizing and scaling are part of the model.",
         },
-        "output": {
-            "name": OUTPUT,
-            "type": "float32",
-            "shape": ["batch", len(classifier.labels)],
-        },
+        "output": {"name": OUTPUT, "type": "float32", "shape": ["batch", len(classifier.labels)]},
         "note": FORMATS[name].note,
-        "compared_with_keras": compared,
         "bytes": {path.relative_to(work).as_posix(): path.stat().st_size for path in files},
         "made_by": f"fashion_keras {__version__}",
         "metadata": classifier.metadata,
@@ -236,10 +214,9 @@ def main(arguments: list[str] | None = None) -> None:
         description = export_classifier(given.model, given.format, target, photos, given.half)
     except MismatchError as error:
         sys.exit(f"error: {error}")
-    size, compared = sum(description["bytes"].values()) / 1e6, description["compared_with_keras"]
-    print(
-        f"{target}: {size:.1f} MB, largest difference to Keras {compared['largest_difference']:g}"
-    )
+    size = sum(description["bytes"].values()) / 1e6
+    difference = description["compared_with_keras"]["largest_difference"]
+    print(f"{target}: {size:.1f} MB, largest difference to Keras {difference:g}")
 
 
 if __name__ == "__main__":

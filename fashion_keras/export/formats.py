@@ -65,15 +65,9 @@ def check_packages(name: str) -> None:
 
 
 def with_names(classifier: Any) -> Any:
-    """Return the model of a classifier with names for its input and output.
+    """Return `Classifier.model` as a model from `{"pixels": ...}` to `{"probabilities": ...}`.
 
     Its last layer, whose name holds the metadata in a `.keras` file, is replaced.
-
-    Args:
-        classifier: See `Classifier.model`.
-
-    Returns:
-        A Keras model from `{"pixels": ...}` to `{"probabilities": ...}` with the same weights.
     """
     from fashion_keras.backend import keras
 
@@ -116,8 +110,10 @@ def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
         str(target), "onnx", opset_version=_OPSET, input_signature=signature, verbose=False
     )
     exported = onnx.load(str(target))
-    _name_sides(exported.graph.input[0], ("batch", "height", "width"))
-    _name_sides(exported.graph.output[0], ("batch",))
+    for tensor in (exported.graph.input[0], exported.graph.output[0]):
+        names = ("batch", "height", "width")[: len(tensor.type.tensor_type.shape.dim) - 1]
+        for side, name in zip(tensor.type.tensor_type.shape.dim, names, strict=False):
+            side.dim_param = name
     texts = {"labels": json.dumps(metadata["labels"]), "metadata": json.dumps(metadata)}
     onnx.helper.set_model_props(exported, texts)
     if half:
@@ -126,19 +122,13 @@ def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
     onnx.checker.check_model(str(target), full_check=True)
 
 
-def _name_sides(tensor: Any, names: tuple[str, ...]) -> None:
-    for side, name in zip(tensor.type.tensor_type.shape.dim, names, strict=False):
-        side.dim_param = name
-
-
 def _store_in_half(onnx: Any, graph: Any) -> None:
     """Store kernels in half precision; runtimes cast them to float32 when they load them."""
     casts = []
     for weight in graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
-        if values.dtype != np.float32 or values.ndim < 2:
-            continue
-        if np.abs(values).max() > np.finfo("float16").max:
+        kernel = values.dtype == np.float32 and values.ndim > 1
+        if not kernel or np.abs(values).max() > np.finfo("float16").max:
             continue
         name, stored = weight.name, f"{weight.name}_half"
         weight.CopyFrom(onnx.numpy_helper.from_array(values.astype("float16"), stored))
@@ -150,22 +140,22 @@ def _store_in_half(onnx: Any, graph: Any) -> None:
 
 def import_openvino() -> Any:
     """Import OpenVINO without its telemetry, which sends a message at each import."""
-    modules: dict[str, Any] = sys.modules
-    modules.setdefault("openvino_telemetry", None)
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
     return importlib.import_module("openvino")
 
 
 def _write_openvino(model: Any, target: Path, metadata: dict, half: bool) -> None:
     openvino = import_openvino()
-    labels = " ".join("_".join(label.split()) for label in metadata["labels"])
-    known = {"model_type": "Classification", "labels": labels, "layout": "NHWC"}
+    labels = metadata["labels"]
+    joined = " ".join("_".join(label.split()) for label in labels)
+    known = {"model_type": "Classification", "labels": joined, "layout": "NHWC"}
     with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as folder:
         file = str(Path(folder, "keras.xml"))
         model.export(file, format="openvino", verbose=False)
         exported = openvino.Core().read_model(file)
         for name, text in known.items():
             exported.set_rt_info(text, ["model_info", name])
-        for name, value in (("labels", metadata["labels"]), ("metadata", metadata)):
+        for name, value in (("labels", labels), ("metadata", metadata)):
             exported.set_rt_info(json.dumps(value), [SECTION, name])
         openvino.save_model(exported, str(target), compress_to_fp16=half)
 

@@ -15,14 +15,9 @@ import numpy as np
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
-from fashion_keras.export.formats import (
-    EXTRA,
-    INPUT,
-    LABELS_FILE,
-    OUTPUT,
-    SECTION,
-    import_openvino,
-)
+from fashion_keras.export.formats import EXTRA, INPUT, LABELS_FILE, OUTPUT, SECTION, import_openvino
+
+Run = Callable[[np.ndarray], np.ndarray]
 
 _MOST_PHOTOS = 32
 _DRAWN_SIZES = ((240, 320), (320, 240), (299, 299), (71, 71), (33, 400), (1024, 683), (500, 501))
@@ -38,76 +33,56 @@ class Opened(NamedTuple):
         runtime: Name and version of the runtime.
     """
 
-    run: Callable[[np.ndarray], np.ndarray]
+    run: Run
     labels: list[str]
     runtime: str
 
 
 def open_export(name: str, path: Path) -> Opened:
-    """Open an export, on the processor and in float32.
-
-    Args:
-        name: One of `formats.FORMATS`.
-        path: The file or folder; for OpenVINO the `.xml`.
-    """
-    openers = {
-        "onnx": _open_onnx,
-        "litert": _open_litert,
-        "openvino": _open_openvino,
-        "saved_model": _open_saved_model,
-    }
-    return openers[name](path)
+    """Open an export to a format, on the processor and in float32; of OpenVINO's the `.xml`."""
+    open_it, package = {
+        "onnx": (_open_onnx, "onnxruntime"),
+        "litert": (_open_litert, "ai-edge-litert"),
+        "openvino": (_open_openvino, "openvino"),
+        "saved_model": (_open_saved_model, "tensorflow"),
+    }[name]
+    return Opened(*open_it(path), f"{package} {importlib.metadata.version(package)}")
 
 
-def _open_onnx(path: Path) -> Opened:
+def _open_onnx(path: Path) -> tuple[Run, list[str]]:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        return session.run([OUTPUT], {INPUT: pixels})[0]
-
-    return Opened(run, labels, _version("onnxruntime"))
+    return lambda pixels: session.run([OUTPUT], {INPUT: pixels})[0], labels
 
 
-def _open_litert(path: Path) -> Opened:
+def _open_litert(path: Path) -> tuple[Run, list[str]]:
     interpreters: Any = importlib.import_module("ai_edge_litert.interpreter")
     interpreter = interpreters.Interpreter(str(path), num_threads=os.cpu_count())
     signature = interpreter.get_signature_runner("serving_default")
     with zipfile.ZipFile(path) as archive:
         labels = archive.read(LABELS_FILE).decode().split("\n")
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        return signature(**{INPUT: pixels})[OUTPUT]
-
-    return Opened(run, labels, _version("ai-edge-litert"))
+    return lambda pixels: signature(**{INPUT: pixels})[OUTPUT], labels
 
 
-def _open_openvino(path: Path) -> Opened:
+def _open_openvino(path: Path) -> tuple[Run, list[str]]:
     core = import_openvino().Core()
     model = core.read_model(str(path))
     labels = json.loads(model.get_rt_info([SECTION, "labels"]).astype(str))
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-
-    def run(pixels: np.ndarray) -> np.ndarray:
-        return compiled({INPUT: pixels})[OUTPUT].copy()  # The next call writes to the same place.
-
-    return Opened(run, labels, _version("openvino"))
+    # A copy: the next call writes to the same place.
+    return lambda pixels: compiled({INPUT: pixels})[OUTPUT].copy(), labels
 
 
-def _open_saved_model(path: Path) -> Opened:
+def _open_saved_model(path: Path) -> tuple[Run, list[str]]:
     tf: Any = importlib.import_module("tensorflow")
-    loaded = tf.saved_model.load(str(path))
+    loaded = tf.saved_model.load(str(path))  # It must live as long as its signatures.
     labels = (path / EXTRA / LABELS_FILE).read_text(encoding="utf-8").split("\n")
 
     def run(pixels: np.ndarray) -> np.ndarray:
         return loaded.signatures["serving_default"](**{INPUT: tf.constant(pixels)})[OUTPUT].numpy()
 
-    return Opened(run, labels, _version("tensorflow"))
-
-
-def _version(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
+    return run, labels
 
 
 def read_photos(folder: Path | None) -> list[np.ndarray]:
@@ -121,12 +96,14 @@ def read_photos(folder: Path | None) -> list[np.ndarray]:
         InputError: If the folder does not exist or holds no readable photo.
     """
     if folder is None:
-        return [_drawn(number) for number in range(len(_DRAWN_SIZES))]
+        return [
+            np.asarray(draw_photo(label, np.random.default_rng(number), *size))
+            for number, (label, size) in enumerate(zip(LABELS, _DRAWN_SIZES, strict=False))
+        ]
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one with photos.")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    count = min(len(files), _MOST_PHOTOS)
-    photos = []
+    count, photos = min(len(files), _MOST_PHOTOS), []
     for number in range(count):
         with contextlib.suppress(PhotoError):  # Folders of photos hold other files, too.
             photos.append(read_photo(files[number * len(files) // count]).pixels)
@@ -135,19 +112,10 @@ def read_photos(folder: Path | None) -> list[np.ndarray]:
     return photos
 
 
-def _drawn(number: int) -> np.ndarray:
-    generator = np.random.default_rng(number)
-    return np.asarray(draw_photo(LABELS[number], generator, *_DRAWN_SIZES[number]))
-
-
 def largest_difference(model: Any, opened: Opened, photos: Sequence[np.ndarray]) -> float:
     """Return the largest difference of any probability to that of Keras.
 
-    Args:
-        model: See `classifier.Classifier`.
-        opened: An export of it.
-        photos: Pixels of photos, each `(height, width, 3)`. They are compared one by one, and
-            the first one and its mirror image as a batch.
+    Photos `(height, width, 3)` are compared one by one, the first and its mirror image as a batch.
     """
     batches = [photo[None].astype("float32") for photo in photos]
     batches.append(np.concatenate([batches[0], batches[0][:, :, ::-1]]))

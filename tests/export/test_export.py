@@ -45,10 +45,11 @@ def needed(name: str) -> None:
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a classifier whose probabilities differ much from photo to photo."""
+    backbone = small_backbone()  # It sets the seed.
     head = build_head(Config(inner_size=4), len(LABELS))
     head.set_weights([weight * 30 for weight in head.get_weights()])
     file = tmp_path_factory.mktemp("saved") / "our.keras"
-    save_classifier(small_backbone(), head, LABELS, 71, file)
+    save_classifier(backbone, head, LABELS, 71, file)
     return file
 
 
@@ -93,12 +94,9 @@ def run_saved_model(folder: Path, pixels: np.ndarray) -> tuple[list[str], np.nda
     tf: Any = importlib.import_module("tensorflow")
     labels = (folder / "assets.extra" / "labels.txt").read_text(encoding="utf-8").split("\n")
     loaded = tf.saved_model.load(str(folder))
-    found = loaded.signatures["serving_default"](pixels=tf.constant(pixels))
-    assert (
-        loaded.serve({"pixels": tf.constant(pixels)})["probabilities"].shape
-        == found["probabilities"].shape
-    )
-    return labels, found["probabilities"].numpy()
+    found = loaded.signatures["serving_default"](pixels=tf.constant(pixels))["probabilities"]
+    assert loaded.serve({"pixels": tf.constant(pixels)})["probabilities"].shape == found.shape
+    return labels, found.numpy()
 
 
 RUN: dict[str, Callable[[Path, np.ndarray], tuple[list[str], np.ndarray]]] = {
@@ -146,13 +144,10 @@ def test_runtime_gives_the_probabilities_of_keras(name: str, half: bool, model: 
     assert np.ptp(expected) > 0.1
     assert sys.modules.get("openvino_telemetry") is None  # No message to OpenVINO's maker.
     description = json.loads(target.with_name(f"{target.name}.json").read_text("utf-8"))
-    files = contents(model.parent)
-    sizes = {
-        file: len(content) for file, content in files.items() if not file.startswith("our.keras")
-    }
-    assert description["bytes"] == {
-        file: size for file, size in sizes.items() if not file.endswith(".json") or "assets" in file
-    }
+    sizes = {file: len(content) for file, content in contents(model.parent).items()}
+    del sizes["our.keras"]
+    assert description["bytes"].items() <= sizes.items()
+    assert len(description["bytes"]) == len(sizes) - 1  # Without the JSON file itself.
     assert "our_saved_model/variables/stale" not in sizes
     assert sorted({file.partition("/")[0] for file in sizes}) == names
     assert 0.9 < max(sizes.values()) / (called.count_params() * (2 if half else 4)) < 1.2
@@ -166,11 +161,8 @@ def test_json_describes_the_export(model: Path) -> None:
     assert description["metadata"]["image_size"] == 71
     assert (description["format"], description["half"]) == ("saved_model", False)
     assert (description["input"]["name"], description["input"]["shape"][-1]) == ("pixels", 3)
-    assert description["output"] == {
-        "name": "probabilities",
-        "type": "float32",
-        "shape": ["batch", len(LABELS)],
-    }
+    shape = ["batch", len(LABELS)]
+    assert description["output"] == {"name": "probabilities", "type": "float32", "shape": shape}
     assert description["compared_with_keras"]["photos"] == 1
     assert description["compared_with_keras"]["largest_difference"] < 1e-5
     inside = json.loads((target / "assets.extra" / "fashion.json").read_text())
@@ -182,11 +174,8 @@ def test_json_describes_the_export(model: Path) -> None:
     [
         ({"run": lambda found: found + np.float32(2e-4)}, r"by 0\.0002; at most 0\.0001"),
         ({"run": lambda found: found * np.float32("nan")}, "by nan"),
-        (
-            {"run": lambda found: found[[0] * len(found)]},
-            "a probability differs from that of Keras",
-        ),
-        ({"labels": LABELS[::-1]}, "reads the labels"),
+        ({"run": lambda found: found[:, ::-1]}, "a probability differs from that of"),
+        ({"labels": LABELS[::-1]}, "the labels are"),
     ],
 )
 def test_export_that_does_not_match_is_not_written(
@@ -218,8 +207,7 @@ def test_converter_that_fails_leaves_the_earlier_export_and_shows_why(
     target = model.with_name("our_saved_model")
     write_earlier(target)
     before = contents(target)
-    broken = FORMATS["saved_model"]._replace(write=fail)
-    monkeypatch.setitem(FORMATS, "saved_model", broken)
+    monkeypatch.setitem(FORMATS, "saved_model", FORMATS["saved_model"]._replace(write=fail))
     with pytest.raises(OSError, match="No space left"):
         export_classifier(model, "saved_model", target, [])
     assert contents(target) == before
@@ -254,24 +242,18 @@ def test_other_backend_is_refused(model: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (
-            ["our.keras", "--format", "saved_model", "--half"],
-            "Omit `--half`, or choose one of onnx",
-        ),
-        (["gone.keras", "--format", "onnx"], r"gone\.keras"),
-        (
-            ["our.keras", "--format", "onnx", "--out", "our.tflite"],
-            r"must end in \.onnx\. Received",
-        ),
-        (["our.keras", "--format", "onnx", "--photos", "gone"], r"No folder .*gone"),
+        ("our.keras --format saved_model --half", "Omit `--half`, or choose one of onnx"),
+        ("gone.keras --format onnx", r"gone\.keras"),
+        ("our.keras --format onnx --out our.tflite", r"must end in \.onnx\. Received"),
+        ("our.keras --format onnx --photos gone", r"No folder .*gone"),
     ],
 )
 def test_wrong_usage_is_an_error(
-    arguments: list[str], message: str, model: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: str, message: str, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(model.parent)
     with pytest.raises(InputError, match=message):
-        main(arguments)
+        main(arguments.split())
     assert [*contents(model.parent)] == ["our.keras"]
 
 
@@ -285,7 +267,7 @@ def test_folder_of_another_kind_is_never_replaced(name: str, model: Path) -> Non
     assert [*contents(own)] == ["photo.jpg"]
 
 
-def test_photos_are_read_from_a_folder(sample_folder: Path, tmp_path: Path) -> None:
+def test_photos_are_read_from_a_folder_or_drawn(sample_folder: Path, tmp_path: Path) -> None:
     photos = read_photos(sample_folder)
     files = sorted(sample_folder.rglob("*.jpg"))
     assert len(photos) == 32
@@ -295,20 +277,17 @@ def test_photos_are_read_from_a_folder(sample_folder: Path, tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("no photo")
     with pytest.raises(InputError, match="No readable photo in"):
         read_photos(tmp_path)
-
-
-def test_without_a_folder_photos_of_many_sizes_are_drawn() -> None:
-    sizes = {pixels.shape[:2] for pixels in read_photos(None)}
+    sizes = {pixels.shape[:2] for pixels in read_photos(None)}  # Drawn.
     assert len(sizes) >= 6
     assert (min(map(min, sizes)), max(map(max, sizes))) == (33, 1024)
 
 
 CHANGES = {
-    "model": ["other.keras"],
-    "--format": ["our.keras", "--format", "saved_model"],
-    "--half": ["our.keras", "--half"],
-    "--out": ["our.keras", "--out", "new/place.xml"],
-    "--photos": ["our.keras", "--photos", "photos"],
+    "model": "other.keras",
+    "--format": "our.keras --format saved_model",
+    "--half": "our.keras --half",
+    "--out": "our.keras --out new/place.xml",
+    "--photos": "our.keras --photos photos",
 }
 
 
@@ -328,7 +307,7 @@ def test_option_changes_the_export(
     main(["our.keras", "--format", "openvino"])
     assert capsys.readouterr().out.startswith("our.xml: ")
     before = contents(model.parent)
-    main(["--format", "openvino", *CHANGES[option]])
+    main(["--format", "openvino", *CHANGES[option].split()])
     assert "MB, largest difference to Keras " in capsys.readouterr().out
     assert contents(model.parent) != before
 
