@@ -11,7 +11,7 @@ from PIL import Image
 
 from fashion_keras.config import InputError
 
-_SHARES = {"test": 0.1, "validation": 0.1}  # Of each class; the rest is for training.
+_SHARE = 0.1  # Of each class, for test and validation each; the rest is for training.
 # Near-duplicates differ in at most so many bits of their hashes, and on average in at most so many
 # levels (of 255) of their thumbnails.
 _NEAR_BITS = 3
@@ -89,20 +89,17 @@ def _fill(splits: list[str], groups: Sequence[Sequence[int]]) -> None:
 
     A group larger than what is wanted stays train; so many duplicates would distort a score.
     """
-    total = sum(len(group) for group in groups)
+    wanted = max(round(_SHARE * sum(map(len, groups))), 1)
     waiting = list(groups)
-    for split, share in _SHARES.items():
-        wanted = max(round(share * total), 1)
+    for split in ("test", "validation"):
         first = min(waiting, key=len)
-        chosen, left, photos = [first], [], len(first)
-        for group in waiting:
-            if group is not first and photos + len(group) <= wanted:
-                chosen.append(group)
-                photos += len(group)
-            elif group is not first:
-                left.append(group)
-        waiting = left
-        for number in itertools.chain(*chosen):
+        waiting.remove(first)
+        chosen = list(first)
+        for group in waiting.copy():
+            if len(chosen) + len(group) <= wanted:
+                chosen += group
+                waiting.remove(group)
+        for number in chosen:
             splits[number] = split
 
 
@@ -160,17 +157,12 @@ def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
     """Group the numbers below `count` so that both of each pair are in the same group."""
-    parent = list(range(count))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(number: int) -> int:
-        while parent[number] != number:
-            parent[number] = parent[parent[number]]  # Shortens the way for the next time.
-            number = parent[number]
-        return number
-
-    for one, other in pairs:
-        parent[root(one)] = root(other)
+    rows, columns = np.array(list(pairs), dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(count, count))
     groups: dict[int, list[int]] = collections.defaultdict(list)
-    for number in range(count):
-        groups[root(number)].append(number)
+    for number, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        groups[group].append(number)
     return list(groups.values())

@@ -1,4 +1,4 @@
-"""Tests of the download, from a server on this computer: resumed, checked, and refused."""
+"""Tests of the download, from a server on this computer: whole, damaged, and refused."""
 
 import hashlib
 import io
@@ -28,15 +28,14 @@ def zip_of(photos: dict[str, bytes]) -> bytes:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` at every address and remembers the Range of each request."""
+    """Serves `content` at every address, and counts the requests."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.content, self.honours_range, self.status = CONTENT, True, 200
+        self.content, self.status, self.requests = CONTENT, 200, 0
         self.sent: int | None = None  # Bytes after which the connection ends.
-        self.ranges: list[str | None] = []
         self.address = f"http://127.0.0.1:{self.server_port}/photos.zip"
 
 
@@ -46,15 +45,11 @@ class Handler(BaseHTTPRequestHandler):
     server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:  # noqa: D102, N802 -- the name that http.server asks for.
-        asked = self.headers.get("Range")
-        self.server.ranges.append(asked)
-        start = int(asked.split("=")[1].rstrip("-")) if asked and self.server.honours_range else 0
-        rest = self.server.content[start:]
-        status = self.server.status if self.server.status != 200 or not start else 206
-        self.send_response(416 if start and not rest else status)
-        self.send_header("Content-Length", str(len(rest)))
+        self.server.requests += 1
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.content)))
         self.end_headers()
-        self.wfile.write(rest[: self.server.sent])
+        self.wfile.write(self.server.content[: self.server.sent])
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002, D102
         pass
@@ -81,50 +76,22 @@ def clothing(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     return server
 
 
-@pytest.mark.parametrize(
-    ("held", "honours_range", "asked"),
-    [
-        (None, True, None),
-        (CONTENT[:500], True, "bytes=500-"),
-        (b"other bytes", False, "bytes=11-"),  # The server sends all again.
-        (CONTENT, True, "bytes=2048-"),  # Nothing is left to send.
-    ],
-)
-def test_download_asks_for_what_is_missing(
-    held: bytes | None, honours_range: bool, asked: str | None, server: Server, tmp_path: Path
-) -> None:
-    server.honours_range = honours_range
-    if held:
-        (tmp_path / "file").write_bytes(held)
-    download(server.address, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges == [asked]
+def test_connection_that_ends_early_is_an_error(server: Server) -> None:
+    download(server.address, file := io.BytesIO())
+    assert file.getvalue() == CONTENT
+    server.sent = 700
+    with pytest.raises(InputError, match="ended after 700 of 2048 bytes. Name a folder"):
+        download(server.address, io.BytesIO())
 
 
-def test_connection_that_ends_early_leaves_a_part_for_the_next_try(
-    server: Server, tmp_path: Path
-) -> None:
-    for sent, counts in [(700, "700 of 2048"), (100, "100 of 1348")]:
-        server.sent = sent
-        with pytest.raises(InputError, match=f"ended after {counts} bytes. Name a folder"):
-            download(server.address, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT[:800]
-    server.sent = None
-    download(server.address, tmp_path / "file")
-    assert (tmp_path / "file").read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=700-", "bytes=800-"]
-
-
-def test_unreachable_and_silent_servers_are_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_and_silent_servers_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/photos.zip"
         with pytest.raises(InputError, match=f"Cannot download {address}: timed out. Name a"):
-            download(address, tmp_path / "file", timeout=0.1)
+            download(address, io.BytesIO(), timeout=0.1)
     with pytest.raises(InputError, match=f"Cannot download {address}: .*refused.*. Name a"):
-        download(address, tmp_path / "file")
+        download(address, io.BytesIO())
 
 
 def test_clothing_is_unpacked_once(clothing: Server, tmp_path: Path) -> None:
@@ -133,7 +100,7 @@ def test_clothing_is_unpacked_once(clothing: Server, tmp_path: Path) -> None:
         assert (folder / name).read_bytes() == content
     assert download_clothing(tmp_path / "cache") == folder
     assert list((tmp_path / "cache").iterdir()) == [folder]
-    assert clothing.ranges == [None]
+    assert clothing.requests == 1
 
 
 WHOLE = zip_of(PHOTOS | {"train/hat/1.jpg": b"a hat" * 100})
@@ -166,7 +133,6 @@ def test_clothing_that_cannot_be_downloaded_names_other_ways(
     advice = "Name a folder with a copy of the photos instead, or try `sample`."
     with pytest.raises(InputError, match=f"Cannot download {clothing.address}: {reason}. {advice}"):
         download_clothing(tmp_path)
-    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.real

@@ -69,16 +69,13 @@ def reason_of(source: Any, *limits: int) -> str:
     return str(failed.value)
 
 
-CLEAN = {
-    "jpeg": ("JPEG", {"quality": 95}),
-    "jpeg with odd exif": ("JPEG", {"exif": b"Exif\0\0no such thing"}),
-    "png": ("PNG", {}),
-}
-
-
-@pytest.mark.parametrize("name", CLEAN)
-def test_rgb_jpeg_and_png_are_clean_whatever_the_file_is_called(name: str, tmp_path: Path) -> None:
-    kind, settings = CLEAN[name]
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("JPEG", {"quality": 95}), ("JPEG", {"exif": b"Exif\0\0no such thing"}), ("PNG", {})],
+)
+def test_rgb_jpeg_and_png_are_clean_whatever_the_file_is_called(
+    kind: str, settings: dict[str, Any], tmp_path: Path
+) -> None:
     file = tmp_path / "ein schönes Kleid.gif"
     file.write_bytes(encode(SQUARES, kind, **settings))
     photo = read_photo(file)
@@ -106,14 +103,11 @@ def test_transparency_becomes_white() -> None:
     assert row_of(encode(greys)) == [[255] * 3, [10] * 3, [204] * 3]
     declared = encode(SQUARES[:, :32], transparency=(255, 0, 0))
     assert row_of(declared)[::2] == [[255, 255, 255], [0, 255, 0]]
-
-
-@pytest.mark.parametrize("transparency", [1, b"\xff\x00"])
-def test_transparent_colour_of_a_palette_becomes_white(transparency: Any) -> None:
     picture = Image.fromarray(squares([0, 1]), "P")
     picture.putpalette([10, 20, 30, 40, 50, 60])
-    content = encode(picture, transparency=transparency)
-    assert row_of(content) == [[10, 20, 30], [255, 255, 255]]
+    for transparency in (1, b"\xff\x00"):
+        content = encode(picture, transparency=transparency)
+        assert row_of(content) == [[10, 20, 30], [255, 255, 255]]
 
 
 def test_greys_are_read_and_deep_ones_scaled() -> None:
@@ -133,20 +127,15 @@ def test_cmyk_becomes_rgb(name: str, within: int, tmp_path: Path) -> None:
     assert np.abs(pixels.astype(int) - [0, 0, 255]).max() <= within
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "MPO"])
+@pytest.mark.parametrize("kind", ["BMP", "TIFF", "GIF", "WEBP", "PNG", "MPO"])
 def test_of_several_images_in_a_file_the_first_is_taken(kind: str) -> None:
-    first, second = (Image.new("RGB", (8, 8), colour) for colour in ("white", "black"))
-    settings = {"lossless": True} if kind == "WEBP" else {}
-    content = encode(first, kind, save_all=True, append_images=[second], **settings)
-    assert Image.open(io.BytesIO(content)).n_frames == 2  # pyright: ignore[reportAttributeAccessIssue]
-    assert np.unique(read_photo(content).pixels).tolist() == [255]
-
-
-@pytest.mark.parametrize("kind", ["BMP", "TIFF", "WEBP", "GIF"])
-def test_other_formats_are_read_but_not_clean(kind: str) -> None:
-    photo = read_photo(encode(SQUARES, kind, **({"lossless": True} if kind == "WEBP" else {})))
-    assert not photo.clean
-    np.testing.assert_array_equal(photo.pixels, SQUARES)
+    settings = {"lossless": True} if kind == "WEBP" else {"quality": 95} if kind == "MPO" else {}
+    if kind != "BMP":  # It holds only one.
+        settings |= {"save_all": True, "append_images": [Image.new("RGB", (48, 32), "black")]}
+    content = encode(SQUARES, kind, **settings)
+    photo = read_photo(content)
+    assert photo.clean == (kind == "PNG")
+    np.testing.assert_allclose(photo.pixels[8::16, 8::16], SIX_COLOURS, atol=5)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
@@ -176,17 +165,14 @@ def test_damaged_end_of_a_png_is_read_but_not_clean(cut: int) -> None:
         np.testing.assert_array_equal(photo.pixels, SQUARES)
 
 
-@pytest.mark.parametrize("content", [b"<html>404</html>", b"%PDF-1.7", b"\0" * 100, b"P6 1 1 255 "])
-def test_file_that_is_no_photo_names_the_formats(content: bytes) -> None:
+def test_file_that_is_no_photo_or_half_a_photo_gives_the_reason() -> None:
     expected = "not a photo in one of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF"
-    assert reason_of(content) == expected
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP"])
-def test_half_a_photo_is_damaged(kind: str) -> None:
+    for content in (b"<html>404</html>", b"%PDF-1.7", b"\0" * 100, b"P6 1 1 255 "):
+        assert reason_of(content) == expected
     noise = np.random.default_rng(1).integers(0, 256, (40, 40, 3), "uint8")
-    content = encode(noise, kind)
-    assert reason_of(content[: len(content) // 2]).startswith("damaged: ")
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
+        content = encode(noise, kind)
+        assert reason_of(content[: len(content) // 2]).startswith("damaged: ")
     assert "truncated" in reason_of(encode(SQUARES, "JPEG")[:-2])
     assert reason_of(b"") == "empty file"
 
@@ -209,7 +195,7 @@ def test_size_is_checked_before_anything_is_decoded(
     assert reason_of(content, *limits) == expected
 
 
-@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 5000), (5000, 1), (7, 8), (8, 7)])
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (7, 8), (8, 7)])
 def test_photo_in_which_nothing_can_be_seen_is_refused(width: int, height: int) -> None:
     expected = f"too small: {width} x {height} pixels, at least 8 x 8 are needed"
     image = Image.new("RGB", (width, height))

@@ -38,19 +38,17 @@ def state(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Return a source with one clean photo of each class in train and validation."""
-    folder = tmp_path / "source"
-    for number, name in enumerate(
-        ("train/hat", "train/shoes", "validation/hat", "validation/shoes")
-    ):
-        draw(folder / name / "a.jpg", number)
-    return folder
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+def photos(tmp_path: Path) -> Path:
+    """Return a source with one clean photo of each class in train and validation."""
+    places = ("train/hat", "train/shoes", "validation/hat", "validation/shoes")
+    for number, name in enumerate(places):
+        draw(tmp_path / "source" / name / "a.jpg", number)
+    return tmp_path / "source"
 
 
 @pytest.fixture
@@ -99,16 +97,6 @@ def test_clean_photos_are_copied_where_links_are_not_possible(
     assert copy.read_bytes() == (photos / "train" / "hat" / "a.jpg").read_bytes()
 
 
-def test_links_hold_with_a_cache_given_relatively(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("train/hat", "train/shoes", "validation/hat"):
-        draw(tmp_path / "cache" / "sample-1" / name / "a.jpg", len(name))
-    prepared = prepare("sample", Path("cache"))
-    assert [(prepared.folder / photo.prepared).is_file() for photo in prepared.photos] == [True] * 3
-
-
 @pytest.mark.parametrize("name", ["turned.jpg", "grey.png", "picture.webp", "picture.gif"])
 def test_other_photos_are_rewritten_as_png_with_the_same_pixels(
     name: str, photos: Path, cache: Path
@@ -147,21 +135,20 @@ def test_source_stays_as_it_is_and_the_folder_holds_what_is_listed(
 def test_unreadable_files_are_listed_with_their_reason(photos: Path, cache: Path) -> None:
     folder = photos / "train" / "hat"
     (folder / "b.jpg").write_bytes(b"")
-    (folder / "c.jpg").write_bytes(b"<html>")
-    (folder / "d.jpg").symlink_to(photos / "gone.jpg")
+    (folder / "c.jpg").symlink_to(photos / "gone.jpg")
     prepared = prepare(str(photos), cache)
-    expected = [
-        ("train/hat/b.jpg", "empty file"),
-        (
-            "train/hat/c.jpg",
-            "not a photo in one of the formats JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF",
-        ),
-        ("train/hat/d.jpg", "a link to a file that does not exist"),
+    assert prepared.rejected == [
+        Rejected("train/hat/b.jpg", "empty file"),
+        Rejected("train/hat/c.jpg", "a link to a file that does not exist"),
     ]
-    assert prepared.rejected == [Rejected(*row) for row in expected]
     lines = (prepared.folder / "quarantine.csv").read_text(encoding="utf-8").splitlines()
-    assert list(csv.reader(lines)) == [["file", "reason"], *map(list, expected)]
+    assert list(csv.reader(lines)) == [["file", "reason"], *map(list, prepared.rejected)]
     assert len(prepared.photos) == 4
+    assert summary(prepared).splitlines() == [
+        "photos: 2 train, 2 validation, 0 test; 2 classes: hat, shoes",
+        "2 files cannot be used (train/hat/b.jpg: empty file); "
+        f"all are listed in {prepared.folder / 'quarantine.csv'}",
+    ]
 
 
 def test_class_without_readable_photo_is_an_error(photos: Path, cache: Path) -> None:
@@ -227,41 +214,26 @@ def test_two_that_prepare_the_same_do_it_once(photos: Path, cache: Path, read: l
     assert len(read) == 4
 
 
-def test_summary_counts_photos_and_names_a_rejected_file(photos: Path, cache: Path) -> None:
-    prepared = prepare(str(photos), cache)
-    assert summary(prepared) == "photos: 2 train, 2 validation, 0 test; 2 classes: hat, shoes"
-    rejected = [Rejected("train/hat/b.jpg", "empty file"), Rejected("c.jpg", "damaged: so")]
-    assert summary(prepared._replace(rejected=rejected)).splitlines()[1] == (
-        "2 files cannot be used (train/hat/b.jpg: empty file); "
-        f"all are listed in {prepared.folder / 'quarantine.csv'}"
-    )
-
-
 def test_class_folders_are_split_and_the_seed_decides(unsplit: Path, cache: Path) -> None:
     (unsplit / "hat" / "broken.jpg").write_bytes(b"no photo")
+    for number in range(10):  # A copy of each, turned, that belongs to the same split.
+        with Image.open(unsplit / "hat" / f"{number}.png") as photo:
+            large = photo.resize((144, 144))
+        large.save(unsplit / "hat" / f"{number}.png")
+        large.transpose(Image.Transpose.ROTATE_90).save(unsplit / "hat" / f"{number}.webp")
     prepared, other = (prepare(str(unsplit), cache, seed) for seed in (1, 2))
     counts = collections.Counter((photo.split, photo.label) for photo in prepared.photos)
-    for label in ("hat", "shoes"):
-        assert [counts[split, label] for split in SPLITS] == [8, 1, 1]
-    expected = {f"{label}/{number}.png" for label in ("hat", "shoes") for number in range(10)}
-    assert {photo.file for photo in prepared.photos} == expected
+    for label, copies in (("hat", 2), ("shoes", 1)):
+        assert [counts[split, label] for split in SPLITS] == [8 * copies, copies, copies]
+    split_of = {photo.file: photo.split for photo in prepared.photos}
+    for number in range(10):
+        assert split_of[f"hat/{number}.png"] == split_of[f"hat/{number}.webp"]
     for split in SPLITS:  # As folders are read.
         listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
         assert listed == sorted(map(str, (prepared.folder / split).glob("*/*")))
     assert prepare(str(unsplit), cache, 1) == prepared
     in_test, in_other = ({photo.file for photo in one.split("test")} for one in (prepared, other))
     assert in_test != in_other
-
-
-def test_duplicates_of_a_photo_are_in_one_split(unsplit: Path, cache: Path) -> None:
-    for number in range(10):
-        with Image.open(unsplit / "hat" / f"{number}.png") as photo:
-            large = photo.resize((144, 144))
-        large.save(unsplit / "hat" / f"{number}.png")
-        large.transpose(Image.Transpose.ROTATE_90).save(unsplit / "hat" / f"turned {number}.webp")
-    split_of = {photo.file: photo.split for photo in prepare(str(unsplit), cache).photos}
-    for number in range(10):
-        assert split_of[f"hat/turned {number}.webp"] == split_of[f"hat/{number}.png"]
 
 
 def test_unusual_names_are_kept_or_escaped(photos: Path, cache: Path) -> None:
