@@ -24,17 +24,11 @@ _TABLES = 1999  # Drawn at random for the p-value.
 
 
 class Counts(NamedTuple):
-    """The number of readable photos of each class and split.
+    """The number of readable photos of each class and split."""
 
-    Attributes:
-        labels: Classes of any split, sorted.
-        splits: Splits in use, in order; one without a name if the source has none.
-        table: `(classes, splits)`.
-    """
-
-    labels: list[str]
-    splits: list[str]
-    table: np.ndarray
+    labels: list[str]  # Classes of any split, sorted.
+    splits: list[str]  # Splits in use, in order; one without a name if the source has none.
+    table: np.ndarray  # `(classes, splits)`
 
     def __str__(self) -> str:
         """Return counts, and shares of each split, as a table to print."""
@@ -45,9 +39,8 @@ class Counts(NamedTuple):
             shares = zip(row, row / np.maximum(totals, 1), strict=True)
             cells = [f"{count:>12} {share:>7.1%}" for count, share in shares]
             lines.append(label.ljust(width) + "".join(cells))
-        return "\n".join(
-            [*lines, "all".ljust(width) + (8 * " ").join(map("{:>12}".format, totals))]
-        )
+        lines.append("all".ljust(width) + (8 * " ").join(map("{:>12}".format, totals)))
+        return "\n".join(lines)
 
 
 def count_photos(folders: Scan, photos: Sequence[CheckedPhoto]) -> Counts:
@@ -65,14 +58,7 @@ def count_photos(folders: Scan, photos: Sequence[CheckedPhoto]) -> Counts:
 def class_findings(
     folders: Scan, photos: Sequence[CheckedPhoto], counts: Counts, seed: int
 ) -> list[Finding]:
-    """Return what is wrong with classes and their sizes.
-
-    Args:
-        folders: The data set's folders.
-        photos: Their photos.
-        counts: Of these photos.
-        seed: Of the test for equal priors.
-    """
+    """Return what is wrong with classes and their sizes; the seed is of the test for priors."""
     labels, splits, table = counts
     # Without a folder for training nothing can be learnt, whatever the others hold.
     learnt = table[:, 0] if splits[0] in ("", SPLITS[0]) else np.zeros(len(labels), dtype=int)
@@ -131,17 +117,11 @@ def _unmeasurable(counts: Counts) -> list[str]:
 
 
 def compare_priors(table: np.ndarray, seed: int) -> tuple[float, float]:
-    """Test whether classes are equally frequent in all splits.
-
-    The p-value is that of random permutations of the labels; unlike the chi-square distribution it
-    holds for small counts, too.
-
-    Args:
-        table: Counts, `(classes, splits)`.
-        seed: Of the permutations.
+    """Test whether classes are equally frequent in all splits, from counts `(classes, splits)`.
 
     Returns:
-        Pearson's chi-square statistic and the p-value, at least 0.0005.
+        Pearson's chi-square statistic and the p-value, at least 0.0005, of random permutations of
+        the labels: unlike the chi-square distribution it holds for small counts, too.
     """
     present = table[table.sum(axis=1) > 0][:, table.sum(axis=0) > 0]
     if min(present.shape) < 2:
@@ -162,9 +142,6 @@ def _differences(counts: Counts, column: int) -> list[str]:
     large = factors.max(axis=1) >= _LEAST_FACTOR * factors.min(axis=1)
     first, other = counts.splits[0], counts.splits[column]
     return [
-        f"{label}: {share:.1%} of {first} but {other_share:.1%} of {other}"
-        for label, (share, other_share), named in zip(
-            counts.labels, shares, significant & large, strict=True
-        )
-        if named
+        f"{counts.labels[row]}: {shares[row, 0]:.1%} of {first} but {shares[row, 1]:.1%} of {other}"
+        for row in np.flatnonzero(significant & large)
     ]

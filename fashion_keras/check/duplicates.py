@@ -16,14 +16,7 @@ Group = Sequence[CheckedPhoto]
 
 
 def find_duplicates(photos: Sequence[CheckedPhoto]) -> list[Group]:
-    """Group photos that show the same, in any of eight orientations, or are the same file.
-
-    Args:
-        photos: All photos; unreadable ones are ignored.
-
-    Returns:
-        Groups of two photos or more, in the order of `photos`.
-    """
+    """Return groups of two readable photos or more that are the same file or show the same."""
     readable = [photo for photo in photos if photo.hash]
     hashes = [photo.hash for photo in readable if photo.hash]
     groups = group_duplicates(hashes, [photo.sha256 for photo in readable])
@@ -62,12 +55,7 @@ def _relation(one: CheckedPhoto, other: CheckedPhoto) -> str:
 
 
 def draw_duplicates(groups: Sequence[Group], file: Path) -> None:
-    """Draw each group as a row of photos, those across splits and classes first.
-
-    Args:
-        groups: At least one.
-        file: Where to save the picture, a PNG.
-    """
+    """Draw each group as a row of photos in a PNG file, those across splits and classes first."""
     worst = sorted(groups, key=lambda group: (not _leaks(group), not _contradicts(group)))
     rows = [[tile_of(photo.path, photo.name) for photo in one[:_COLUMNS]] for one in worst[:_ROWS]]
     draw_sheet(rows, f"the same photo more than once: {len(rows)} of {len(groups)}", file)

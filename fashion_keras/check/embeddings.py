@@ -27,11 +27,11 @@ _FAR = 5.0  # Distance of outliers above the median, in robust standard deviatio
 def reduce_features(features: Sequence[Features], seed: int) -> np.ndarray:
     """Return the first principal components of normalised features, `(photos, up to 256)` float32.
 
-    Only a block of photos and a sample are in memory at the same time.
+    Only a block of photos and a sample, of which they are computed, are in memory at once.
 
     Args:
         features: Of each split (see `FeatureStore.features`).
-        seed: Of the sample that the components are computed from.
+        seed: Of the sample.
     """
     count = sum(map(len, features))
     chosen = np.zeros(count, dtype=bool)
@@ -59,7 +59,7 @@ def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) 
     Args:
         numbers: Class number of each photo, `(photos,)`.
         groups: Photos that are copies of each other, by their places.
-        seed: Of the dealing.
+        seed: Of the random order.
 
     Returns:
         Fold of each photo, `(photos,)`.
@@ -75,16 +75,9 @@ def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) 
 
 
 def predict_labels(points: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> np.ndarray | None:
-    """Return the probabilities of each class, from photos of the other folds only.
+    """Return probabilities `(photos, classes)`, of each photo from those of the other folds only.
 
-    Args:
-        points: See `reduce_features`.
-        numbers: Class number of each photo's label, `(photos,)`.
-        folds: See `deal_folds`.
-
-    Returns:
-        Out-of-fold probabilities, `(photos, classes)`; None if the other photos of a fold are of
-        one class, so that there is nothing to compare.
+    None if the other photos of a fold are of one class, so that there is nothing to compare.
     """
     if any(len(np.unique(numbers[folds != fold])) < 2 for fold in np.unique(folds)):
         return None
@@ -121,11 +114,7 @@ def find_suspects(numbers: np.ndarray, probabilities: np.ndarray) -> dict[int, i
 
 
 def find_outliers(points: np.ndarray) -> list[int]:
-    """Return the places of photos that are far from all others, the farthest first.
-
-    Args:
-        points: `(photos, numbers)`.
-    """
+    """Return the places of photos that are far from all others, the farthest first."""
     count = min(_NEIGHBOURS, len(points) - 1)
     neighbours = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
     mean = neighbours.kneighbors()[0].mean(axis=1)
@@ -146,7 +135,7 @@ def draw_map(
     """Draw a map of the photos as PNG (t-SNE), one colour a class; of many a random sample.
 
     Args:
-        points: `(photos, numbers)`.
+        points: Reduced features, `(photos, components)`.
         numbers: Class number of each, `(photos,)`.
         labels: Name of each class.
         marked: Places of the photos to be circled.

@@ -25,10 +25,7 @@ from fashion_keras.data.scan import SPLITS, scan, shown
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.training import open_datasets
 
-FILES = (
-    *("show_batch.png", "duplicates.png", "label_errors.png", "outliers.png", "map.png"),
-    "check.json",
-)
+_PICTURES = ("show_batch.png", "duplicates.png", "label_errors.png", "outliers.png", "map.png")
 _ON_SHEET, _IN_ROW = 30, 5
 
 
@@ -36,8 +33,7 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     """Find what is wrong with a data set, and draw what the model is trained on.
 
     Args:
-        config: `data` is examined; `image_size` and the augmentation decide the pictures;
-            `weights` is used for features only.
+        config: What is examined, and how it is augmented; `weights` is used for features only.
         results: Folder for the pictures and `check.json`.
         cache: Folder for prepared photos and features.
         features: Look for label errors and outliers as well, and draw the map.
@@ -51,7 +47,11 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     start = time.monotonic()
     check_free(results)
     folders = scan(config.data, cache, config.split_seed)
-    prepared, refusal = _prepare(config, cache)
+    prepared, refusal = None, ""
+    try:
+        prepared = prepare(config.data, cache, config.split_seed)
+    except InputError as error:
+        refusal = shown(str(error))
     if not folders.photos and not folders.unused:
         raise InputError(refusal)
     photos = check_photos(folders.photos, prepared)
@@ -68,7 +68,7 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         found += _refused(refusal, found, features)
     photos = [photo._replace(hash=None) for photo in photos]  # They take most of the memory.
     report = {"photos": _summarise(counts, photos)}
-    with all_together(results, FILES) as work:
+    with all_together(results, (*_PICTURES, "check.json")) as work:
         if groups:
             draw_duplicates(groups, work / "duplicates.png")
         if prepared:
@@ -79,14 +79,6 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (work / "check.json").write_text(text, encoding="utf-8")
     return ordered(found)
-
-
-def _prepare(config: Config, cache: Path) -> tuple[Prepared | None, str]:
-    """Return the prepared data set, or why it cannot be prepared."""
-    try:
-        return prepare(config.data, cache, config.split_seed), ""
-    except InputError as error:
-        return None, shown(str(error))
 
 
 def _refused(refusal: str, found: Sequence[Finding], features: bool) -> list[Finding]:
@@ -138,11 +130,11 @@ def _examine_features(
     suspects = {}
     if probabilities is not None:
         for number, likelier in embeddings.find_suspects(numbers, probabilities).items():
-            given = numbers[number]
-            suspects[number] = (
-                f"labelled {labels[given]} ({probabilities[number, given]:.0%}), looks like "
-                f"{labels[likelier]} ({probabilities[number, likelier]:.0%})"
+            given, likelier = (
+                f"{labels[label]} ({probabilities[number, label]:.0%})"
+                for label in (numbers[number], likelier)
             )
+            suspects[number] = f"labelled {given}, looks like {likelier}"
     points = reduced[:, : embeddings.CLOSE_COMPONENTS]
     outliers = {number: photos[number].label for number in embeddings.find_outliers(points)}
     _draw(photos, suspects, "likeliest label errors", work / "label_errors.png")

@@ -1,112 +1,89 @@
 """The findings of a check: what can be wrong, how harmful it is, and the verdict."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 _SHOWN = 5  # Items of a finding that are printed; all are in the JSON file.
 
 
-class Kind(NamedTuple):
-    """A kind of finding: must it be fixed, or is it good to know; what it is, and what to do."""
-
-    to_fix: bool
-    text: str
-    advice: str
-
-
-# Most harmful first.
-KINDS = {
-    "layout": Kind(
-        True,
+# Each kind of finding with its text and what to do, the most harmful first.
+TO_FIX = {
+    "layout": (
         "training refuses these photos",
         "Put each class's photos into a folder of its own: either all next to each other, or in "
         "the folders train and validation (and one for the final test).",
     ),
-    "empty class": Kind(
-        True,
+    "empty class": (
         "class folders without a readable photo; training refuses them",
         "Add photos to them, or remove them.",
     ),
-    "missing class": Kind(
-        True,
+    "missing class": (
         "classes that are not in every split",
         "Add photos of them. A class that is not in train cannot be learnt, one that is not in the "
         "others cannot be measured.",
     ),
-    "leak": Kind(
-        True,
+    "leak": (
         "photos that are in more than one split: {count}. The model is tested on photos that it "
         "was trained on, and the score is too good",
         "Keep each in one split (duplicates.png shows them).",
     ),
-    "contradiction": Kind(
-        True,
+    "contradiction": (
         "photos that are in more than one class: {count}",
         "Keep each in the class it belongs to (duplicates.png shows them).",
     ),
-    "too small to learn": Kind(
-        True,
+    "too small to learn": (
         "classes with fewer than {least} training photos",
         "Add photos, or merge each with a similar class.",
     ),
-    "priors": Kind(
-        True,
+    "priors": (
         "classes are not equally frequent in all splits, beyond chance (chi-square {statistic:.0f},"
         " p = {p_value:.4f} by permutation)",
         "Draw the splits again from all photos, or expect another score than that of validation.",
     ),
-    "too small to measure": Kind(
-        True,
+    "too small to measure": (
         "classes with too few photos in {split} for their score to mean much",
         "Add photos to that split; ten make the interval 0.4 wide, thirty 0.2.",
     ),
-    "unreadable": Kind(
-        True,
+    "unreadable": (
         "files that cannot be read and will not be used: {count}",
         "Repair, replace or remove them.",
     ),
-    "unused": Kind(
-        True,
+    "unused": (
         "photos outside the class folders, which will not be used: {count}",
         "Move them into the folder of their class, or away.",
     ),
-    "label errors": Kind(
-        False,  # Most suspects are merely hard; no data set is ever without any.
+}
+GOOD_TO_KNOW = {
+    "label errors": (  # Most suspects are merely hard; no data set is ever without any.
         "photos whose label is probably wrong, the likeliest first: {count}",
         "Look at them (label_errors.png shows the likeliest) and move only what is wrong. Most may "
         "be merely hard, fewer with a larger `--image-size`; those must stay.",
     ),
-    "labels unseen": Kind(
-        False,
+    "labels unseen": (
         "`--features` was given, but labels were not examined",
         "Fix the cause, and check again.",
     ),
-    "imbalance": Kind(
-        False,
+    "imbalance": (
         "the largest class has {ratio:.0f} times the photos of the smallest",
         "Look at the score of each class, not only at accuracy, which hides the small ones.",
     ),
-    "duplicates": Kind(
-        False,
+    "duplicates": (
         "photos that are in the same split more than once: {count}",
         "They count more than others; one of each is enough.",
     ),
-    "outliers": Kind(
-        False,
+    "outliers": (
         "photos that are unlike all others: {count}",
         "Check whether they belong here (outliers.png shows the farthest).",
     ),
-    "narrow": Kind(
-        False,
+    "narrow": (
         "photos with one side {ratio:g} times the other or more: {count}",
         "They are squeezed into a square; crop them to the garment if that matters.",
     ),
-    "turned": Kind(
-        False,
+    "turned": (
         "photos that EXIF turns: {count}",
         "They are used upright here; software that ignores EXIF shows them as they are stored.",
     ),
 }
+KINDS = TO_FIX | GOOD_TO_KNOW
 
 
 class Finding:
@@ -119,8 +96,8 @@ class Finding:
     """
 
     def __init__(self, kind: str, items: Sequence[str], **values: object) -> None:
-        self.harm, self.kind = list(KINDS).index(kind) + 1, kind
-        self.to_fix, text, self.advice = KINDS[kind]
+        text, self.advice = KINDS[kind]
+        self.harm, self.kind, self.to_fix = list(KINDS).index(kind) + 1, kind, kind in TO_FIX
         self.text = text.format(count=len(items), **values)
         self.items = list(items)
 

@@ -31,48 +31,28 @@ EXIF_TURNS = {
 
 
 class CheckedPhoto(NamedTuple):
-    """One file of a data set.
+    """One file of a data set; what follows `reason` is known of readable ones only."""
 
-    Attributes:
-        name: Its path below the data set's folder, as it can be printed.
-        split: Where it is used; empty if that is not decided.
-        label: Its class.
-        path: The file.
-        reason: Why it cannot be read; empty if it can, and only then the rest is known.
-        size: Width and height in pixels, as stored.
-        mode: Pillow's name for the kind of pixels.
-        format: Pillow's name for the format.
-        turn: EXIF orientation, 1 for upright.
-        sha256: Of the file's bytes.
-        hash: Perceptual hash, one for each of `split.TURNS`.
-    """
-
-    name: str
-    split: str
+    name: str  # Its path below the data set's folder, as it can be printed.
+    split: str  # Where it is used; empty if that is not decided.
     label: str
     path: Path
-    reason: str
-    size: tuple[int, int] = (0, 0)
-    mode: str = ""
+    reason: str  # Why it cannot be read; empty if it can.
+    size: tuple[int, int] = (0, 0)  # Width and height in pixels, as stored.
+    mode: str = ""  # Pillow's name, as that of the format.
     format: str = ""
-    turn: int = 1
-    sha256: str = ""
+    turn: int = 1  # EXIF orientation, 1 for upright.
+    sha256: str = ""  # Of the file's bytes.
     hash: PerceptualHash | None = None
 
 
 def check_photos(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[CheckedPhoto]:
-    """Open every photo.
-
-    Args:
-        photos: See `scan`.
-        prepared: The same photos prepared, which decides their split; None if that is impossible.
-    """
+    """Open every photo; the same photos prepared, where that is possible, decide their splits."""
     splits = {photo.file: photo.split for photo in prepared.photos} if prepared else {}
 
     def check(photo: SourcePhoto) -> CheckedPhoto:
         name = shown(photo.name)
-        split = splits.get(name, photo.split)
-        return _opened(CheckedPhoto(name, split, photo.label, photo.path, reason=""))
+        return _opened(name, splits.get(name, photo.split), photo.label, photo.path)
 
     if not photos:
         return []
@@ -81,28 +61,21 @@ def check_photos(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> li
         return list(progress(pool.map(check, photos), len(photos), "examining photos"))
 
 
-def _opened(photo: CheckedPhoto) -> CheckedPhoto:
+def _opened(name: str, split: str, label: str, path: Path) -> CheckedPhoto:
     try:
-        pixels = read_photo(photo.path).pixels
+        hashed = perceptual_hash(Image.fromarray(read_photo(path).pixels))
     except PhotoError as error:
-        return photo._replace(reason=str(error))
-    with Image.open(photo.path, formats=FORMATS) as image:
-        return photo._replace(
-            size=image.size,
-            mode=image.mode,
-            format=image.format or "",
-            turn=image.getexif().get(_ORIENTATION, 1),
-            sha256=sha256_of(photo.path),
-            hash=perceptual_hash(Image.fromarray(pixels)),
-        )
+        return CheckedPhoto(name, split, label, path, str(error))
+    with Image.open(path, formats=FORMATS) as image:
+        turn, kind = image.getexif().get(_ORIENTATION, 1), image.format or ""
+        known = (image.size, image.mode, kind, turn, sha256_of(path), hashed)
+    return CheckedPhoto(name, split, label, path, "", *known)
 
 
 def summary(photos: Sequence[CheckedPhoto]) -> dict:
-    """Return sizes, shapes, formats, modes and EXIF orientations of all readable photos.
+    """Return the percentiles 5, 50 and 95 of `width`, `height` and `aspect_ratio`, and counts.
 
-    Returns:
-        `width`, `height` and `aspect_ratio` (width by height), each as the percentiles 5, 50 and
-        95; `formats`, `modes` and `exif_turns` as counts.
+    Of unreadable photos nothing is counted.
     """
     readable = [photo for photo in photos if not photo.reason]
     if not readable:
