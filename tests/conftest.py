@@ -42,6 +42,12 @@ def without_settings() -> None:
         os.environ.pop(name, None)
 
 
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    """Let each test draw the same random numbers, whatever ran before it."""
+    keras.utils.set_random_seed(1)
+
+
 @pytest.fixture(scope="session")
 def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Draw 80 photos: 4 for training, 2 for validation and 2 for testing of each class."""

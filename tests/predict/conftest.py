@@ -36,10 +36,11 @@ def same_rows(rows: list[dict], others: list[dict]) -> bool:
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory) -> Path:
     """Save a classifier of `LABELS` whose answers differ strongly from photo to photo."""
+    backbone = normalised_backbone()  # It sets the random seed, for the head, too.
     head = build_head(Config(inner_size=16), len(LABELS))
     head.set_weights([weight * 4 for weight in head.get_weights()])
     file = tmp_path_factory.mktemp("model") / "our.keras"
-    save_classifier(normalised_backbone(), head, LABELS, 71, file)
+    save_classifier(backbone, head, LABELS, 71, file)
     return file
 
 
