@@ -308,12 +308,12 @@ def main():
     try:
         os.kill(os.getpid(), signal.SIGTERM)
     finally:
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
         print("still alive")
 cli.run(main)
 """
     ended = python("-c", program)
-    assert (ended.returncode, ended.stdout) == (130, "")
+    assert (ended.returncode, ended.stdout) == (143, "")
 
 
 @posix
