@@ -19,13 +19,14 @@ ENVIRONMENT = {name: os.environ.get(name) for name in VARIABLES}
 LONGEST = (
     "test_kills",
     "test_final",
-    "test_backends",
+    "test_trials",
     "test_ray_data",
-    "test_tensor_board",
-    "test_search",
+    "test_backends",
+    "test_hypermodel",
     "test_fine_tuning",
-    "test_hyperband",
-    "test_serve",
+    "test_features",
+    "test_export",
+    "test_search",
 )
 
 
