@@ -151,7 +151,7 @@ def table(rows: dict[str, dict], photos: int, shape: tuple[int, ...], run: dict)
         )
     lines += [
         "",
-        "OpenVINO computes in float32 only when told (INFERENCE_PRECISION_HINT, as in its first "
+        "OpenVINO computes in float32 only if asked to (INFERENCE_PRECISION_HINT, as in its first "
         "rows);",
         "as it chooses, on processors that have it, it is bfloat16. `--half` halves the file, not "
         "the time:",
