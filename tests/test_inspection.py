@@ -1,7 +1,6 @@
 """Tests of what is refused before anything of a saved file is loaded."""
 
 import base64
-import importlib.metadata
 import io
 import json
 import marshal
@@ -17,30 +16,24 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from fashion_keras.backend import keras
 from fashion_keras.config import InputError
-from fashion_keras.inspection import OLDEST_KERAS, check_file, layer_name, read_metadata
+from fashion_keras.inspection import check_file, layer_name, read_metadata
 from fashion_keras.saving import load_model
 
 METADATA = {"format": 1, "labels": ["dress", "Schuhe für Kinder", 't-shirt "V"'], "image_size": 8}
 Members = dict[str, bytes]
-Change = Callable[[Members], Members]
 
 
-def small_model(name: str) -> keras.Model:
-    """Return a classifier of three classes with hardly any weights, one model within another."""
-    keras.utils.set_random_seed(1)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Members:
+    """Return the members of a saved classifier with hardly any weights, its head a model, too."""
     pixels, features = keras.Input((None, None, 3)), keras.Input((2,))
     inner = keras.layers.Dense(3, activation="relu", name="inner")
     head = keras.Model(features, inner(features), name="head")
     x = keras.layers.Resizing(8, 8, name="resize")(pixels)
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(2, 3, name="conv")(x))
-    return keras.Model(pixels, keras.layers.Softmax(name=name)(head(x)))
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Members:
-    """Return the members of a file that may be loaded."""
+    model = keras.Model(pixels, keras.layers.Softmax(name=layer_name(METADATA))(head(x)))
     file = tmp_path_factory.mktemp("whole") / "whole.keras"
-    small_model(layer_name(METADATA)).save(file)
+    model.save(file)
     with zipfile.ZipFile(file) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -80,12 +73,12 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_whole_file_of_any_name_is_loaded(whole: Members, tmp_path: Path) -> None:
     file = tmp_path / "download(1)"
     write(file, whole, zipfile.ZIP_DEFLATED)
-    assert read_metadata(file) == check_file(file) == METADATA
+    assert read_metadata(file) == check_file(file)[0] == METADATA
     model, metadata = load_model(file)
     assert metadata == METADATA
-    expected = small_model("same").get_weights()
-    for found, weight in zip(model.get_weights(), expected, strict=True):
-        np.testing.assert_array_equal(found, weight)
+    with h5py.File(io.BytesIO(whole["model.weights.h5"])) as weights:
+        kernel = np.asarray(weights["layers/conv2d/vars/0"])
+    np.testing.assert_array_equal(model.get_layer("conv").get_weights()[0], kernel)
 
 
 # Files that are damaged or of another kind.
@@ -95,8 +88,6 @@ def test_missing_file_names_the_command_that_makes_one(file: Path) -> None:
     for act in (read_metadata, check_file, load_model):
         with pytest.raises(InputError, match=r"^No model file .*; `python -m fashion_keras.final`"):
             act(file)
-    file.write_text("a file, not a folder")
-    refuse(file / "our.keras", r"cannot be opened: Not a directory\.$")
 
 
 @pytest.mark.parametrize(
@@ -130,11 +121,7 @@ def test_flipped_bit_is_found(whole: Members, file: Path) -> None:
     refuse(file, r"is cut off or damaged \(.*\): Bad CRC-32 for file 'model\.weights\.h5'$")
 
 
-def without(name: str) -> Change:
-    return lambda whole: {key: content for key, content in whole.items() if key != name}
-
-
-def named(name: str) -> Change:
+def named(name: str) -> Callable[[Members], Members]:
     """Return what gives the last layer another name."""
     old = layer_name(METADATA).encode()
     key = "config.json"
@@ -147,76 +134,63 @@ def packed(text: bytes) -> str:
 
 
 NO_LABELS = r"holds no labels: .*`python -m fashion_keras.final` makes such a file\.$"
-NEWER = layer_name({"format": 2, "classes": {"a": 0}, "side": [8, 8]})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *(
-            (without(name), rf"is not a \.keras file: it is a zip without {name}\.$")
-            for name in ("config.json", "model.weights.h5")
-        ),
-        (lambda whole: whole | {"config.json": b"{"}, r"its config\.json is not JSON\.$"),
-        (lambda whole: whole | {"config.json": b"[]"}, r"config\.json is not a JSON object\.$"),
+        (lambda _: {"a.jpg": b"a"}, r"is not a \.keras file: .* no item named 'config\.json' in "),
+        (lambda whole: whole | {"config.json": b"{"}, NO_LABELS),
         (lambda whole: whole | {"config.json": b'{"config": 1}'}, NO_LABELS),
-        (lambda whole: whole | {"model.weights.h5": b"?"}, "is damaged: its model.*signature not"),
-        *(
-            (named(name), NO_LABELS)
-            for name in (
-                *("softmax", "facts_a", layer_name(METADATA).replace("facts_", "fact_")),
-                *(packed(b"\xff\xff\xff\xff"), packed(b'["format"]')),
-                packed(b'{"labels": ["a"], "image_size": 8}'),
-            )
+        (named("softmax"), NO_LABELS),
+        (named(packed(b'["format"]')), NO_LABELS),
+        (named(packed(b'{"labels": ["a"], "image_size": 8}')), NO_LABELS),
+        (named(layer_name(METADATA | {"labels": []})), NO_LABELS),
+        (named(layer_name(METADATA | {"labels": ["a", "\x1b[2J"]})), NO_LABELS),
+        (
+            named(layer_name({"format": 2, "classes": {"a": 0}})),
+            r"has format 2; .* reads formats up to 1\. Install a newer one\.$",
         ),
-        *(
-            (named(layer_name(METADATA | {"labels": labels})), NO_LABELS)
-            for labels in (None, "abc", [], [1, 2], ["a", "\x1b[2J"])
-        ),
-        *(
-            (named(layer_name(METADATA | {"image_size": size})), "metadata lack the size of photos")
-            for size in (None, 0, "8")
-        ),
-        (named(NEWER), r"has format 2; .* reads formats up to 1\. Install a newer one\.$"),
     ],
 )
 @pytest.mark.usefixtures("untouched")
 def test_file_without_its_parts_is_refused(
-    change: Change, message: str, whole: Members, file: Path
+    change: Callable[[Members], Members], message: str, whole: Members, file: Path
 ) -> None:
     write(file, change(whole))
     refuse(file, message)
 
 
-def with_weights(whole: Members, change: Callable[[h5py.File, str], Any]) -> Members:
-    """Return the members with weights that were changed at the place of the first array."""
-    changed = io.BytesIO(whole["model.weights.h5"])
-    with h5py.File(changed, "r+") as weights:
-        change(
-            weights, weights.visititems(lambda name, one: name if hasattr(one, "shape") else None)
-        )
-    return whole | {"model.weights.h5": changed.getvalue()}
+def without_array(weights: h5py.File) -> None:
+    del weights["layers/conv2d/vars/0"]
+
+
+def with_link(weights: h5py.File) -> None:
+    without_array(weights)
+    weights["layers/conv2d/vars/0"] = h5py.ExternalLink("other.h5", "secret")
 
 
 @pytest.mark.filterwarnings("ignore")  # As for a user: Keras' warnings are no errors.
-def test_missing_weights_are_refused_in_one_line(whole: Members, file: Path) -> None:
-    write(file, with_weights(whole, h5py.File.__delitem__))
-    with pytest.raises(InputError, match=r"our\.keras cannot be loaded: .*no matching") as caught:
+@pytest.mark.parametrize(
+    ("change", "message"), [(without_array, "no matching"), (with_link, "Not allowed: H5 file")]
+)
+def test_weights_that_are_not_in_the_file_are_refused_in_one_line(
+    change: Callable[[h5py.File], None], message: str, whole: Members, file: Path
+) -> None:
+    changed = io.BytesIO(whole["model.weights.h5"])
+    with h5py.File(changed, "r+") as weights:
+        change(weights)
+    write(file, whole | {"model.weights.h5": changed.getvalue()})
+    with pytest.raises(InputError, match=rf"our\.keras cannot be loaded: .*{message}") as caught:
         load_model(file)
     assert "\n" not in str(caught.value)
 
 
-def test_labels_for_other_outputs_are_refused(file: Path) -> None:
-    small_model(layer_name(METADATA | {"labels": ["a", "b"]})).save(file)
-    with pytest.raises(InputError, match=r"damaged: its model does not have 2 classes\.$"):
-        load_model(file)
-
-
-# Code and other files, by way of the configuration.
+# Code, by way of the configuration.
 
 
 def layer(config: dict, name: str) -> dict:
-    """Return the description of a layer of `small_model`."""
+    """Return the description of a layer."""
     head = next(one for one in config["config"]["layers"] if one["name"] == "head")
     layers = [*config["config"]["layers"], *head["config"]["layers"]]
     return next(one for one in layers if one["name"] == name)
@@ -254,7 +228,6 @@ EVIL = described("os", "system", {"command": "touch mark"})
 LAYERS = [
     EVIL,
     described("keras.layers", "TFSMLayer", {"filepath": "saved_model"}),
-    described("keras.layers", "StringLookup", {"vocabulary": "/etc/passwd"}),
     described("my_package", "Mine", {}, registered_name="my_package>Mine"),
     {"registered_name": "my_package>Dense"},
     described("keras", "layers.Lambda", {}),
@@ -263,13 +236,9 @@ LAYERS = [
 ]
 PLACES: list[Callable[[dict], Any]] = [
     *(lambda config, new=new: layer(config, "inner").update(new) for new in LAYERS),
-    *(
-        lambda config, key=key: layer(config, "inner")["config"].update({key: EVIL})
-        for key in ("activation", "kernel_initializer", "anything")
-    ),
+    lambda config: layer(config, "inner")["config"].update(activation=EVIL),
     lambda config: layer(config, "head").update(compile_config={"loss": [EVIL]}),
     lambda config: layer(config, "inner")["inbound_nodes"][0].update(kwargs={"a": [{"b": EVIL}]}),
-    lambda config: config.update(evil=EVIL),
 ]
 
 
@@ -280,41 +249,3 @@ def test_other_parts_than_a_classifier_needs_are_refused(
 ) -> None:
     write(file, with_config(whole, change))
     refuse(file, r"is refused: it holds custom code or parts that a classifier does not need \(")
-
-
-# Other files, by way of the weights.
-
-
-def external_link(weights: h5py.File, place: str) -> None:
-    del weights[place]
-    weights[place] = h5py.ExternalLink("other.h5", "secret")
-
-
-def external_storage(weights: h5py.File, place: str) -> None:
-    del weights[place]
-    weights.create_dataset(place, (3,), "float32", external=[("other", 0, h5py.h5f.UNLIMITED)])
-
-
-@pytest.mark.parametrize("change", [external_link, external_storage])
-@pytest.mark.usefixtures("untouched")
-def test_weights_that_are_not_in_the_file_are_refused(
-    change: Any, whole: Members, file: Path
-) -> None:
-    write(file, with_weights(whole, change))
-    refuse(file, r"is refused: its weights are not all in the file itself \('[a-z0-9_/]+'\)\.$")
-
-
-MAJOR, MINOR, _ = OLDEST_KERAS
-
-
-def test_keras_that_is_too_old_is_refused(
-    whole: Members, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(file, whole)
-    version = f"{MAJOR}.{MINOR + 1}.0.dev1"
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
-    assert check_file(file) == METADATA
-    version = f"{MAJOR}.{MINOR - 1}.99"
-    assert read_metadata(file) == METADATA  # The metadata need no Keras at all.
-    with pytest.raises(InputError, match=rf"need Keras 3\.15\.0 or newer\. Installed: {version}\."):
-        check_file(file)

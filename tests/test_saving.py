@@ -11,7 +11,7 @@ import pytest
 
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier, load_classifier
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, PreparedPhoto
 from fashion_keras.inspection import layer_name, read_metadata
 from fashion_keras.model import build_backbone, build_classifier, build_head
@@ -41,12 +41,12 @@ def noise(photos: int, height: int, width: int) -> np.ndarray:
 
 def save(
     backbone: keras.Model, file: Path, labels: list[str] | None = None, metadata: dict | None = None
-) -> keras.Model:
-    """Save a classifier with a new head, and return the head."""
+) -> None:
+    """Save a classifier with a new head."""
     labels = labels or LABELS
-    head = build_head(Config(inner_size=4), len(labels))
-    save_classifier(backbone, head, labels, 71, file, metadata)
-    return head
+    save_classifier(
+        backbone, build_head(Config(inner_size=4), len(labels)), labels, 71, file, metadata
+    )
 
 
 @pytest.fixture
@@ -60,17 +60,6 @@ def members_of(file: Path) -> dict[str, bytes]:
     """Return the members of a file by name."""
     with zipfile.ZipFile(file) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
-
-
-def test_loaded_file_gives_the_same_probabilities(
-    tiny_backbone: keras.Model, tmp_path: Path
-) -> None:
-    head = save(tiny_backbone, tmp_path / "new" / "our.keras")
-    model: Any = load_classifier(tmp_path / "new" / "our.keras").model
-    for photos in (noise(4, 71, 71), noise(4, 120, 90)):
-        expected = np.asarray(build_classifier(tiny_backbone, head, 71)(photos))
-        assert np.ptp(expected, axis=0).max() > 1e-4
-        np.testing.assert_allclose(model(photos), expected, atol=1e-5)
 
 
 MANY = [f"{number} / $x_{number}$ 'é' 服装" for number in range(1000)]
@@ -90,9 +79,6 @@ def test_metadata_survive_a_save_by_plain_keras(
     assert "fashion.json" not in members_of(file)
     again = load_classifier(str(file))
     assert (again.labels, again.image_size, again.metadata) == (labels, 71, metadata)
-    photos = noise(2, 71, 71)
-    again_model: Any = again.model
-    np.testing.assert_allclose(again_model(photos), plain(photos), atol=1e-5)
     add_metadata(file, TEST)
     assert in_plain_sight(file) == read_metadata(file) == metadata | TEST
 
@@ -114,9 +100,13 @@ def in_plain_sight(file: Path) -> dict:
     return json.loads(members_of(file)["fashion.json"])
 
 
-def save_half(model: keras.Model, file: Path, **options: Any) -> None:
-    Path(file).write_bytes(b"PK half a file")
+def fail(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
+
+
+def save_half(model: keras.Model, file: Path) -> None:
+    file.write_bytes(b"PK half a file")
+    fail()
 
 
 WHOLE_SAVE = keras.Model.save
@@ -199,35 +189,31 @@ def test_adding_metadata_changes_nothing_else(saved: Path) -> None:
     assert after["config.json"] == before["config.json"].replace(old, new)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "error", "message"),
-    [
-        ({"test": np.float32(1)}, TypeError, "not JSON serializable"),
-        ({"labels": []}, InputError, "holds no labels"),
-    ],
-)
 def test_failure_while_adding_metadata_leaves_the_file(
-    metadata: dict, error: type[Exception], message: str, saved: Path
+    saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = saved.read_bytes()
-    with pytest.raises(error, match=message):
-        add_metadata(saved, metadata)
+    monkeypatch.setattr("zipfile.ZipFile.writestr", fail)
+    with pytest.raises(OSError, match="No space left"):
+        add_metadata(saved, TEST)
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 
 
-def test_temperature_is_part_of_the_model_and_of_the_metadata(
-    tiny_backbone: keras.Model, tmp_path: Path
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+def test_loaded_file_gives_the_same_probabilities_calibrated(
+    temperature: float, tiny_backbone: keras.Model, tmp_path: Path
 ) -> None:
-    head = build_head(Config(inner_size=4), 3)
-    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "cold.keras", temperature=0.5)
-    save_classifier(tiny_backbone, head, LABELS, 71, tmp_path / "plain.keras")
-    cold, plain = (load_classifier(tmp_path / f"{name}.keras") for name in ("cold", "plain"))
-    photos = noise(3, 80, 90)
-    squared = plain.model.predict_on_batch(photos) ** 2
-    expected = squared / squared.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(cold.model.predict_on_batch(photos), expected, atol=1e-5)
-    assert (cold.metadata["temperature"], plain.metadata["temperature"]) == (0.5, 1)
+    head, file = build_head(Config(inner_size=4), 3), tmp_path / "new" / "our.keras"
+    save_classifier(tiny_backbone, head, LABELS, 71, file, temperature=temperature)
+    loaded = load_classifier(file)
+    assert loaded.metadata["temperature"] == temperature
+    for photos in (noise(4, 71, 71), noise(4, 120, 90)):
+        plain = build_classifier(tiny_backbone, head, 71).predict_on_batch(photos)
+        assert np.ptp(plain, axis=0).max() > 1e-4
+        sharper = plain ** (1 / temperature)
+        expected = sharper / sharper.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(loaded.model.predict_on_batch(photos), expected, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -264,7 +250,6 @@ def of_training(licence: str = "", **fields: Any) -> dict:
         ("clothing", "", "clothing-dataset-small", "CC0-1.0"),
         ("clothing", "ours", "clothing-dataset-small", "ours"),
         ("{folder}/shop/", "", "shop", "not stated"),
-        ("{folder}/shop", "CC-BY-4.0", "shop", "CC-BY-4.0"),
     ],
 )
 def test_metadata_name_data_licence_scores_and_backbone(
