@@ -30,6 +30,7 @@ _MANY = 500  # More dots than these are stored in an SVG as pixels.
 _LEAST_SHARES = 0.05  # Range of an axis of shares: one photo more or less should look like little.
 _TILE, _TILE_PIXELS = 1.9, 180  # Inches, pixels.
 _LETTERS, _LINES = 34, 4  # What fits under a photo.
+_BATCH, _COPIES = 12, 5  # Photos of `draw_batch`, and augmented copies of each.
 
 
 class Series(NamedTuple):
@@ -56,24 +57,22 @@ class Chart(NamedTuple):
     def describe(self) -> str:
         """Return the chart in words, for readers who cannot see it."""
         words = [f"{self.title}: {self.y} against {self.x}."]
-        for label, _, values, *_ in self.series:
-            shown = [value for value in values if math.isfinite(value)]
-            if label and shown:
-                first, last, most = shown[0], shown[-1], max(shown)
-                ends = (
-                    f"the first at {first:.3g}, the last at {last:.3g}, the highest at {most:.3g}"
+        for one in self.series:
+            shown = [value for value in one.y if math.isfinite(value)]
+            if one.label and shown:
+                words.append(
+                    f"{one.label}: {len(shown)} points, the first at {shown[0]:.3g}, the last at "
+                    f"{shown[-1]:.3g}, the highest at {max(shown):.3g}."
                 )
-                words.append(f"{label}: {len(shown)} points, {ends}.")
         return " ".join(words)
 
 
 def save_png(charts: Sequence[Chart], file: Path, columns: int = 2) -> None:
     """Draw charts as the panels of one PNG file."""
     lines = math.ceil(len(charts) / columns)
-    size = (_PANEL[0] * columns, _PANEL[1] * lines)
-    figure = Figure(size, dpi=110, layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).flat
-    for axes, chart in zip(panels, charts, strict=False):
+    figure = Figure((_PANEL[0] * columns, _PANEL[1] * lines), dpi=110, layout="constrained")
+    figure.subplots(lines, columns, squeeze=False)
+    for axes, chart in zip(figure.axes, charts, strict=False):
         _draw(axes, chart)
         axes.set_title(chart.title, size="medium")
     figure.savefig(file)
@@ -162,7 +161,7 @@ def trial_charts(trials: Rows) -> list[Chart]:
     """Return a chart of the validation accuracy of trials for each hyperparameter.
 
     The more epochs a trial was trained, the larger its dot; failed trials have none. The rows
-    are those of `trials.csv`, as numbers or as text.
+    are those of `trials.csv`.
     """
     done = [row for row in trials if row["status"] == "COMPLETED"]
     most = max(_column(done, "last_epoch"), default=1)
@@ -170,7 +169,7 @@ def trial_charts(trials: Rows) -> list[Chart]:
     for name, scale in SCALES.items():
         series, words = [], name.replace("_", " ")
         for look, marker, label in ((0, "o", "with augmented copies"), (1, "x", "without")):
-            rows = [row for row in done if bool(float(row["augmented_copies"])) != bool(look)]
+            rows = [row for row in done if (row["augmented_copies"] > 0) != bool(look)]
             sizes = [10 + 50 * epochs / most for epochs in _column(rows, "last_epoch")]
             points = _column(rows, name), _column(rows, "val_accuracy")
             series += [Series(label, *points, look, marker, sizes)] if rows else []
@@ -180,8 +179,7 @@ def trial_charts(trials: Rows) -> list[Chart]:
 
 def best_so_far(trials: Rows) -> Chart:
     """Return a chart of the best validation accuracy after each trial of `trials.csv`."""
-    scores = [row["val_accuracy"] if row["status"] == "COMPLETED" else "nan" for row in trials]
-    best = np.fmax.accumulate(np.array(scores, dtype=float)).tolist()
+    best = np.fmax.accumulate(_column(trials, "val_accuracy")).tolist()
     series = Series("best", range(1, len(best) + 1), best)
     return Chart("Best trial so far", "trials", "validation accuracy", [series], "whole")
 
@@ -191,11 +189,11 @@ def hyperparameter_chart(curves: Rows, name: str) -> Chart:
 
     The rows are those of `curves.csv`: `hyperparameter`, `value`, `epoch` and `val_accuracy`.
     """
-    series = []
-    for value in dict.fromkeys(row["value"] for row in curves if row["hyperparameter"] == name):
-        rows = [row for row in curves if (row["hyperparameter"], row["value"]) == (name, value)]
+    chosen, series = [row for row in curves if row["hyperparameter"] == name], []
+    for value in dict.fromkeys(row["value"] for row in chosen):
+        rows = [row for row in chosen if row["value"] == value]
         points = _column(rows, "epoch"), _column(rows, "val_accuracy")
-        series.append(Series(f"{float(value):g}", *points, len(series)))
+        series.append(Series(f"{value:g}", *points, len(series)))
     title = f"Accuracy for each {name.replace('_', ' ')}"
     return Chart(title, "epoch", "validation accuracy", series, "whole")
 
@@ -203,19 +201,16 @@ def hyperparameter_chart(curves: Rows, name: str) -> Chart:
 def draw_confusion(
     table: np.ndarray, labels: Sequence[str], title: str, file: Path | BinaryIO
 ) -> None:
-    """Draw a confusion matrix as PNG: counts as text, shares of each true class as colour.
-
-    `table` has the photos by true class (rows) and predicted class (columns).
-    """
+    """Draw a confusion matrix (see `metrics.confusion`) as PNG, each row in shares as colours."""
     side = min(3 + 0.5 * len(labels), 40)  # Inches; Matplotlib draws no more than 65,536 pixels.
     figure = Figure((side, side), dpi=110, layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    turned: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
-    # A label is no formula, whatever dollar signs it has.
-    axes.set_xticks(range(len(labels)), labels, parse_math=False, **turned)
-    axes.set_yticks(range(len(labels)), labels, parse_math=False)
+    plain: dict[str, Any] = {"parse_math": False}  # No formulas, whatever dollar signs they have.
+    turned = plain | {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(labels)), labels, **turned)
+    axes.set_yticks(range(len(labels)), labels, **plain)
     axes.set(xlabel="predicted", ylabel="true", title=title)
     for (row, column), count in np.ndenumerate(table):
         if count:
@@ -247,7 +242,6 @@ def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path | BinaryIO
     for line, tiles in enumerate(rows):
         for axes, tile in zip(figure.axes[line * columns :], tiles, strict=False):
             axes.imshow(tile.pixels)
-            # A name is no formula, whatever dollar signs it has.
             axes.set_title(_fitted(tile.words), y=0, va="top", pad=-3, size=6.5, parse_math=False)
     figure.suptitle(title, size=10, parse_math=False)
     figure.savefig(file)
@@ -260,32 +254,22 @@ def _fitted(words: str) -> str:
     return "\n".join(lines)
 
 
-def draw_batch(
-    prepared: Prepared, config: Config, file: Path, photos: int = 12, copies: int = 5
-) -> None:
-    """Draw training photos, each with augmented copies, as the reader and layers give them.
-
-    Args:
-        prepared: The data set.
-        config: `image_size`, `rotation`, `zoom` and the seeds are used.
-        file: Where to save the picture, a PNG.
-        photos: How many photos, drawn at random.
-        copies: Augmented copies of each.
-    """
+def draw_batch(prepared: Prepared, config: Config, file: Path) -> None:
+    """Draw training photos, each with augmented copies, as the reader and layers give them."""
     from fashion_keras.data.batches import load_split
     from fashion_keras.model import build_augmentation
 
-    batches = load_split(prepared, "train", config.image_size, photos, config.seed)
+    batches = load_split(prepared, "train", config.image_size, _BATCH, config.seed)
     pixels, numbers = next(iter(batches))
-    augmented = [
+    copies = [
         build_augmentation(config, config.augmentation_seed + 1000 * copy)(pixels, training=True)
-        for copy in range(1, copies + 1)
+        for copy in range(1, _COPIES + 1)
     ]
-    shown = np.asarray([pixels, *augmented]).round().clip(0, 255).astype("uint8")
+    shown = np.asarray([pixels, *copies]).round().clip(0, 255).astype("uint8")
+    words = [f"copy {copy}" for copy in range(1, _COPIES + 1)]
     rows = [
-        [Tile(shown[0, row], prepared.labels[int(number)])]
-        + [Tile(shown[copy, row], f"copy {copy}") for copy in range(1, copies + 1)]
-        for row, number in enumerate(np.asarray(numbers))
+        [Tile(*tile) for tile in zip(photo, [prepared.labels[int(number)], *words], strict=True)]
+        for photo, number in zip(shown.swapaxes(0, 1), numbers, strict=True)
     ]
     title = f"training photos at {config.image_size} px, and augmented copies of each"
     draw_sheet(rows, title, file)
