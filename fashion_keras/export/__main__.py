@@ -56,36 +56,33 @@ def export_classifier(
     from fashion_keras.classifier import load_classifier
 
     _check(model, name, target, half)
-    with only_one(target.with_name(f".{target.name}.lock"), f"export to {target}"):
-        classifier = load_classifier(model)
-        silent = warnings.catch_warnings(action="ignore")
-        with silent, _work_folder(target) as work:
-            with cli.stage(f"convert to {name}"), quiet(1, 2):
-                named = with_names(classifier.model)
-                FORMATS[name].write(named, work / target.name, classifier.metadata, half)
-            with cli.stage(f"compare on {len(photos)} photos"), quiet(1, 2):
-                opened = open_export(name, work / target.name)
-                difference = largest_difference(classifier.model, opened, photos)
-            allowed = HALF_TOLERANCE if half else TOLERANCE
-            found = f"nothing was written: with {opened.runtime}"
-            if opened.labels != classifier.labels:
-                raise MismatchError(f"{found} the labels are {opened.labels}")
-            if not difference <= allowed:
-                raise MismatchError(
-                    f"{found} a probability differs from that of Keras by {difference:.2g}; at "
-                    f"most {allowed:g} is allowed"
-                )
-            description = _describe(classifier, name, half, work) | {
-                "compared_with_keras": {
-                    "photos": len(photos),
-                    "largest_difference": float(f"{difference:.2g}"),
-                    "runtime": opened.runtime,
-                }
-            }
-            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
-            (work / f"{target.name}.json").write_text(text, encoding="utf-8")
-            del opened  # Windows moves no file that is open.
-            _move_into_place(work, target)
+    classifier = load_classifier(model)
+    with warnings.catch_warnings(action="ignore"), _work_folder(target) as work:
+        with cli.stage(f"convert to {name}"), quiet(1, 2):
+            named = with_names(classifier.model)
+            FORMATS[name].write(named, work / target.name, classifier.metadata, half)
+        with cli.stage(f"compare on {len(photos)} photos"), quiet(1, 2):
+            opened = open_export(name, work / target.name)
+            difference = largest_difference(classifier.model, opened, photos)
+        allowed = HALF_TOLERANCE if half else TOLERANCE
+        found = f"nothing was written: with {opened.runtime}"
+        if opened.labels != classifier.labels:
+            raise MismatchError(f"{found} the labels are {opened.labels}")
+        if not difference <= allowed:
+            raise MismatchError(
+                f"{found} a probability differs from that of Keras by {difference:.2g}; at most "
+                f"{allowed:g} is allowed"
+            )
+        description = _describe(classifier, name, half, work)
+        description["compared_with_keras"] = {
+            "photos": len(photos),
+            "largest_difference": float(f"{difference:.2g}"),
+            "runtime": opened.runtime,
+        }
+        text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        (work / f"{target.name}.json").write_text(text, encoding="utf-8")
+        del opened  # Windows moves no file that is open.
+        _move_into_place(work, target)
     return description
 
 
@@ -105,9 +102,8 @@ def _check(model: Path, name: str, target: Path, half: bool) -> None:
         raise InputError(
             f"The name of an export to {name} must end in {chosen.ending}. Received: {target}"
         )
-    earlier = target.is_file()
-    if chosen.ending[0] == "_":  # A user's own folder must not be lost.
-        earlier = (target / "saved_model.pb").is_file() and (target / EXTRA).is_dir()
+    folder = name == "saved_model"  # A user's own folder must not be lost.
+    earlier = (target / EXTRA).is_dir() if folder else target.is_file()
     if target.exists() and not earlier:
         raise InputError(
             f"{target} exists and is no such export; choose another name with `--out`."
@@ -119,22 +115,22 @@ def _check(model: Path, name: str, target: Path, half: bool) -> None:
 def _work_folder(target: Path) -> Iterator[Path]:
     """Yield an empty folder next to the target, and delete it in the end."""
     work = target.with_name(f".{target.name}.unfinished")
-    shutil.rmtree(work, ignore_errors=True)  # A killed process may have left it.
-    work.mkdir(parents=True)
-    try:
-        yield work
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with only_one(target.with_name(f".{target.name}.lock"), f"export to {target}"):
+        shutil.rmtree(work, ignore_errors=True)  # A killed process may have left it.
+        work.mkdir(parents=True)
+        try:
+            yield work
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _move_into_place(work: Path, target: Path) -> None:
     """Move the files of an export out of its work folder; an earlier export is replaced."""
     parts = sorted(work.iterdir(), key=lambda part: part.name == target.name)  # The target is last.
-    if target.is_dir() or len(parts) > 2:
+    if target.exists() and (target.is_dir() or len(parts) > 2):
         # A folder, or `.xml` and `.bin`, cannot be replaced in one step. Without the target nothing
         # can load a mixture of the earlier export and the new one.
-        with contextlib.suppress(FileNotFoundError):
-            os.replace(target, work / "earlier")
+        os.replace(target, work / "earlier")
     for part in parts:
         os.replace(part, target.with_name(part.name))
 

@@ -15,7 +15,7 @@ from fashion_keras.grad_cam import explainer, overlay
 from fashion_keras.report.outcome import Predictions
 
 TOP = 18  # Photos with heat maps.
-MOST_THUMBNAILS = 300  # About 1.5 MB.
+_THUMBNAILS = 300  # In all; about 1.5 MB.
 _SIDE, _SMALL = 260, 112  # Longest side in pixels.
 _WRONG, _CORRECT = 12, 4  # Most thumbnails of one cell.
 
@@ -32,7 +32,6 @@ def worst_predictions(scored: Predictions, files: Mapping[str, Path], model: Any
         true, predicted = int(scored.true[at]), int(scored.predicted[at])
         classes = list(dict.fromkeys([predicted, true]))
         small = _reduced(pixels, _SIDE)
-        heats = zip(classes, explain(pixels, classes), strict=True)
         found.append(
             {
                 "file": scored.names[at],
@@ -45,7 +44,7 @@ def worst_predictions(scored: Predictions, files: Mapping[str, Path], model: Any
                 "photo": _picture(small),
                 "heats": [
                     {"label": scored.labels[number], **_picture(overlay(small, heat))}
-                    for number, heat in heats
+                    for number, heat in zip(classes, explain(pixels, classes), strict=True)
                 ],
             }
         )
@@ -55,19 +54,18 @@ def worst_predictions(scored: Predictions, files: Mapping[str, Path], model: Any
 def cells(scored: Predictions, files: Mapping[str, Path]) -> list[dict]:
     """Return the cells of the confusion matrix with photos; the most frequent mistakes first.
 
-    Of correct predictions the least confident are shown, of mistakes the most confident. Where
-    there are too many photos for one page, only their names are shown.
+    Of correct predictions the least confident are shown, of mistakes the most confident; fewer of
+    each cell if there are many cells.
     """
     counts = collections.Counter(zip(scored.true.tolist(), scored.predicted.tolist(), strict=True))
     order = sorted(counts, key=lambda pair: (pair[0] == pair[1], -counts[pair], pair))
-    share = max(1, MOST_THUMBNAILS // len(order))
-    found, left = [], MOST_THUMBNAILS
+    share = max(1, _THUMBNAILS // len(order))
+    found = []
     for pair in order:
         true, predicted = pair
         members = np.flatnonzero((scored.true == true) & (scored.predicted == predicted))
         sign, most = (1, _CORRECT) if true == predicted else (-1, _WRONG)
         ordered = members[np.argsort(sign * scored.confidence[members], kind="stable")]
-        shown = ordered[: min(share, most)].tolist()
         found.append(
             {
                 "id": cell_id(true, predicted),
@@ -76,19 +74,16 @@ def cells(scored: Predictions, files: Mapping[str, Path]) -> list[dict]:
                 "correct": true == predicted,
                 "count": counts[pair],
                 "share": counts[pair] / int((scored.true == true).sum()),
-                "photos": [
-                    _thumbnail(scored, at, files, number < left) for number, at in enumerate(shown)
-                ],
+                "photos": [_thumbnail(scored, at, files) for at in ordered[: min(share, most)]],
             }
         )
-        left -= len(shown)
     return found
 
 
-def _thumbnail(scored: Predictions, at: int, files: Mapping[str, Path], pictured: bool) -> dict:
+def _thumbnail(scored: Predictions, at: int, files: Mapping[str, Path]) -> dict:
     name = scored.names[at]
-    found = {"file": name, "probability": float(scored.confidence[at]), "address": ""}
-    return found | (_picture(_reduced(read_photo(files[name]).pixels, _SMALL)) if pictured else {})
+    picture = _picture(_reduced(read_photo(files[name]).pixels, _SMALL))
+    return {"file": name, "probability": float(scored.confidence[at]), **picture}
 
 
 def cell_id(true: int, predicted: int) -> str:

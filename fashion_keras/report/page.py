@@ -10,7 +10,7 @@ from fashion_keras.evaluate import Labelled
 from fashion_keras.figures import learning_curves
 from fashion_keras.inspection import read_metadata
 from fashion_keras.report import gallery, sections
-from fashion_keras.report.html import render, write_page
+from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_predictions, read_rows, todays_names
 from fashion_keras.report.search_page import search_section
 
@@ -29,7 +29,7 @@ class Sources(NamedTuple):
 @stage("report")
 def write_report(sources: Sources, photos: Sequence[Labelled], file: Path) -> None:
     """Write the page of the results and of the photos that the model was tested on, if any."""
-    write_page(render("report.html", gather(sources, photos)), file)
+    write_page("report.html", gather(sources, photos), file)
 
 
 def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
@@ -40,11 +40,9 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
     training = {} if foreign else training
     config = todays_names(read_json(sources.trained / "config.json")) if training else {}
     metrics = read_json(sources.tested / "metrics.json")
-    tested = _tested(sources, metrics, photos, metadata.get("temperature", 1.0))
     no_search = _why_no_search(sources, metadata, config)
-    runs = {"training": training, "test": metrics if tested else {}}
-    if not no_search:
-        runs = {"search": read_json(sources.search / "search.json"), **runs}
+    searched = {} if no_search else read_json(sources.search / "search.json")
+    runs = {"search": searched, "training": training, "test": metrics}
     return {
         "model": sources.model.name,
         "data": sources.data,
@@ -52,7 +50,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
         "metadata": metadata,
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
-        "tested": tested,
+        "tested": _tested(sources, metrics, photos, metadata.get("temperature", 1.0)),
         "search": {"missing": no_search} if no_search else search_section(sources.search),
         "config": config,
         "peak_memory_gb": training.get("peak_memory_gb"),

@@ -6,7 +6,7 @@ from typing import Any
 
 from fashion_keras.config import Config
 from fashion_keras.figures import best_so_far, hyperparameter_chart, trial_charts
-from fashion_keras.report.html import render, write_page
+from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_rows
 
 _MOST_TRIALS = 10
@@ -30,7 +30,7 @@ def write_search_page(
         "planned": planned,
         "search": search_section(folder, space),
     }
-    write_page(render("search.html", content), file)
+    write_page("search.html", content, file)
 
 
 def search_section(folder: Path, space: Sequence[dict] = ()) -> dict[str, Any]:

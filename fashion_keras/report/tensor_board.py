@@ -20,18 +20,11 @@ def add_option(options: argparse.ArgumentParser) -> None:
     """Add `--tensorboard`."""
     options.add_argument(
         "--tensorboard",
-        type=_folder,
+        type=Path,
         metavar="FOLDER",
         help="folder to write to for TensorBoard, which shows the run while it goes on: "
         "`tensorboard --logdir FOLDER` (default: nothing is written)",
     )
-
-
-def _folder(text: str) -> Path:
-    path = Path(text)
-    if path.exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"expected a folder. Received: {text}, a file")
-    return path
 
 
 def new_log_dir(folder: Path | None, name: str) -> Path | None:
