@@ -1,5 +1,6 @@
 """Tests of the page: names stay text, all links work, it can be read by everybody."""
 
+import csv
 import itertools
 import json
 import re
@@ -14,9 +15,10 @@ from fashion_keras.config import Config, to_json
 from fashion_keras.evaluate import Labelled
 from fashion_keras.metrics import scores
 from fashion_keras.model import build_head
-from fashion_keras.report.html import TEMPLATES, render, write_page
-from fashion_keras.report.page import Sources, gather
+from fashion_keras.report.html import TEMPLATES
+from fashion_keras.report.page import Sources, gather, write_report
 from fashion_keras.saving import add_metadata, save_classifier
+from tests.conftest import small_backbone
 from tests.report.html_page import EVIL, Page
 from tests.report.test_search_page import TRIALS
 
@@ -27,63 +29,72 @@ HISTORY = "stage,epoch,loss,accuracy,val_loss,val_accuracy,seconds\nhead,1,0.5,0
 WINNER = {"learning_rate": 0.001, "augmented_copies": 1}
 
 
-def write_winner(sources, winner, **others):
+def write_winner(folder, winner, **others):
     numbers = {"validation_accuracy": 0.8, "spread": 0.01, "seeds": 3, "image_size": 150}
     text = json.dumps({"winner": winner, **numbers, "run": {"seconds": 1}} | others)
-    (sources.search / "search.json").write_text(text)
+    (folder / "search" / "search.json").write_text(text)
 
 
-@pytest.fixture
-def sources(tiny_backbone, tmp_path):
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
     """Write all that a run writes, with labels and names of files that look like code."""
-    folder, search = tmp_path / "final", tmp_path / "search"
-    folder.mkdir()
-    search.mkdir()
-    head = build_head(Config(inner_size=0), 3)
+    folder = tmp_path_factory.mktemp("run")
     data = {"name": "photos", "fingerprint": "a", "photos": {}}
     metadata = {"validation": VALIDATION, "licences": {"data": EVIL}, "data": data}
-    save_classifier(tiny_backbone, head, LABELS, 71, folder / "our.keras", metadata)
-    (folder / "training.json").write_text(json.dumps({"validation": VALIDATION}))
-    (folder / "history.csv").write_text(HISTORY)
-    (folder / "config.json").write_text(to_json(Config(learning_rate=0.001)))
-    (search / "trials.csv").write_text(TRIALS)
-    found = Sources(folder / "our.keras", folder, folder, search, EVIL)
-    run = {"seconds": 3.0, "machine": EVIL, "python": "3", "command": EVIL}
-    write_winner(found, WINNER, fingerprint="a", run=run)
-    return found
-
-
-@pytest.fixture
-def photos(sources, tmp_path):
-    """Draw seven photos, and write predictions for them: five correct, two not."""
-    Image.fromarray(np.full((40, 30, 3), 99, "uint8")).save(tmp_path / "photo.png")
-    true = np.array([0, 0, 0, 1, 1, 2, 2])
-    predicted = np.array([0, 0, 1, 1, 1, 2, 0])
+    head, file = build_head(Config(inner_size=0), 3), folder / "final" / "our.keras"
+    save_classifier(small_backbone(), head, LABELS, 71, file, metadata)
+    (folder / "final" / "training.json").write_text(json.dumps({"validation": VALIDATION}))
+    (folder / "final" / "history.csv").write_text(HISTORY)
+    (folder / "final" / "config.json").write_text(to_json(Config(learning_rate=0.001)))
+    (folder / "search").mkdir()
+    (folder / "search" / "trials.csv").write_text(TRIALS)
+    command = {"seconds": 3.0, "machine": EVIL, "python": "3", "command": EVIL}
+    write_winner(folder, WINNER, fingerprint="a", run=command)
+    Image.fromarray(np.full((40, 30, 3), 99, "uint8")).save(folder / "photo.png")
     rows = np.full((7, 3), 0.1)
-    rows[np.arange(7), predicted] = 0.8
-    names = [f"{LABELS[label]}/{at}<img src=x>.png" for at, label in enumerate(true)]
-    lines = [["file", "true", "predicted", *LABELS]] + [
-        [name, LABELS[label], LABELS[other], *map(str, row)]
-        for name, label, other, row in zip(names, true, predicted, rows, strict=True)
-    ]
-    quoted = [",".join('"' + cell.replace('"', '""') + '"' for cell in line) for line in lines]
-    (sources.tested / "predictions.csv").write_text("\n".join(quoted))
-    metrics = scores(true, rows, LABELS) | {"unreadable": [f"{EVIL}: damaged"]}
-    (sources.tested / "metrics.json").write_text(json.dumps(metrics))
+    rows[np.arange(7), [0, 0, 1, 1, 1, 2, 0]] = 0.8  # Five correct predictions, two others.
+    with (folder / "final" / "predictions.csv").open("w", newline="") as table:
+        lines = ([name_of(at), LABELS[label], "", *rows[at]] for at, label in enumerate(TRUE))
+        csv.writer(table).writerows([["file", "true", "predicted", *LABELS], *lines])
+    metrics = scores(np.array(TRUE), rows, LABELS) | {"unreadable": [f"{EVIL}: damaged"]}
+    (folder / "final" / "metrics.json").write_text(json.dumps(metrics))
+    return folder
+
+
+TRUE = [0, 0, 0, 1, 1, 2, 2]
+
+
+def name_of(at):
+    return f"{LABELS[TRUE[at]]}/{at}<img src=x>.png"
+
+
+def sources_in(folder):
+    model, search = folder / "final" / "our.keras", folder / "search"
+    return Sources(model, model.parent, model.parent, search, f"{EVIL} caf\udce9")
+
+
+def photos_in(folder):
     return [
-        Labelled(tmp_path / "photo.png", name, LABELS[label])
-        for name, label in zip(names, true, strict=True)
+        Labelled(folder / "photo.png", name_of(at), LABELS[label]) for at, label in enumerate(TRUE)
     ]
 
 
-def page_of(sources, photos):
-    return Page(render("report.html", gather(sources, photos)))
+def page_of(folder, photos=None):
+    photos = photos_in(folder) if photos is None else photos
+    write_report(sources_in(folder), photos, folder / "report.html")
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    """Return the whole page."""
+    return page_of(run)
 
 
 @pytest.fixture
-def page(sources, photos):
-    """Return the whole page."""
-    return page_of(sources, photos)
+def folder(run, tmp_path):
+    """Return a copy of the run that a test may change."""
+    return shutil.copytree(run, tmp_path / "run")
 
 
 def test_names_are_text_whatever_they_contain(page):
@@ -92,16 +103,13 @@ def test_names_are_text_whatever_they_contain(page):
     assert all((image["src"] or "").startswith("data:image/jpeg;") for image in page.all("img"))
     assert page.words.count(EVIL) > 10
     assert "c&amp;" in page.words  # Escaped once, and not twice.
+    assert "caf\\udce9" in page.words
 
 
 def test_page_needs_no_other_file(page):
     assert not {"link", "iframe", "object", "form", "base"} & {tag for tag, _ in page.elements}
-    addresses = [
-        given[name]
-        for _, given in page.elements
-        for name in ("src", "href", "xlink:href")
-        if name in given
-    ]
+    names = ("src", "href", "xlink:href")
+    addresses = [given[name] for _, given in page.elements for name in names if name in given]
     assert all((address or "").startswith(("data:", "#")) for address in addresses)
     assert "url(" not in page.words
     policy = page.all("meta")[2]["content"]
@@ -135,10 +143,10 @@ def test_sections_follow_each_other(page):
     assert "Best trials" in page.words
 
 
-def test_what_is_missing_is_said(sources):
-    for name in ("training.json", "history.csv", "config.json"):
-        (sources.trained / name).unlink()
-    page = page_of(sources, [])
+def test_what_is_missing_is_said(folder):
+    for name in ("training.json", "history.csv", "config.json", "predictions.csv", "metrics.json"):
+        (folder / "final" / name).unlink()
+    page = page_of(folder, [])
     assert "There is no test score" in page.words
     assert "75.0 %" in page.words  # The validation accuracy is in the saved file.
     assert "There is no history of the training next to our.keras." in page.words
@@ -147,12 +155,12 @@ def test_what_is_missing_is_said(sources):
     assert not page.all("img")
 
 
-def test_history_of_another_training_is_not_shown(sources, photos):
+def test_history_of_another_training_is_not_shown(folder):
     other = {"validation": {"accuracy": 0.9, "loss": 0.1}}
-    (sources.trained / "training.json").write_text(json.dumps(other))
-    content = gather(sources, photos)
-    assert "of another training run" in content["curves"]["missing"]
-    assert content["config"] == {}
+    (folder / "final" / "training.json").write_text(json.dumps(other))
+    page = page_of(folder)
+    assert "The history next to our.keras is that of another training run." in page.words
+    assert "The configuration of the training is not known." in page.words
 
 
 @pytest.mark.parametrize(
@@ -166,37 +174,33 @@ def test_history_of_another_training_is_not_shown(sources, photos):
         ({"learning_rate": 0.001, "views": 1}, "", ""),
     ],
 )
-def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason, sources):
-    write_winner(sources, winner, fingerprint=photos)
-    content = gather(sources, [])
+def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason, folder):
+    write_winner(folder, winner, fingerprint=photos)
+    (folder / "final" / "predictions.csv").unlink()
+    content = gather(sources_in(folder), [])
     assert reason in content["search"].get("missing", "")
     assert bool(reason) == ("missing" in content["search"])
     assert [run["stage"] for run in content["runs"]] == ([] if reason else ["search"])
 
 
-def test_temperature_of_the_saved_file_is_shown(sources, photos):
-    assert "The saved file has no temperature other than 1" in page_of(sources, photos).words
-    add_metadata(sources.model, {"temperature": 0.5})
-    page = page_of(sources, photos)
+def test_temperature_of_the_saved_file_is_shown(page, folder):
+    assert "The saved file has no temperature other than 1" in page.words
+    add_metadata(folder / "final" / "our.keras", {"temperature": 0.5})
+    page = page_of(folder)
     assert "Temperature 0.500, fitted on the validation photos." in page.words
     assert "before temperature scaling" in page.words
 
 
-def test_results_of_an_earlier_version_give_a_page(sources, photos):
+def test_results_of_an_earlier_version_give_a_page(folder):
     released = ROOT / "results" / "released"
     for name in ("config.json", "training.json", "history.csv"):
-        shutil.copy(released / name, sources.trained)
-    shutil.copytree(released / "search", sources.search, dirs_exist_ok=True)
+        shutil.copy(released / name, folder / "final")
+    shutil.copytree(released / "search", folder / "search", dirs_exist_ok=True)
     training = json.loads((released / "training.json").read_text())
-    add_metadata(sources.model, {"validation": training["validation"]})
-    page = page_of(sources, photos)
+    add_metadata(folder / "final" / "our.keras", {"validation": training["validation"]})
+    page = page_of(folder)
     for words in ("Fine-tuning: loss", "ema epochs", "Accuracy for each droprate", "90 trials"):
         assert words in page.words
-
-
-def test_a_name_that_is_no_utf_8_does_no_harm(tmp_path):
-    write_page("caf\udce9", tmp_path / "page.html")
-    assert (tmp_path / "page.html").read_text() == "caf\\udce9"
 
 
 def contrast(one, other):

@@ -1,6 +1,5 @@
 """Tests of what is written for TensorBoard, read back with TensorBoard's own reader."""
 
-import argparse
 import dataclasses
 import io
 from typing import Any
@@ -103,13 +102,3 @@ def test_confusion_matrix_and_worst_predictions_are_pictures(tmp_path):
         image = Image.open(io.BytesIO(png))
         assert image.size == (int(width), int(height))
         assert np.asarray(image).std() > 0
-
-
-def test_a_file_is_no_folder(tmp_path, capsys):
-    parser = argparse.ArgumentParser()
-    tensor_board.add_option(parser)
-    assert parser.parse_args(["--tensorboard", str(tmp_path)]).tensorboard == tmp_path
-    (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="^2$"):
-        parser.parse_args(["--tensorboard", str(tmp_path / "file")])
-    assert "expected a folder. Received:" in capsys.readouterr().err
