@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fashion_keras.report.outcome import Predictions, read_json, read_predictions, read_rows
+from fashion_keras.report.outcome import Predictions, read_predictions, read_rows
 
 
 def test_predictions_are_read_back(tmp_path):
@@ -33,9 +33,3 @@ def test_numbers_of_tables_are_floats_and_old_names_are_todays(tmp_path):
         {"stage": "head 1", "loss": 0.5, "augmented_copies": 1},
         {"stage": "head 2", "loss": "", "augmented_copies": 0},
     ]
-
-
-def test_missing_files_are_empty(tmp_path):
-    assert read_predictions(tmp_path / "gone") is None
-    assert read_rows(tmp_path / "gone") == []
-    assert read_json(tmp_path / "gone") == {}

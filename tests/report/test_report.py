@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from fashion_keras import cli
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
@@ -87,10 +86,3 @@ def test_page_with_a_warning_and_an_unreadable_photo(model, sample_folder, tmp_p
     assert "shoes/broken.jpg: not a photo" in page
     row = page.partition("<bdi>hat</bdi></th><td>0</td>")[2].partition("</tr>")[0]
     assert row == 4 * "<td>none</td>"
-
-
-def test_unusable_files_end_the_command_with_2(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="^2$"):
-        cli.run(lambda: run(tmp_path / "gone.keras", tmp_path))
-    assert "No model file" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
