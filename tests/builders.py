@@ -2,14 +2,18 @@
 
 import argparse
 import io
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config
 from fashion_keras.model import build_classifier, build_head
+from fashion_keras.saving import save_classifier
 from tests.conftest import normalised_backbone
 
 LABELS = ["cap", "hat", "sock", "tie"]
@@ -35,6 +39,16 @@ def strong_classifier() -> Classifier:
     head.set_weights([weight * 4 for weight in head.get_weights()])
     metadata = {"labels": LABELS, "image_size": 71}
     return Classifier(build_classifier(backbone, head, 71), metadata)
+
+
+def save_strong(file: Path, labels: Sequence[str] = LABELS, seed: int = 1) -> Path:
+    """Save a classifier like `strong_classifier`; another seed gives other answers."""
+    backbone = normalised_backbone()
+    keras.utils.set_random_seed(seed)
+    head = build_head(Config(inner_size=16), len(labels))
+    head.set_weights([weight * 4 for weight in head.get_weights()])
+    save_classifier(backbone, head, labels, 71, file)
+    return file
 
 
 def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:

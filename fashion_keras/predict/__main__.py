@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,8 @@ def _ray_data() -> Any:
     try:
         from fashion_keras.predict import ray_data
     except ModuleNotFoundError as error:
-        raise InputError(
-            f"`--engine ray` needs Ray Data: `pip install 'fashion_keras[ray]'` ({error})."
-        ) from error
+        advice = "`pip install 'fashion_keras[ray]'`"
+        raise InputError(f"`--engine ray` needs Ray Data: {advice} ({error}).") from error
     return ray_data
 
 
@@ -70,24 +69,24 @@ def _predict(
         yield row
 
 
-def _with_progress(
-    rows: Iterable[dict], names: list[str], given: argparse.Namespace, **options: Any
-) -> Iterator[dict]:
-    total = _ray_data().count_photos(names) if given.engine == "ray" else len(names)
-    return cli.progress(rows, total, **options)
+def _count(names: list[str], given: argparse.Namespace) -> int:
+    return _ray_data().count_photos(names) if given.engine == "ray" else len(names)
 
 
-def print_rows(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
-    """Print rows as they come; see `write_rows` for what these three functions return."""
-    rows = _predict(_load(given), names, given)
+def print_rows(
+    classifier: "Classifier", names: list[str], given: argparse.Namespace
+) -> tuple[int, int]:
+    """Print rows as they come; see `write_rows` for what is returned."""
+    rows = _predict(classifier, names, given)
     if sys.stderr.isatty() and not sys.stdout.isatty():  # Else progress would mix with rows.
-        rows = _with_progress(rows, names, given, label="photos", stream=sys.stderr)
+        rows = cli.progress(rows, _count(names, given), "photos", stream=sys.stderr)
     return write_rows(rows, given.format, given.top, sys.stdout, max(map(len, names)))
 
 
-def write_file(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
-    """Write rows to a file, continuing an earlier run."""
-    classifier = _load(given)
+def write_file(
+    classifier: "Classifier", names: list[str], given: argparse.Namespace
+) -> tuple[int, int]:
+    """Write rows to a file, continuing an earlier run; see `write_rows` for what is returned."""
     model = given.model if given.model == IMAGENET else sha256_of(Path(given.model))
     settings = {"model": model, "top": given.top, "threshold": given.threshold}
     settings["sort_into"] = str(given.sort_into)
@@ -96,14 +95,9 @@ def write_file(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
             print(f"continuing: {len(kept.done)} photos were done before", flush=True)
         left = [name for name in names if name not in kept.done]
         rows = _predict(classifier, left, given)
-        for row in _with_progress(rows, left, given, label=f"photos to {given.out}"):
+        for row in cli.progress(rows, _count(left, given), f"photos to {given.out}"):
             kept.add(row)
-        return kept.finish(given.format, given.top)
-
-
-def write_parts(names: list[str], given: argparse.Namespace) -> tuple[int, int]:
-    """Let Ray write rows to a folder of files."""
-    return _ray_data().write_parts(_load(given), names, given)
+        return kept.finish(given.out, given.format, given.top)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -115,8 +109,10 @@ def main(arguments: list[str] | None = None) -> None:
     check(given, names)
     if given.engine == "ray":
         names = _ray_data().prepare(names)
-    write = write_parts if writes_parts(given) else write_file if given.out else print_rows
-    rows, unreadable = write(names, given)
+    write = print_rows
+    if given.out:
+        write = _ray_data().write_parts if writes_parts(given) else write_file
+    rows, unreadable = write(_load(given), names, given)
     if given.out:
         print(f"saved {given.out}: {rows} photos, {unreadable} cannot be read")
     if unreadable:

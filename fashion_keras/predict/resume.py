@@ -4,6 +4,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from fashion_keras.artifacts import only_one, whole_file
 from fashion_keras.config import InputError
@@ -32,46 +33,32 @@ def check_target(file: Path, resume: bool) -> None:
 
 
 class KeptRows:
-    """Rows of a run, kept in `.<name>.unfinished` next to the file that they become.
-
-    Args:
-        file: What the rows become in the end.
-        settings: What decides the rows; an earlier run is continued only with the same.
+    """Rows of a run, in a file whose first line holds the run's settings; see `kept_rows`.
 
     Attributes:
         done: Names of the photos that have a row.
-
-    Raises:
-        InputError: If an earlier run had other settings.
     """
 
-    def __init__(self, file: Path, settings: dict) -> None:
-        self._target = file
-        self._path = _unfinished(file)
+    def __init__(self, lines: BinaryIO, settings: dict) -> None:
+        self._lines = lines
         # Names, not rows: a million photos must fit into memory.
         self.done: set[str] = set()
-        begun = self._path.exists() and self._read(settings)
-        self._lines = self._path.open("a", encoding="utf-8")
-        if not begun:
+        whole = 0
+        lines.seek(0)
+        for line in lines:
+            if not line.endswith(b"\n"):  # Torn by a kill.
+                break
+            if whole:
+                self.done.add(json.loads(line)["file"])
+            else:
+                _check_settings(json.loads(line), settings)
+            whole += len(line)
+        lines.truncate(whole)
+        if not whole:
             self._write(settings)
 
-    def _read(self, settings: dict) -> bool:
-        """Read what an earlier run left and cut a torn last line; return whether it left any."""
-        whole = 0
-        with self._path.open("rb+") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                if whole:
-                    self.done.add(json.loads(line)["file"])
-                else:
-                    _check_settings(json.loads(line), settings)
-                whole += len(line)
-            file.truncate(whole)
-        return whole > 0
-
     def _write(self, values: dict) -> None:
-        self._lines.write(json.dumps(values) + "\n")
+        self._lines.write(json.dumps(values).encode() + b"\n")
         self._lines.flush()
 
     def add(self, row: dict) -> None:
@@ -79,25 +66,18 @@ class KeptRows:
         self._write(row)
         self.done.add(row["file"])
 
-    def finish(self, kind: str, top: int) -> tuple[int, int]:
-        """Write the file, whole or not at all, and remove what was kept; see `write_rows`."""
+    def finish(self, file: Path, kind: str, top: int) -> tuple[int, int]:
+        """Write the file, whole or not at all, and keep the rows no longer; see `write_rows`."""
         width = max(map(len, self.done), default=0)
+        self._lines.seek(0)
+        next(self._lines)  # The settings.
         with (
-            whole_file(self._target) as whole,
+            whole_file(file) as whole,
             whole.open("w", newline="", encoding="utf-8", errors="surrogateescape") as target,
-            self._path.open(encoding="utf-8") as lines,
         ):
-            next(lines)  # The settings.
-            counts = write_rows(map(json.loads, lines), kind, top, target, width)
-        self._lines.close()
-        self._path.unlink()
+            counts = write_rows(map(json.loads, self._lines), kind, top, target, width)
+        self.done.clear()
         return counts
-
-    def close(self) -> None:
-        """Leave the rows for another run, if there are any."""
-        self._lines.close()
-        if not self.done:
-            self._path.unlink(missing_ok=True)
 
 
 def _check_settings(before: dict, now: dict) -> None:
@@ -108,12 +88,23 @@ def _check_settings(before: dict, now: dict) -> None:
 
 @contextlib.contextmanager
 def kept_rows(file: Path, settings: dict) -> Iterator[KeptRows]:
-    """Keep the rows of a run; raise `InputError` if another process keeps the same."""
+    """Keep the rows of a run in `.<name>.unfinished` next to the file that they become.
+
+    Args:
+        file: What the rows become in the end.
+        settings: What decides the rows.
+
+    Raises:
+        InputError: If an earlier run had other settings, or another process keeps the same rows.
+    """
     lock = file.with_name(f".{file.name}.lock")
     with only_one(lock, f"rows, {file}"):
-        kept = KeptRows(file, settings)
-        try:
-            yield kept
-        finally:
-            kept.close()
+        with _unfinished(file).open("ab+") as lines:
+            kept = KeptRows(lines, settings)
+            try:
+                yield kept
+            finally:
+                lines.close()
+                if not kept.done:
+                    _unfinished(file).unlink()
     lock.unlink(missing_ok=True)

@@ -11,37 +11,30 @@ import pytest
 from PIL import Image
 
 from fashion_keras import classifier, cli
-from fashion_keras.config import Config
-from fashion_keras.model import build_head
 from fashion_keras.predict.__main__ import main
-from fashion_keras.saving import save_classifier
-from tests.builders import LABELS
-from tests.conftest import normalised_backbone
+from tests.builders import save_strong
 
 
 def same_rows(rows: list[dict], others: list[dict]) -> bool:
     """Return whether rows are equal; in other batches the last digits of probabilities differ."""
 
-    def comparable(row: dict) -> dict:
-        close = {one["category"]: pytest.approx(one["probability"], abs=1e-5) for one in row["top"]}
-        best = row["probability"]
-        return row | {"top": close, "probability": best and pytest.approx(best, abs=1e-5)}
+    def split(row: dict) -> tuple[tuple[str, ...], dict]:
+        numbers = {one["category"]: one["probability"] for one in row["top"]}
+        return (row["file"], row["category"], row["reason"]), numbers | {"": row["probability"]}
 
-    plain = [
-        row | {"top": {one["category"]: one["probability"] for one in row["top"]}} for row in rows
-    ]
-    return plain == [comparable(row) for row in others]
+    close = [(texts, pytest.approx(numbers, abs=1e-5)) for texts, numbers in map(split, others)]
+    return list(map(split, rows)) == close
+
+
+def rows_in(file: str | Path) -> list[dict]:
+    """Return the rows of a file of the format `jsonl`."""
+    return [json.loads(line) for line in Path(file).read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory) -> Path:
     """Save a classifier of `LABELS` whose answers differ strongly from photo to photo."""
-    backbone = normalised_backbone()  # It sets the random seed, for the head, too.
-    head = build_head(Config(inner_size=16), len(LABELS))
-    head.set_weights([weight * 4 for weight in head.get_weights()])
-    file = tmp_path_factory.mktemp("model") / "our.keras"
-    save_classifier(backbone, head, LABELS, 71, file)
-    return file
+    return save_strong(tmp_path_factory.mktemp("model") / "our.keras")
 
 
 @pytest.fixture(scope="session")

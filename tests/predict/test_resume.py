@@ -8,6 +8,7 @@ import pytest
 
 from fashion_keras.config import InputError
 from fashion_keras.predict.resume import check_target, kept_rows
+from tests.predict.conftest import rows_in
 
 SETTINGS = {"model": "123", "top": 2, "threshold": 0.5}
 
@@ -37,10 +38,6 @@ def leave(file, *rows):
             kept.add(one)
 
 
-def names_in(file):
-    return [json.loads(line)["file"] for line in file.read_text().splitlines()]
-
-
 def test_file_appears_when_all_rows_are_there(file):
     rows = [row("b"), row("a", "empty file"), row("c")]
     with kept_rows(file, SETTINGS) as kept:
@@ -48,8 +45,8 @@ def test_file_appears_when_all_rows_are_there(file):
             kept.add(one)
             assert len(unfinished(file).read_text().splitlines()) == number + 2  # Flushed.
         assert file.read_text() == "before"
-        assert kept.finish("jsonl", 2) == (3, 1)
-    assert [json.loads(line) for line in file.read_text().splitlines()] == rows
+        assert kept.finish(file, "jsonl", 2) == (3, 1)
+    assert rows_in(file) == rows
     assert list(file.parent.iterdir()) == [file]
 
 
@@ -57,7 +54,7 @@ def test_run_without_rows_leaves_nothing_or_an_empty_list(file):
     leave(file)
     assert list(file.parent.glob(".*.unfinished")) == []
     with kept_rows(file, SETTINGS) as kept:
-        kept.finish("json", 2)
+        kept.finish(file, "json", 2)
     assert json.loads(file.read_text()) == []
 
 
@@ -70,18 +67,15 @@ def test_run_continues_after_the_last_whole_row(torn, file):
     with kept_rows(file, dict(SETTINGS)) as kept:
         assert kept.done == {"a", name}
         kept.add(row("c"))
-        assert kept.finish("jsonl", 2) == (3, 1)
-    assert names_in(file) == ["a", name, "c"]
+        assert kept.finish(file, "jsonl", 2) == (3, 1)
+    assert rows_in(file) == [row("a"), row(name, "empty file"), row("c")]
     assert list(file.parent.iterdir()) == [file]
 
 
 def test_rows_whose_first_line_is_not_whole_start_again(file):
     unfinished(file).write_text('{"model": "1')
-    with kept_rows(file, SETTINGS) as kept:
-        assert kept.done == set()
-        kept.add(row("a"))
-        kept.finish("jsonl", 2)
-    assert names_in(file) == ["a"]
+    leave(file, row("a"))
+    assert rows_in(unfinished(file)) == [SETTINGS, row("a")]
 
 
 @pytest.mark.parametrize(
