@@ -1,7 +1,6 @@
 """The command line of `predict`: its options, and which of them go together."""
 
 import argparse
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from fashion_keras.predict.rows import FORMATS
 from fashion_keras.predict.web import is_address
 
 IMAGENET = "imagenet"
-CLOUDS = ("s3://", "gs://")
 _DESCRIPTION = """\
 Predict the category of photos: one row a photo with its category, its probability and the next best
 categories. A photo that cannot be read is a row with the reason, never the end of the run.
@@ -128,7 +126,7 @@ def _place(text: str) -> Path | str:
 
 def is_cloud(name: str) -> bool:
     """Return whether a name is a place in cloud storage, not a path."""
-    return name.startswith(CLOUDS)
+    return name.startswith(("s3://", "gs://"))
 
 
 def is_table(name: str) -> bool:
@@ -147,14 +145,14 @@ def check(given: argparse.Namespace, names: list[str]) -> None:
     Raises:
         InputError: What does not go together, and what to do.
     """
-    engine_problems = _ray_problems if given.engine == "ray" else _plain_problems
-    for problem in itertools.chain(engine_problems(given, names), _problems(given, names)):
+    for problem in _problems(given, names):
         raise InputError(problem)
     if given.out and not writes_parts(given):
         check_target(given.out, given.resume)
 
 
 def _problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
+    yield from (_ray_problems if given.engine == "ray" else _plain_problems)(given, names)
     if given.out and str(given.out) in names:
         yield f"`--out` would replace {given.out}, which is one of the photos."
     if not names:
@@ -182,8 +180,7 @@ def _ray_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     if parts and (given.format not in ("csv", "parquet") or not given.out):
         received = f"--format {given.format} --out {given.out or ''}".rstrip()
         yield f"Expected `--format csv` or `parquet` with `--out FOLDER/`. Received: {received}"
-    what = "tables of photos" if tables else "rows in several files"
-    if (parts or tables) and given.resume:
-        yield f"`--resume` does not go together with {what}."
-    if (parts or tables) and given.sort_into:
-        yield f"`--sort-into` does not go together with {what}."
+    for option in ("resume", "sort_into") if parts or tables else ():
+        if getattr(given, option):
+            what = "tables of photos" if tables else "rows in several files"
+            yield f"`--{option.replace('_', '-')}` does not go together with {what}."

@@ -7,7 +7,6 @@ column `bytes`, and `file` or `path` for the name of each photo.
 import argparse
 import contextlib
 import functools
-import hashlib
 import importlib
 import itertools
 import json
@@ -46,7 +45,6 @@ _ROWS_OF_A_FILE = 10_000
 _MOST_BYTES = 200_000_000  # Of one photo; as many as are read from a file on this computer.
 _MOST_STARTS = 4  # Of the same photos: what ends so many workers is no accident.
 _UNFINISHED = "_unfinished"  # Readers of folders of Parquet files skip names that begin so.
-_TYPES = {str: pa.string(), float: pa.float64()}
 _CREDENTIALS = (
     "Credentials are taken from AWS_PROFILE, AWS_ACCESS_KEY_ID or the machine's role (s3), and "
     "from GOOGLE_APPLICATION_CREDENTIALS or `gcloud auth application-default login` (gs)."
@@ -60,7 +58,12 @@ def prepare(names: list[str]) -> list[str]:
         InputError: If a bucket cannot be reached, there is no file below a place, a table cannot
             be read or lacks a column, or there is no photo.
     """
-    names = list(dict.fromkeys(_expanded(names)))
+    buckets = {tuple(name.split("/")[:3]): name for name in reversed(names) if is_cloud(name)}
+    for first in buckets.values():
+        with _place(first) as (filesystem, path):
+            filesystem.get_file_info(path)
+    listed = (_below(name) if is_cloud(name) and name.endswith("/") else [name] for name in names)
+    names = list(dict.fromkeys(itertools.chain.from_iterable(listed)))
     if not count_photos(names):
         raise InputError(f"Expected tables of photos. Received: {names[0]} without any photo")
     return names
@@ -104,14 +107,11 @@ def write_parts(
     Raises:
         InputError: If the folder is not empty or cannot be written to; see also `predict_rows`.
     """
-    filesystem, folder = _locate(str(given.out))
-    try:
+    with _place(str(given.out), "cannot be written") as (filesystem, folder):
         if filesystem.get_file_info(fs.FileSelector(folder, allow_not_found=True)):
             raise InputError(f"{given.out} is not empty: give a new folder, or empty this one.")
         filesystem.create_dir(folder)
         filesystem.open_output_stream(f"{folder}/{_UNFINISHED}").close()
-    except OSError as error:
-        raise InputError(f"{given.out} cannot be written: {error}") from error
     with _running():
         rows = _predicted(classifier, names, given).map_batches(
             _as_columns, fn_args=[given.top], batch_format="pyarrow"
@@ -119,10 +119,10 @@ def write_parts(
         rows = rows.materialize()
         write = rows.write_parquet if given.format == "parquet" else rows.write_csv
         write(folder, filesystem=filesystem, min_rows_per_file=_ROWS_OF_A_FILE)
-        reasons = rows.select_columns(["reason"]).iter_batches(batch_format="pyarrow")
-        counts = Counter(bool(reason) for one in reasons for reason in one["reason"].to_pylist())
+        columns = rows.select_columns(["reason"]).iter_batches(batch_format="pyarrow")
+        reasons = [bool(reason) for one in columns for reason in one["reason"].to_pylist()]
     filesystem.delete_file(f"{folder}/{_UNFINISHED}")
-    return counts.total(), counts[True]
+    return len(reasons), sum(reasons)
 
 
 @contextlib.contextmanager
@@ -190,25 +190,26 @@ def _folder_of(names: Iterable[str]) -> str:
 
 def _photos(names: Sequence[str], size: int) -> Any:
     """Return a data set of Ray with columns `name` and `content`; null: it is read by its name."""
-    parts = []
     # Ray reads tables together if they lie in the same storage and have the same columns.
-    for source, group in itertools.groupby(
-        names, lambda name: _open_table(name).source if is_table(name) else None
-    ):
-        members = list(group)
-        if source is None:
-            # As bytes: a name that is not UTF-8 is no text for Arrow.
-            encoded = pa.array([os.fsencode(name) for name in members])
-            table = pa.table({"name": encoded, "content": pa.nulls(len(members), pa.binary())})
-            chunks = [table[start : start + size] for start in range(0, len(members), size)]
-            parts.append(ray.data.from_arrow(chunks))
-            continue
-        filesystem, column = source
-        paths = [_open_table(name).path for name in members]
-        read = ray.data.read_parquet(paths, filesystem=filesystem)
-        options = {"fn_args": [column], "batch_size": size, "batch_format": "pyarrow"}
-        parts.append(read.select_columns([column, "bytes"]).map_batches(_as_photos, **options))
+    groups = itertools.groupby(names, lambda name: is_table(name) and _open_table(name).source)
+    parts = [
+        _tables(list(group), *source, size) if source else _named(list(group), size)
+        for source, group in groups
+    ]
     return parts[0].union(*parts[1:]) if parts[1:] else parts[0]
+
+
+def _named(names: list[str], size: int) -> Any:
+    # As bytes: a name that is not UTF-8 is no text for Arrow.
+    encoded = pa.array([os.fsencode(name) for name in names])
+    table = pa.table({"name": encoded, "content": pa.nulls(len(names), pa.binary())})
+    return ray.data.from_arrow([table[at : at + size] for at in range(0, len(names), size)])
+
+
+def _tables(names: list[str], filesystem: Any, column: str, size: int) -> Any:
+    paths = [_open_table(name).path for name in names]
+    read = ray.data.read_parquet(paths, filesystem=filesystem).select_columns([column, "bytes"])
+    return read.map_batches(_as_photos, fn_args=[column], batch_size=size, batch_format="pyarrow")
 
 
 def _as_photos(table: pa.Table, column: str) -> pa.Table:
@@ -259,19 +260,19 @@ class Predictor:
         """Return a table with one row for each photo, as a line of JSON, in order."""
         names = [os.fsdecode(name) for name in table["name"].to_pylist()]
         photos = list(zip(names, table["content"].to_pylist(), strict=True))
-        task = hashlib.sha256(repr([(name, len(data or b"")) for name, data in photos]).encode())
-        if ray.get(self._starts.begin.remote(task.hexdigest())) > _MOST_STARTS:
+        task = repr([(name, len(content or b"")) for name, content in photos])
+        if ray.get(self._starts.begin.remote(task)) > _MOST_STARTS:
             raise InputError(
                 f"{_MOST_STARTS} workers died, one after the other, over the {len(photos)} photos "
                 f"from {names[0]} on"
             )
-        labels, top, threshold = self._classifier.labels, self._given.top, self._given.threshold
+        classifier, given = self._classifier, self._given
         rows = [
-            json.dumps(row_of(one._replace(photo=one.photo[0]), labels, top, threshold))
-            for one in self._classifier.predict(photos, self._given.batch_size, read_any)
+            row_of(one._replace(photo=one.photo[0]), classifier.labels, given.top, given.threshold)
+            for one in classifier.predict(photos, given.batch_size, read_any)
         ]
-        self._starts.end.remote(task.hexdigest())
-        return pa.table({"row": rows})
+        self._starts.end.remote(task)
+        return pa.table({"row": [json.dumps(row) for row in rows]})
 
 
 def read_any(photo: tuple[str, bytes | None]) -> np.ndarray:
@@ -284,7 +285,8 @@ def read_any(photo: tuple[str, bytes | None]) -> np.ndarray:
 
 def _as_columns(table: pa.Table, top: int) -> pa.Table:
     """Return rows with the columns of `rows.flat_columns`, whatever is in them."""
-    schema = pa.schema([(name, _TYPES[kind]) for name, kind in flat_columns(top).items()])
+    types = {str: pa.string(), float: pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in flat_columns(top).items()])
     rows = [flat(json.loads(row), top) for row in table["row"].to_pylist()]
     for row in rows:
         row["file"] = row["file"].encode("utf-8", "replace").decode()
@@ -299,11 +301,8 @@ class _Table(NamedTuple):
 
 @functools.cache
 def _open_table(name: str) -> _Table:
-    filesystem, path = _locate(name)
-    try:
+    with _place(name, "cannot be read as a table") as (filesystem, path):
         found = parquet.read_metadata(path, filesystem=filesystem)
-    except (OSError, ValueError) as error:  # Arrow raises a ValueError for damage.
-        raise InputError(f"{name} cannot be read as a table: {error}") from error
     columns = found.schema.to_arrow_schema().names
     names = [column for column in ("file", "path") if column in columns]
     if "bytes" not in columns or not names:
@@ -314,16 +313,29 @@ def _open_table(name: str) -> _Table:
     return _Table((filesystem, names[0]), path, found.num_rows)
 
 
-def _locate(name: str) -> tuple[Any, str]:
-    """Return the file system of Arrow that a name belongs to, and its path there."""
-    if not is_cloud(name):
-        return fs.LocalFileSystem(), str(Path(name).absolute())
-    storage, _, path = name.partition("://")  # What follows is taken as it is: `%20` is no space.
-    bucket = path.partition("/")[0]
-    if not bucket:
+@contextlib.contextmanager
+def _place(name: str, problem: str = "cannot be reached") -> Iterator[tuple[Any, str]]:
+    """Yield the file system of Arrow that a name belongs to, and its path there.
+
+    Raises:
+        InputError: For an error of the file system within the block, with the `problem` it means.
+    """
+    cloud = is_cloud(name)
+    storage, _, rest = name.partition("://")  # What follows is taken as it is: `%20` is no space.
+    bucket = rest.partition("/")[0]
+    if cloud and not bucket:
         raise InputError(f"Expected a place such as {storage}://bucket/photos/. Received: {name}")
-    with _reaching(name):
-        return connect(storage, bucket), path.rstrip("/")
+    try:
+        if cloud:
+            yield connect(storage, bucket), rest.rstrip("/")
+        else:
+            yield fs.LocalFileSystem(), str(Path(name).absolute())
+    except InputError:
+        raise
+    except (OSError, ValueError, NotImplementedError) as error:  # Some of Arrow are ValueErrors.
+        reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
+        advice = f". {_CREDENTIALS}" if cloud else ""
+        raise InputError(f"{name} {problem}: {reason}{advice}") from error
 
 
 @functools.cache
@@ -334,36 +346,10 @@ def connect(storage: str, bucket: str) -> Any:
     return fs.FileSystem.from_uri(f"{storage}://{bucket}{ending}")[0]
 
 
-@contextlib.contextmanager
-def _reaching(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, NotImplementedError) as error:
-        reason = textwrap.shorten(str(error), 300, placeholder=" ...").rstrip(".")
-        raise InputError(f"{name} cannot be reached: {reason}. {_CREDENTIALS}") from error
-
-
-def _expanded(names: Iterable[str]) -> Iterator[str]:
-    """Replace each place in cloud storage that ends in `/`; try the first name of each bucket."""
-    tried: set[str] = set()
-    for name in names:
-        bucket = "/".join(name.split("/", 3)[:3])
-        if is_cloud(name) and name.endswith("/"):
-            yield from _below(name)
-            continue
-        if is_cloud(name) and bucket not in tried:
-            tried.add(bucket)
-            filesystem, path = _locate(name)
-            with _reaching(name):
-                filesystem.get_file_info(path)
-        yield name
-
-
 def _below(name: str) -> list[str]:
     """Return all files below a place in cloud storage, without hidden ones, in order."""
-    filesystem, path = _locate(name)
-    selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
-    with _reaching(name):
+    with _place(name) as (filesystem, path):
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
         listed = filesystem.get_file_info(selector)
     below = [file.path for file in listed if file.type == fs.FileType.File]
     visible = [file.split("/") for file in below if "/." not in file.removeprefix(path)]
@@ -375,14 +361,13 @@ def _below(name: str) -> list[str]:
 
 def _read_cloud(name: str) -> bytes:
     try:
-        filesystem, path = _locate(name)
-        with filesystem.open_input_file(path) as file:
+        with _place(name) as (filesystem, path), filesystem.open_input_file(path) as file:
             if file.size() > _MOST_BYTES:
                 raise PhotoError(f"too large: {file.size()} bytes, at most {_MOST_BYTES} are read")
             return file.read()
     except PhotoError:
         raise
-    except FileNotFoundError as error:
-        raise PhotoError("there is no such file (a folder ends in `/`)") from error
-    except (InputError, OSError) as error:
-        raise PhotoError(textwrap.shorten(str(error), 300, placeholder=" ...")) from error
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise PhotoError("there is no such file (a folder ends in `/`)") from error
+        raise PhotoError(str(error).removeprefix(f"{name} ")) from error
