@@ -13,8 +13,6 @@ from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.scan import find_files
 from fashion_keras.predict.web import fetch_photo, is_address
 
-_PATTERN = frozenset("*?[")
-
 
 def accept_any_name() -> None:
     """Let standard input and output carry names of files that are not UTF-8."""
@@ -61,7 +59,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _is_pattern(name: str) -> bool:
-    return bool(_PATTERN & set(name)) and "\0" not in name and not os.path.lexists(name)
+    return glob.has_magic(name) and "\0" not in name and not os.path.lexists(name)
 
 
 def read_named(name: str) -> np.ndarray:
@@ -75,11 +73,8 @@ def read_named(name: str) -> np.ndarray:
     """
     if is_address(name):
         return read_photo(fetch_photo(name)).pixels
-    if _is_folder(name):
-        readable = os.access(name, os.R_OK)
-        raise PhotoError(
-            "a folder without files" if readable else "cannot be opened: Permission denied"
-        )
+    if _is_folder(name) and os.access(name, os.R_OK):
+        raise PhotoError("a folder without files")
     if _is_pattern(name):
         raise PhotoError("no file matches this pattern")
     return read_photo(Path(name)).pixels

@@ -14,8 +14,6 @@ if TYPE_CHECKING:  # It imports Keras, which takes seconds.
 
 FORMATS = ("table", "csv", "json", "jsonl")
 UNCERTAIN = "uncertain"  # The category of a photo whose best one is less probable than asked.
-COLUMNS = {"file": str, "category": str, "probability": float, "top": list, "reason": str}
-TOP = {"category": str, "probability": float}  # Of each of the categories in `top`.
 _WIDEST_NAME = 100  # Columns; longer names push the rest of their line aside.
 
 
@@ -33,37 +31,33 @@ def row_of(prediction: Prediction, labels: list[str], top: int, threshold: float
         their probabilities, best first, and `reason`; of a photo that cannot be read only the
         reason is not empty.
     """
-    best = np.argsort(-prediction.probabilities, kind="stable")[:top]
-    certain = prediction.reason or prediction.probability >= threshold
+    probabilities, reason = prediction.probabilities, prediction.reason
+    best = np.argsort(-probabilities, kind="stable")[:top]
     return {
         "file": prediction.photo,
-        "category": prediction.category if certain else UNCERTAIN,
-        "probability": None if prediction.reason else prediction.probability,
-        "top": [
-            {"category": labels[number], "probability": float(prediction.probabilities[number])}
-            for number in best
-        ],
-        "reason": prediction.reason,
+        "category": UNCERTAIN
+        if not reason and prediction.probability < threshold
+        else prediction.category,
+        "probability": None if reason else prediction.probability,
+        "top": [{"category": labels[n], "probability": float(probabilities[n])} for n in best],
+        "reason": reason,
     }
 
 
 def flat_columns(top: int) -> dict[str, type]:
     """Return names and types of the columns of CSV and Parquet; `top` becomes `category_1`, ..."""
-    ranked = {f"{name}_{rank}": kind for rank in range(1, top + 1) for name, kind in TOP.items()}
-    columns: dict[str, type] = {}
-    for name, kind in COLUMNS.items():
-        columns |= ranked if name == "top" else {name: kind}
-    return columns
+    columns: dict[str, type] = {"file": str, "category": str, "probability": float}
+    for rank in range(1, top + 1):
+        columns |= {f"category_{rank}": str, f"probability_{rank}": float}
+    return columns | {"reason": str}
 
 
 def flat(row: dict, top: int) -> dict:
     """Return a row with the columns of `flat_columns`; missing texts are "", numbers None."""
     ranks = enumerate(row["top"], 1)
     values = row | {f"{name}_{rank}": value for rank, one in ranks for name, value in one.items()}
-    return {
-        name: values.get(name, "" if kind is str else None)
-        for name, kind in flat_columns(top).items()
-    }
+    columns = flat_columns(top).items()
+    return {name: values.get(name, "" if kind is str else None) for name, kind in columns}
 
 
 def write_rows(

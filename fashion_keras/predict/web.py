@@ -55,8 +55,6 @@ def _request(address: str) -> urllib.request.Request:
 
 
 def _read(answer: Any, deadline: float) -> bytes:
-    if not is_address(answer.url):
-        raise PhotoError(f"redirects to {answer.url}, which is not http:// or https://")
     if answer.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
         raise PhotoError("is a web page, not a photo")
     content = bytearray()

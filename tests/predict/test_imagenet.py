@@ -14,20 +14,15 @@ from fashion_keras.backend import keras
 
 
 def stand_in(weights):
-    """Return a model whose class is the photo's red, from 0 (none) to 999 (full).
-
-    Of the classes' places c in [-1, 1] it chooses the one next to r, the mean of the scaled red:
-    -(r - c)^2 is greatest there, and so is 2rc - c^2, which a dense layer can give.
-    """
+    """Return a model whose class is 999 for photos with more than half of the red, else 0."""
     assert weights == "imagenet"
     pixels = keras.Input((299, 299, 3))
     means = keras.layers.GlobalAveragePooling2D()(pixels)
     classes = keras.layers.Dense(1000, activation="softmax")
     model = keras.Model(pixels, classes(means), name="xception")
-    places = np.linspace(-1, 1, 1000)
     kernel = np.zeros((3, 1000))
-    kernel[0] = 2e5 * places
-    classes.set_weights([kernel, -1e5 * places**2])
+    kernel[0, 0], kernel[0, 999] = -1e4, 1e4
+    classes.set_weights([kernel, np.zeros(1000)])
     return model
 
 
@@ -49,32 +44,25 @@ def downloads(monkeypatch, tmp_path) -> list[str]:
     return asked
 
 
-@pytest.fixture
-def offline(monkeypatch, tmp_path):
-    """Let every download of Keras fail as it does without a connection, and nothing be cached."""
-
-    def fail(*_):
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setattr(imagenet_utils, "CLASS_INDEX", None)
-    monkeypatch.setattr(file_utils, "urlretrieve", fail)
-    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
-
-
 def test_command_prints_names_of_classes_and_can_be_resumed(downloads, run, photos):
-    for red, side in ((0, 299), (100, 299), (255, 90)):
-        Image.new("RGB", (side, side), (red, 40, 80)).save(f"{red}.png")
-    ended = run("imagenet", "0.png", "100.png", "255.png", "--format", "jsonl", "--top", 2000)
+    for red in (0, 126, 129):
+        Image.new("RGB", (90, 80), (red, 200, 10)).save(f"{red}.png")
+    ended = run("imagenet", "0.png", "126.png", "129.png", "--format", "jsonl", "--top", 2000)
     assert ended.err.startswith("Downloading data")
-    assert [row["category"] for row in ended.rows] == ["name_0", "name_392", "name_999"]
+    assert [row["category"] for row in ended.rows] == ["name_0", "name_0", "name_999"]
     assert len(ended.rows[0]["top"]) == 1000
     assert downloads == [imagenet_utils.CLASS_INDEX_PATH]
     Path(".rows.unfinished").touch()
-    assert run("imagenet", "255.png", "--out", "rows", "--format", "csv", "--resume").code == 0
+    assert run("imagenet", "129.png", "--out", "rows", "--format", "csv", "--resume").code == 0
     assert "name_999" in Path("rows").read_text()
 
 
-def test_weights_that_cannot_be_fetched_are_a_clear_error(offline, run, photos):
+def test_weights_that_cannot_be_fetched_are_a_clear_error(run, photos, monkeypatch, tmp_path):
+    def fail(*_):  # As without a connection.
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(file_utils, "urlretrieve", fail)
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
     ended = run("imagenet", "0.png")
     error = ended.err.splitlines()[-1]
     assert (ended.code, ended.out) == (2, "")

@@ -33,8 +33,7 @@ def reason(name):
     ("inputs", "expected"),
     [
         (["c/6.jpg", "a.jpg", "c/6.jpg"], ["c/6.jpg", "a.jpg"]),
-        (["b/"], ["b/1.jpg", "b/2.jpg", "b/deep/3.png"]),
-        (["b/2.jpg", "b"], ["b/2.jpg", "b/1.jpg", "b/deep/3.png"]),
+        (["b/2.jpg", "b/"], ["b/2.jpg", "b/1.jpg", "b/deep/3.png"]),
         (["b/.hidden"], ["b/.hidden/4.jpg"]),  # Hidden ones can be named.
         (["https://a.b/c?d=[1]", "a.jpg"], ["https://a.b/c?d=[1]", "a.jpg"]),
     ],
@@ -70,8 +69,6 @@ def test_file_that_is_really_called_like_a_pattern(name, here):
 
 def test_list_holds_all_that_can_be_named():
     listed = ["c\n", "b/*.jpg\r\n", "\n", "a.jpg", "http://a.b/c\n", " with spaces.jpg \n", "-\n"]
-    expected = ["c/6.jpg", "b/1.jpg", "b/2.jpg", "a.jpg", "http://a.b/c", " with spaces.jpg ", "-"]
-    assert expand(["-"], listed) == expected
     assert expand(["b", "-", "gone.jpg", "-"], iter(listed)) == [
         *("b/1.jpg", "b/2.jpg", "b/deep/3.png", "c/6.jpg"),
         *("a.jpg", "http://a.b/c", " with spaces.jpg ", "-", "gone.jpg"),

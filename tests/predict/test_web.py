@@ -12,18 +12,12 @@ from fashion_keras.predict import web
 from fashion_keras.predict.web import fetch_photo, is_address
 
 PHOTO = b"\xff\xd8\xff photo \r\n\0\xff" * 9
-
-
-PAGE = {"Content-Type": "text/html; charset=utf-8"}
-ANSWERS = {  # Status, headers and content by the first part of the path.
-    "photo": (200, {}, PHOTO),
-    "missing": (404, {}, b""),
-    "page": (200, PAGE, b"<html>"),
-    "moved": (302, {"Location": "/photo/there.jpg"}, b""),
-    "loop": (302, {"Location": "/loop/"}, b""),
-    "file": (302, {"Location": "file:///etc/passwd"}, b""),
-    "drip": (200, {}, b"x" * 100),
-    "silence": (200, {}, b""),
+ANSWERS = {  # Status and a header by the first part of the path; others are the photo.
+    "missing": (404, ()),
+    "page": (200, ("Content-Type", "text/html; charset=utf-8")),
+    "moved": (302, ("Location", "/photo/there.jpg")),
+    "loop": (302, ("Location", "/loop/")),
+    "file": (302, ("Location", "file:///etc/passwd")),
 }
 
 
@@ -33,17 +27,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):  # noqa: D102
         self.server.asked.append((self.path, dict(self.headers)))  # pyright: ignore
         kind = self.path.split("/")[1]
-        status, headers, content = ANSWERS.get(kind, ANSWERS["photo"])
+        status, header = ANSWERS.get(kind, (200, ()))
         time.sleep(0.5 if kind == "silence" else 0)
         self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
+        if header:
+            self.send_header(*header)
         with contextlib.suppress(OSError):  # Clients hang up.
             self.end_headers()
-            for byte in content if kind == "drip" else ():
+            for byte in PHOTO if kind == "drip" else ():
                 time.sleep(0.02)
                 self.wfile.write(bytes([byte]))
-            self.wfile.write(b"" if kind == "drip" else content)
+            self.wfile.write(PHOTO)
 
     def log_message(self, format, *_):  # noqa: A002, D102
         pass
