@@ -12,7 +12,7 @@ from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import check_file
 from fashion_keras.saving import RELEASED
-from fashion_keras.serve.settings import add_options, settings_of
+from fashion_keras.serve.settings import Settings, add_options
 
 _DESCRIPTION = """\
 Serve a classifier: a page to drop photos on, and an interface for programs (see /docs).
@@ -99,8 +99,9 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(number, _stop)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Until there is a model to load again.
-    given = options().parse_args(arguments)
-    settings = settings_of(given)
+    given = vars(options().parse_args(arguments))
+    host, port, workers = (given.pop(name) for name in ("host", "port", "workers"))
+    settings = Settings(**given)
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
@@ -108,15 +109,15 @@ def main(arguments: list[str] | None = None) -> None:
         )
     from fashion_keras.serve.server import serve, serve_with_workers
 
-    check_file(given.model)
-    listener = listen(given.host, given.port)
+    check_file(settings.model)
+    listener = listen(host, port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"serving {given.model} on http://{shown}:{port}, documented on /docs", flush=True)
-    if given.workers == 1:
+    print(f"serving {settings.model} on http://{shown}:{port}, documented on /docs", flush=True)
+    if workers == 1:
         serve(settings, listener)
     else:
-        serve_with_workers(settings, listener, given.workers)
+        serve_with_workers(settings, listener, workers)
 
 
 if __name__ == "__main__":

@@ -36,15 +36,16 @@ def build_app(service: Service, failed: Callable[[Exception], None]) -> AccessLo
         failed: Called with the error if the model cannot be loaded at the start.
     """
 
+    def load(failed: Callable[[Exception], None]) -> None:
+        app.state.loading = asyncio.create_task(_load(service, failed))
+
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        app.state.loading = asyncio.create_task(_load(service, failed))
+        load(failed)
         if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+            # If it fails, the log shows the error, and the model before stays.
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, load, lambda _: None)
         yield
-
-    def reload() -> None:  # If it fails, the log shows the error, and the model before stays.
-        app.state.loading = asyncio.create_task(_load(service, lambda _: None))
 
     app = FastAPI(
         title="fashion_keras",

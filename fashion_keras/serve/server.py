@@ -111,14 +111,11 @@ def _end_with_parent() -> None:
 
 def _application(settings: Settings, failed: Any) -> Any:
     from fashion_keras.serve.app import build_app  # Imports Keras, which takes seconds.
-    from fashion_keras.serve.metrics import Metrics
     from fashion_keras.serve.model import load_model
     from fashion_keras.serve.service import Service
 
     _configure_logging()
-    metrics = Metrics()
-    load = functools.partial(load_model, settings.model, settings.batch_size, metrics.observe_batch)
-    return build_app(Service(load, settings, metrics), failed)
+    return build_app(Service(load_model, settings), failed)
 
 
 def _configure_logging(uvicorn_level: int = logging.WARNING) -> None:

@@ -34,15 +34,12 @@ class Service:
     """The model and everything in front of it; used in one event loop.
 
     Args:
-        load: Loads the model's file as it is now; called by `Service.load`.
+        load: See `model.load_model`.
         settings: How to answer.
-        metrics: Where to count.
     """
 
-    def __init__(
-        self, load: Callable[[], ServedModel], settings: Settings, metrics: Metrics
-    ) -> None:
-        self.settings, self.metrics = settings, metrics
+    def __init__(self, load: Callable[..., ServedModel], settings: Settings) -> None:
+        self.settings, self.metrics = settings, Metrics()
         held = round(settings.held_megabytes * MILLION)
         self.held = Capacity(held, "too much is being sent at once; try later")
         self._photos = Capacity(settings.waiting, "too many photos are waiting; try later")
@@ -66,9 +63,9 @@ class Service:
         Raises:
             Exception: What went wrong; the model before stays.
         """
-        start = time.monotonic()
+        start, asked = time.monotonic(), (self.settings.model, self.settings.batch_size)
         try:
-            model = await self._run(self._loader, self._load)
+            model = await self._run(self._loader, self._load, *asked, self.metrics.observe_batch)
         except Exception as error:
             self.metrics.loads.labels("refused").inc()
             _LOG.error("the model was not loaded: %s: %s", type(error).__name__, error)

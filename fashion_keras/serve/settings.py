@@ -56,9 +56,3 @@ def add_options(parser: argparse.ArgumentParser) -> None:
             metavar="FLOAT" if field.metadata["type"] is cli.probability else "INT",
             help=f"{field.metadata['help']} (default: {field.default})",
         )
-
-
-def settings_of(given: argparse.Namespace) -> Settings:
-    """Return the settings that the options give."""
-    names = [field.name for field in dataclasses.fields(Settings)]
-    return Settings(**{name: getattr(given, name) for name in names})

@@ -7,13 +7,14 @@ import pytest
 
 from fashion_keras.serve.batching import ModelQueue
 from fashion_keras.serve.model import ServedModel, load_model
-from tests.serve.running import Gate, save_model, with_predict
+from tests.builders import save_strong
+from tests.serve.running import LABELS, Gate, with_predict
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Save a small classifier once."""
-    return save_model(tmp_path_factory.mktemp("model") / "small.keras")
+    return save_strong(tmp_path_factory.mktemp("model") / "small.keras", LABELS)
 
 
 @pytest.fixture(scope="session")

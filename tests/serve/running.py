@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import http.client
-import io
 import json
 import threading
 import time
@@ -15,19 +14,15 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from fashion_keras.backend import keras
-from fashion_keras.config import Config, InputError
-from fashion_keras.model import build_head
-from fashion_keras.saving import save_classifier
+from fashion_keras.config import InputError
 from fashion_keras.serve.__main__ import listen
 from fashion_keras.serve.app import build_app
 from fashion_keras.serve.batching import ModelQueue
-from fashion_keras.serve.metrics import Metrics
 from fashion_keras.serve.model import ServedModel
 from fashion_keras.serve.server import configuration
 from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import Settings
-from tests.conftest import normalised_backbone
+from tests.builders import encoded
 
 LABELS = ["cap", "hat", "sock"]
 RAW = {"Content-Type": "application/octet-stream"}
@@ -37,9 +32,7 @@ SETTINGS = Settings(Path("small.keras"), threshold=0.0)
 def photo(level: int = 120, kind: str = "JPEG", side: int = 90) -> bytes:
     """Return the bytes of a photo: noise around a grey."""
     noise = np.random.default_rng(level).integers(0, 100, (side, side, 3), dtype="uint8")
-    content = io.BytesIO()
-    Image.fromarray(noise + np.uint8(level)).save(content, kind)
-    return content.getvalue()
+    return encoded(Image.fromarray(noise + np.uint8(level)), kind)
 
 
 def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
@@ -47,16 +40,6 @@ def form(*files: tuple[str, bytes]) -> tuple[bytes, dict[str, str]]:
     head = b'--xyz\r\nContent-Disposition: form-data; name="photos"; filename="%s"\r\n\r\n%s\r\n'
     body = b"".join(head % (name.encode(), content) for name, content in files)
     return body + b"--xyz--\r\n", {"Content-Type": "multipart/form-data; boundary=xyz"}
-
-
-def save_model(file: Path, seed: int = 1) -> Path:
-    """Save a small classifier; another seed gives other answers."""
-    backbone = normalised_backbone()
-    keras.utils.set_random_seed(seed)
-    head = build_head(Config(inner_size=8), len(LABELS))
-    head.set_weights([weight * 4 for weight in head.get_weights()])
-    save_classifier(backbone, head, LABELS, 71, file)
-    return file
 
 
 class Gate:
@@ -99,7 +82,7 @@ class Running:
 
     def ask(self, method: str, path: str, body: Any = None, headers: dict | None = None) -> Reply:
         """Send one request on a connection of its own."""
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, 20)) as line:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, 60)) as line:
             line.request(method, path, body, headers or {})
             response = line.getresponse()
             names = {name.lower(): value for name, value in response.getheaders()}
@@ -108,10 +91,6 @@ class Running:
     def predict(self, content: bytes = photo()) -> Reply:
         """Send one photo as raw bytes."""
         return self.ask("POST", "/predict", content, RAW)
-
-    def metrics(self) -> list[str]:
-        """Return the lines of /metrics."""
-        return self.ask("GET", "/metrics").body.decode().splitlines()
 
 
 def until(true: Callable[[], Any], seconds: float = 20) -> None:
@@ -127,13 +106,13 @@ def running(model: ServedModel | None, settings: Settings = SETTINGS) -> Iterato
     """Run a service in a thread until the end of the block; without a model it stays unready."""
     ended = threading.Event()
 
-    def load() -> ServedModel:
+    def load(*_: Any) -> ServedModel:
         if model is None:
             ended.wait()
             raise InputError("the test is over")
         return model
 
-    app = build_app(Service(load, settings, Metrics()), lambda error: None)
+    app = build_app(Service(load, settings), lambda error: None)
     listener = listen("127.0.0.1", 0)
     service = Running(listener.getsockname()[1])
     server = uvicorn.Server(configuration(app, settings))

@@ -84,31 +84,23 @@ def test_several_photos_are_chosen_and_a_bad_one_says_why(page: Page) -> None:
     assert hosts == {page.url.split("/")[2]}
 
 
-def data_transfer(page: Page, name: str, content: bytes) -> object:
-    """Return what a browser hands over with dropped or pasted files."""
-    script = """([name, text]) => {
+def test_photos_are_dropped_and_pasted(page: Page) -> None:
+    script = """(text) => {
         const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
         const carried = new DataTransfer();
-        carried.items.add(new File([bytes], name, { type: "image/jpeg" }));
+        carried.items.add(new File([bytes], "a.jpg", { type: "image/jpeg" }));
         return carried;
     }"""
-    return page.evaluate_handle(script, [name, base64.b64encode(content).decode()])
-
-
-def test_photos_are_dropped_and_pasted(page: Page) -> None:
-    dropped = data_transfer(page, "dropped.jpg", photo())
-    page.dispatch_event("#drop", "dragover", {"dataTransfer": dropped})
+    carried = page.evaluate_handle(script, base64.b64encode(photo()).decode())
+    page.dispatch_event("#drop", "dragover", {"dataTransfer": carried})
     expect(page.locator("#drop")).to_have_class("over")
-    page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+    page.dispatch_event("#drop", "drop", {"dataTransfer": carried})
     expect(page.locator("#drop")).not_to_have_class("over")
-    pasted = data_transfer(page, "pasted.jpg", photo())
-    page.evaluate(
-        """(carried) => document.body.dispatchEvent(
-            new ClipboardEvent("paste", { clipboardData: carried, bubbles: true }))""",
-        pasted,
-    )
+    expect(page.locator("#state")).to_have_text("1 photo done")
+    paste = 'new ClipboardEvent("paste", { clipboardData: carried, bubbles: true })'
+    page.evaluate(f"(carried) => document.body.dispatchEvent({paste})", carried)
     expect(page.locator("#state")).to_have_text("2 photos done")
-    expect(page.locator(".file")).to_have_text(["dropped.jpg", "pasted.jpg"])
+    expect(page.locator(".file")).to_have_text(["a.jpg", "a.jpg"])
 
 
 def test_a_photo_of_the_camera_is_explained(page: Page) -> None:
@@ -129,12 +121,7 @@ def test_a_photo_of_the_camera_is_explained(page: Page) -> None:
 
 
 def test_everything_can_be_done_from_the_keyboard(page: Page) -> None:
-    names = []
-    for _ in range(2):
-        page.keyboard.press("Tab")
-        names.append(page.locator(":focus").inner_text())
-    assert names == ["Choose photos", "Take a photo"]
-    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
     expect(page.locator(":focus")).to_have_text("Choose photos")
     with page.expect_file_chooser(timeout=5000) as chooser:
         page.keyboard.press("Enter")

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import io
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +12,11 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from fashion_keras.predict.rows import row_of
-from fashion_keras.serve.metrics import Metrics
 from fashion_keras.serve.model import ServedModel
-from fashion_keras.serve.schemas import PhotoAnswer
 from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import Settings
 from fashion_keras.serve.uploads import Upload
+from tests.predict.conftest import same_rows
 from tests.serve.running import LABELS, SETTINGS, Gate, photo
 
 PHOTO = Upload("a.jpg", photo())
@@ -26,12 +26,12 @@ def with_service(
     model: ServedModel,
     work: Callable[[Service], Awaitable[Any]],
     settings: Settings = SETTINGS,
-    load: Callable[[], ServedModel] | None = None,
+    load: Callable[..., ServedModel] | None = None,
 ) -> Any:
     """Do `work` with a service that has loaded a model."""
 
     async def go() -> Any:
-        service = Service(load or (lambda: model), settings, Metrics())
+        service = Service(load or (lambda *_: model), settings)
         await service.load()
         return await work(service)
 
@@ -44,14 +44,7 @@ def test_rows_are_those_of_the_predict_command(model: ServedModel) -> None:
     assert answered is model
     (prediction,) = model.classifier.predict(PHOTO.content)
     expected = row_of(prediction._replace(photo="a.jpg"), LABELS, 3, 0.0)
-    assert PhotoAnswer.model_fields.keys() == expected.keys()  # What the service passes on.
-    for row in (rows[0], rows[2]):
-        assert row.keys() == expected.keys()
-        assert row["category"] == expected["category"]
-        assert row["probability"] == pytest.approx(expected["probability"], abs=1e-5)
-        assert [one["category"] for one in row["top"]] == [
-            one["category"] for one in expected["top"]
-        ]
+    assert same_rows([rows[0], rows[2]], [expected, expected])
     assert rows[1].keys() == expected.keys()
     assert rows[1]["reason"].startswith("not a photo")
 
@@ -104,6 +97,16 @@ def test_settings_of_rows(model: ServedModel, settings: dict, expected: dict) ->
     assert expected.items() <= (row | {"top": len(row["top"])}).items()
 
 
+def test_the_model_is_loaded_with_its_settings(model: ServedModel) -> None:
+    asked: list[tuple] = []
+
+    async def work(service: Service) -> None:
+        assert asked == [(Path("b.keras"), 3, service.metrics.observe_batch)]
+
+    settings = Settings(Path("b.keras"), batch_size=3)
+    with_service(model, work, settings, lambda *given: asked.append(given) or model)
+
+
 def test_without_a_category_the_most_probable_is_explained(model: ServedModel) -> None:
     (best,) = model.classifier.predict(PHOTO.content)
 
@@ -141,5 +144,5 @@ def test_a_new_model_takes_over_only_if_it_loads_and_the_one_before_ends_its_req
         return [before.version, after.version]
 
     settings = Settings(SETTINGS.model, deadline=1)
-    versions = with_service(gated, work, settings, lambda: next(loads)())
+    versions = with_service(gated, work, settings, lambda *_: next(loads)())
     assert versions == ["replaced", model.version]

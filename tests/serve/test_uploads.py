@@ -13,6 +13,7 @@ from starlette.requests import Request
 
 from fashion_keras.serve.settings import Settings
 from fashion_keras.serve.uploads import Capacity, Upload, uploads_of
+from tests.serve.running import form
 
 SETTINGS = Settings(
     Path("any.keras"),
@@ -23,7 +24,7 @@ SETTINGS = Settings(
     seconds_to_send=1,
 )
 ENCODED = base64.b64encode(b"abc").decode()
-FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
+_, FORM = form()
 JSON = {"Content-Type": "application/json"}
 PNG = {"Content-Type": "image/png"}
 
@@ -56,27 +57,13 @@ def read(
     return asyncio.run(go())
 
 
-def form(*parts: tuple[str, bytes]) -> bytes:
-    """Return a form; each part has its Content-Disposition beyond `form-data`."""
-    lines = b""
-    for disposition, content in parts:
-        lines += f"--xyz\r\nContent-Disposition: form-data; {disposition}\r\n\r\n".encode()
-        lines += content + b"\r\n"
-    return lines + b"--xyz--\r\n"
-
-
-def file(content: bytes, name: str = "b") -> tuple[str, bytes]:
-    return f'name="a"; filename="{name}"', content
-
-
 def json_of(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
 def test_the_files_of_a_form_are_read_in_order_and_other_fields_ignored() -> None:
-    body = form(
-        file(b"one", "a.jpg"), ('name="note"', b"x" * 300), file(b"--xy\r\ntwo", "hüte.png")
-    )
+    note = b'--xyz\r\nContent-Disposition: form-data; name="note"\r\n\r\n%s\r\n' % (b"x" * 300)
+    body = note + form(("a.jpg", b"one"), ("hüte.png", b"--xy\r\ntwo"))[0]
     expected = [Upload("a.jpg", b"one"), Upload("hüte.png", b"--xy\r\ntwo")]
     assert read([body], FORM) == expected
     assert read([body[at : at + 1] for at in range(len(body))], FORM) == expected
@@ -98,18 +85,18 @@ def test_json_has_one_photo_or_several() -> None:
     [
         (415, "Content-Type must be multipart/form-data", {"Content-Type": "text/html"}, [b"x"]),
         (415, "Received: none", {}, [b"x"]),
-        (422, "has no photo", FORM, [form()]),
+        (422, "has no photo", FORM, [form()[0]]),
         (422, "has no photo", PNG, [b""]),
-        (400, "Missing boundary", {"Content-Type": "multipart/form-data"}, [form()]),
+        (400, "Missing boundary", {"Content-Type": "multipart/form-data"}, [form()[0]]),
         (400, "the body: Invalid JSON", JSON, [b"{"]),
         (422, "the body: Input should be", JSON, [b"[]"]),
         (422, "photos.0.base64: Field required", JSON, [json_of({})]),
         (400, "the form: Invalid", FORM, [b"something else"]),
         (422, "photos.0.url: Extra", JSON, [json_of({"base64": ENCODED, "url": "http://x"})]),
         (422, "photos.0.base64: Base64", JSON, [json_of({"base64": "a$b"})]),
-        (413, "Maximum number of files is 3", FORM, [form(*[file(b"x")] * 4)]),
+        (413, "Maximum number of files is 3", FORM, [form(*[("b", b"x")] * 4)[0]]),
         (413, "at most 3 photos", JSON, [json_of({"photos": [{"base64": ENCODED}] * 4})]),
-        (413, "b: a photo may have 0.0001 MB", FORM, [form(file(b"x" * 101))]),
+        (413, "b: a photo may have 0.0001 MB", FORM, [form(("b", b"x" * 101))[0]]),
         (413, "photo 1: a photo may have", JSON, [json_of({"base64": "YWJj" * 40})]),
         (413, "photo: a photo may have", PNG, [b"x" * 101]),
         (413, "a request may have 0.002 MB", FORM, [b"--xyz\r\n", b"x" * 1000, b"x" * 1000]),
