@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import signal
@@ -12,7 +13,7 @@ from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import check_file
 from fashion_keras.saving import RELEASED
-from fashion_keras.serve.settings import Settings, add_options
+from fashion_keras.serve.settings import Settings
 
 _DESCRIPTION = """\
 Serve a classifier: a page to drop photos on, and an interface for programs (see /docs).
@@ -50,7 +51,7 @@ def options() -> argparse.ArgumentParser:
         "only this computer reaches)",
     )
     parser.add_argument(
-        "--port", type=_port, default=8000, help="port to listen on (default: %(default)s)"
+        "--port", type=int, default=8000, help="port to listen on (default: %(default)s)"
     )
     parser.add_argument(
         "--workers",
@@ -60,26 +61,27 @@ def options() -> argparse.ArgumentParser:
         help="processes that share the port and the cores, each with its own model and limits "
         "(default: %(default)s)",
     )
-    add_options(parser)
+    for field in dataclasses.fields(Settings)[1:]:
+        parser.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            type=field.metadata["type"],
+            default=field.default,
+            metavar="FLOAT" if field.metadata["type"] is cli.probability else "INT",
+            help=f"{field.metadata['help']} (default: {field.default})",
+        )
     return parser
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535. Received: {text}")
-    return int(text)
 
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens; connections wait on it until they are accepted.
 
     Raises:
-        InputError: If the port is taken, or the host is not an address of this computer.
+        InputError: If the port is taken or no port, or the host no address of this computer.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         listener = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise InputError(f"Cannot listen on {host}, port {port}: {error}") from error
     # Connections inherit it. Without it, the second write of each answer waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,6 +1,5 @@
 """Settings of the service: how it answers, and the limits of what it accepts."""
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
@@ -44,15 +43,3 @@ class Settings:
             raise InputError("`--body-megabytes` must not be more than `--held-megabytes`.")
         if self.photos > self.waiting:
             raise InputError("`--photos` must not be more than `--waiting`.")
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add an option for each setting but the model."""
-    for field in dataclasses.fields(Settings)[1:]:
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=field.metadata["type"],
-            default=field.default,
-            metavar="FLOAT" if field.metadata["type"] is cli.probability else "INT",
-            help=f"{field.metadata['help']} (default: {field.default})",
-        )
