@@ -99,7 +99,7 @@ def test_file_holds_what_would_be_printed(kind, predict, photos):
     assert ended.out.endswith("saved rows: 7 photos, 1 cannot be read\n")
     printed, written = predict(*photos, "--format", kind).out, Path("rows").read_text()
     number = re.compile(r"\d\.\d+(e-\d+)?")  # The last digits may differ.
-    assert number.sub("", printed).split("\n") == number.sub("", written).split("\n")
+    assert number.sub("", printed).splitlines() == number.sub("", written).splitlines()
     assert list(Path().glob(".*")) == []
 
 

@@ -140,6 +140,7 @@ def test_rows_become_parts_with_the_columns_of_csv(killed, photos):
     assert "parts/ is not empty" in killed(0, *arguments).err
 
 
+@pytest.mark.slow
 def test_this_machines_ray_listens_to_it_alone(ray):
     assert [machine["NodeManagerAddress"] for machine in ray.nodes()] == ["127.0.0.1"]
 
