@@ -2,7 +2,6 @@
 
 import argparse
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def strong_classifier() -> Classifier:
     return Classifier(build_classifier(backbone, head, 71), metadata)
 
 
-def save_strong(file: Path, labels: Sequence[str] = LABELS, seed: int = 1) -> Path:
+def save_strong(file: Path, labels: list[str] = LABELS, seed: int = 1) -> Path:
     """Save a classifier like `strong_classifier`; another seed gives other answers."""
     backbone = normalised_backbone()
     keras.utils.set_random_seed(seed)

@@ -191,12 +191,16 @@ def _folder_of(names: Iterable[str]) -> str:
 def _photos(names: Sequence[str], size: int) -> Any:
     """Return a data set of Ray with columns `name` and `content`; null: it is read by its name."""
     # Ray reads tables together if they lie in the same storage and have the same columns.
-    groups = itertools.groupby(names, lambda name: is_table(name) and _open_table(name).source)
+    groups = itertools.groupby(names, _source_of)
     parts = [
-        _tables(list(group), *source, size) if source else _named(list(group), size)
+        _tables(list(group), source, size) if source else _named(list(group), size)
         for source, group in groups
     ]
     return parts[0].union(*parts[1:]) if parts[1:] else parts[0]
+
+
+def _source_of(name: str) -> tuple[Any, str] | None:
+    return _open_table(name).source if is_table(name) else None
 
 
 def _named(names: list[str], size: int) -> Any:
@@ -206,7 +210,8 @@ def _named(names: list[str], size: int) -> Any:
     return ray.data.from_arrow([table[at : at + size] for at in range(0, len(names), size)])
 
 
-def _tables(names: list[str], filesystem: Any, column: str, size: int) -> Any:
+def _tables(names: list[str], source: tuple[Any, str], size: int) -> Any:
+    filesystem, column = source
     paths = [_open_table(name).path for name in names]
     read = ray.data.read_parquet(paths, filesystem=filesystem).select_columns([column, "bytes"])
     return read.map_batches(_as_photos, fn_args=[column], batch_size=size, batch_format="pyarrow")
