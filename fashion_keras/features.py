@@ -7,14 +7,13 @@ backbone and of some fields of `Config`: whoever makes it makes the same.
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import math
 import shutil
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +35,11 @@ _IN_MEMORY = 2**28  # Bytes of features that are read at once; more stay on disk
 _TYPES = {"features": "float32", "feature_maps": "float16"}
 
 Array = tuple[str, int]  # A split, and the number of a copy: 0 for the photos as they are.
+
+
+def training_arrays(copies: int) -> list[Array]:
+    """Return the training photos, so many augmented copies of them, and the validation photos."""
+    return [*(("train", copy) for copy in range(copies + 1)), ("validation", 0)]
 
 
 class Chunks:
@@ -70,6 +74,9 @@ class Chunks:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or self.dtype, copy=False)
 
+    def __reduce__(self) -> tuple:
+        return np.asarray, (self[:],)  # Another computer may not have the files.
+
 
 Features = np.ndarray | Chunks
 
@@ -85,21 +92,11 @@ class _Chunk(NamedTuple):
 class FeatureStore:
     """The features and feature maps of a data set through one backbone, computed at first need.
 
-    Args:
-        prepared: The data set.
-        config: The fields that decide `features` and `copies` are used.
-        backbone: See `model.build_backbone`.
-        cache: Features are kept in a folder in it, `folder`.
-        workers: Processes that compute (see `parallel.pool`).
+    They are kept in `folder`, below the cache; `workers` processes compute (see `parallel.pool`).
     """
 
     def __init__(
-        self,
-        prepared: Prepared,
-        config: Config,
-        backbone: keras.Model,
-        cache: Path,
-        workers: int = 1,
+        self, prepared: Prepared, config: Config, backbone: Any, cache: Path, workers: int = 1
     ) -> None:
         from fashion_keras.model import precision_in_force, versions, weights_digest
 
@@ -115,6 +112,13 @@ class FeatureStore:
             "layout": _LAYOUT,
         }
         self.folder = cache / "features"
+        size = max(1, _PHOTOS // config.feature_batch_size) * config.feature_batch_size
+        self._chunks: dict[str, list[tuple[list[PreparedPhoto], str]]] = {}  # Photos and a digest.
+        for split in {photo.split for photo in prepared.photos}:
+            photos = prepared.split(split)
+            parts = [photos[start : start + size] for start in range(0, len(photos), size)]
+            digests = [fingerprint(photos=[photo.sha256 for photo in part]) for part in parts]
+            self._chunks[split] = list(zip(parts, digests, strict=True))
 
     def features(self, split: str, copy: int = 0) -> Features:
         """Return the features of a split, or of an augmented copy; missing ones are computed.
@@ -144,7 +148,7 @@ class FeatureStore:
         """
         from fashion_keras.model import feature_maps_shape
 
-        arrays = [("train", copy) for copy in range(copies + 1)] + [("validation", 0)]
+        arrays = training_arrays(copies)
         photos = sum(self.missing(*array, fine_tune_from) for array in arrays)
         shape = feature_maps_shape(self._backbone, fine_tune_from, self._config.image_size)
         needed = photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
@@ -165,40 +169,39 @@ class FeatureStore:
 
     def key(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> str:
         """Return the key of all that decides these features, down to the last bit."""
-        return fingerprint(chunks=self._keys(split, copy, fine_tune_from))
+        files = self._files(split, copy, fine_tune_from)
+        return fingerprint(chunks=[file.stem for file in files])
 
     def make(self, arrays: Iterable[Array], fine_tune_from: str | None = None) -> None:
         """Compute what is missing of several splits and copies, with or without feature maps."""
         arrays = [array for array in arrays if self._missing(*array, fine_tune_from)]
-        with ExitStack() as stack:
-            # Locks are taken in one order by all processes, so that no two wait for each other.
-            for key in sorted({self.key(*array, fine_tune_from) for array in arrays}):
-                lock = self.folder / f".{key}.lock"
-                stack.enter_context(one_at_a_time(lock, f"features in {self.folder}"))
-            runs = [run for array in arrays if (run := self._missing(*array, fine_tune_from))]
+        if not arrays:
+            return
+        lock = self.folder / f".{self.key('train')}.lock"  # One for all copies.
+        with one_at_a_time(lock, f"features in {self.folder}"):
+            chunks = [chunk for array in arrays for chunk in self._missing(*array, fine_tune_from)]
             count = sum(len(self._prepared.split(split)) for split, _ in arrays)
-            found = count - sum(len(chunk.photos) for run in runs for chunk in run)
+            found = count - sum(len(chunk.photos) for chunk in chunks)
             if found:
                 print(f"found the features of {found} of {count} photos and copies", flush=True)
-            if runs:
-                self._compute(runs, fine_tune_from)
+            if chunks:
+                self._compute(chunks, count - found, fine_tune_from)
 
-    def _compute(self, runs: Sequence[Sequence[_Chunk]], fine_tune_from: str | None) -> None:
+    def _compute(self, chunks: Sequence[_Chunk], photos: int, fine_tune_from: str | None) -> None:
         from fashion_keras.model import build_feature_model
 
-        chunks = [chunk for run in runs for chunk in run]
-        total = sum(len(chunk.photos) for chunk in chunks)
         settings = (self._prepared.folder, self._config)
         with pool(min(self._workers, len(chunks))) as workers:
             if workers.size == 1:
                 model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
                 kept = self._models.setdefault(fine_tune_from, model)  # It is compiled already.
-                computed = _computed(runs, *settings, kept)
+                computed = _computed(chunks, *settings, kept)
             else:
-                backbone = self._backbone.to_json(), self._backbone.get_weights(), fine_tune_from
-                computed = _computed_by(workers, chunks, *settings, workers.share(backbone))
+                model = self._backbone.to_json(), self._backbone.get_weights()
+                shared = workers.share((*model, self._facts["weights"], fine_tune_from))
+                computed = _computed_by(workers, chunks, *settings, shared)
             label = f"features at {self._config.image_size} px"
-            shown = cli.progress(computed, total, label, lambda done: len(done[0].photos))
+            shown = cli.progress(computed, photos, label, lambda done: len(done[0].photos))
             for chunk, found in shown:
                 for name, file in chunk.files.items():
                     with whole_file(file) as unfinished:
@@ -206,72 +209,53 @@ class FeatureStore:
 
     def _missing(self, split: str, copy: int, fine_tune_from: str | None) -> list[_Chunk]:
         """Return the chunks of which a file is missing."""
-        wanted = self._files(split, copy, fine_tune_from)
         files = {"features": self._files(split, copy)}
         if fine_tune_from:
-            files["feature_maps"] = wanted
+            files["feature_maps"] = self._files(split, copy, fine_tune_from)
         draws = {"copy": copy, "seed": self._config.augmentation_seed}
         chunks = []
         for number, (photos, digest) in enumerate(self._chunks[split]):
-            if not wanted[number].exists():
+            new = {name: of[number] for name, of in files.items() if not of[number].exists()}
+            if new:
                 seed = int(fingerprint(photos=digest, **draws)[:7], 16) if copy else None
-                places = {name: of[number] for name, of in files.items()}
-                new = {name: file for name, file in places.items() if not file.exists()}
                 chunks.append(_Chunk(photos, seed, new))
         return chunks
 
     def _files(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[Path]:
-        return [self.folder / f"{key}.npy" for key in self._keys(split, copy, fine_tune_from)]
-
-    def _keys(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[str]:
         facts: dict[str, Any] = dict(self._facts)
         if copy:
             facts |= deciding(self._config, "copies") | {"copy": copy}
         if fine_tune_from:
             facts |= {"fine_tune_from": fine_tune_from}
-        return [fingerprint(photos=digest, **facts) for _, digest in self._chunks[split]]
-
-    @functools.cached_property
-    def _chunks(self) -> dict[str, list[tuple[list[PreparedPhoto], str]]]:
-        """The photos of each chunk and a digest of their contents, by split."""
-        size = max(1, _PHOTOS // self._config.feature_batch_size) * self._config.feature_batch_size
-        chunks = {}
-        for split in {photo.split for photo in self._prepared.photos}:
-            photos = self._prepared.split(split)
-            parts = [photos[start : start + size] for start in range(0, len(photos), size)]
-            digests = [fingerprint(photos=[photo.sha256 for photo in part]) for part in parts]
-            chunks[split] = list(zip(parts, digests, strict=True))
-        return chunks
+        keys = [fingerprint(photos=digest, **facts) for _, digest in self._chunks[split]]
+        return [self.folder / f"{key}.npy" for key in keys]
 
 
 def _computed(
-    runs: Iterable[Sequence[_Chunk]], folder: Path, config: Config, model: keras.Model
+    chunks: Iterable[_Chunk], folder: Path, config: Config, model: keras.Model
 ) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
-    """Yield each chunk and what the model gives for it; only the last of a run may be smaller."""
+    """Yield each chunk and what the model gives for it."""
     from fashion_keras.model import memory_advice
 
     size = config.feature_batch_size
-    for run in runs:
-        with closing(_one_ahead(_batches(run, folder, config))) as pixels:
-            for chunk in run:
+    with closing(_one_ahead(_batches(chunks, folder, config))) as batches:
+        for chunk in chunks:
+            with memory_advice("--feature-batch-size", size):
                 steps = range(0, len(chunk.photos), size)
-                with memory_advice("--feature-batch-size", size):
-                    parts = [_narrowed(model.predict_on_batch(next(pixels))) for _ in steps]
-                found = {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
-                yield chunk, found
+                parts = [_narrowed(model.predict_on_batch(next(batches))) for _ in steps]
+            yield chunk, {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
-def _batches(run: Sequence[_Chunk], folder: Path, config: Config) -> Generator[Any, None, None]:
-    """Yield the pixels of each batch, augmented if the chunk says so; none crosses a chunk."""
+def _batches(chunks: Iterable[_Chunk], folder: Path, config: Config) -> Generator[Any, None, None]:
+    """Yield the pixels of each batch of each chunk, augmented if the chunk has a seed."""
     from fashion_keras.data.batches import load_photos
     from fashion_keras.model import build_augmentation
 
-    photos = [photo for chunk in run for photo in chunk.photos]
-    size = config.feature_batch_size
-    with closing(load_photos(photos, folder, config.image_size, size)) as batches:
-        for chunk in run:
-            augmentation = None if chunk.seed is None else build_augmentation(config, chunk.seed)
-            for pixels in itertools.islice(batches, math.ceil(len(chunk.photos) / size)):
+    size, batch_size = config.image_size, config.feature_batch_size
+    for chunk in chunks:
+        augmentation = None if chunk.seed is None else build_augmentation(config, chunk.seed)
+        with closing(load_photos(chunk.photos, folder, size, batch_size)) as batches:
+            for pixels in batches:
                 yield augmentation(pixels, training=True) if augmentation else pixels
 
 
@@ -286,45 +270,42 @@ def _one_ahead(items: Generator[Any, None, None]) -> Generator[Any, None, None]:
 
 def _narrowed(batch: Any) -> dict[str, np.ndarray]:
     """Return outputs in the types in which they are kept."""
-    with np.errstate(over="ignore"):  # What is too large becomes infinite, which is refused.
-        found = {name: np.asarray(values).astype(_TYPES[name]) for name, values in batch.items()}
-    for values in found.values():
-        if not np.isfinite(values).all():
-            raise RuntimeError(f"The backbone gives numbers that {values.dtype} cannot hold.")
+    found = {name: np.asarray(values).astype(_TYPES[name]) for name, values in batch.items()}
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise RuntimeError("The backbone gives numbers that are too large to be kept.")
     return found
 
 
 def _computed_by(
-    workers: Pool, chunks: Sequence[_Chunk], folder: Path, config: Config, shared: Any
+    workers: Pool, chunks: Sequence[_Chunk], folder: Path, config: Config, backbone: Any
 ) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
     """Yield what `_computed` does, in another order; each chunk is a task."""
-    waiting = iter(range(len(chunks)))
+    waiting = iter(chunks)
 
-    def submit(numbers: Iterable[int]) -> None:
-        for number in numbers:
-            photos = chunks[number].photos
-            contents = [(folder / photo.prepared).read_bytes() for photo in photos]
-            workers.submit(number, chunk_of, chunks[number], contents, config, shared)
+    def submit(count: int) -> None:
+        for chunk in itertools.islice(waiting, count):
+            contents = [(folder / photo.prepared).read_bytes() for photo in chunk.photos]
+            workers.submit(chunk, chunk_of, chunk, contents, config, backbone)
 
-    submit(itertools.islice(waiting, 2 * workers.size))  # Not all: their photos are in memory.
+    submit(2 * workers.size)  # Not all: their photos are in memory.
     for _ in chunks:
-        number, found = workers.next_done()
-        submit(itertools.islice(waiting, 1))
-        yield chunks[number], found
+        done = workers.next_done()
+        submit(1)
+        yield done
 
 
 _on_this_worker: dict[tuple, Any] = {}  # The model of the task before.
 
 
 def chunk_of(
-    chunk: _Chunk, contents: Sequence[bytes], config: Config, backbone: tuple[str, list, str | None]
+    chunk: _Chunk, contents: Sequence[bytes], config: Config, backbone: tuple
 ) -> dict[str, np.ndarray]:
     """Return what the backbone gives for the photos of one chunk; runs on a worker."""
     from fashion_keras.backend import keras
     from fashion_keras.model import build_feature_model
 
-    text, weights, fine_tune_from = backbone  # Its JSON, and whose feature maps are wanted.
-    key = (text, fine_tune_from, config)
+    text, weights, digest, fine_tune_from = backbone
+    key = (digest, fine_tune_from, config)
     if key not in _on_this_worker:
         _on_this_worker.clear()
         model: Any = keras.models.model_from_json(text)
@@ -335,7 +316,7 @@ def chunk_of(
             file = Path(name, photo.prepared)
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        ((_, found),) = _computed([[chunk]], Path(name), config, _on_this_worker[key])
+        ((_, found),) = _computed([chunk], Path(name), config, _on_this_worker[key])
     return found
 
 
@@ -388,8 +369,7 @@ def main(arguments: list[str] | None = None) -> None:
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
     if given.feature_maps:  # First, because they give features, too.
         store.make_feature_maps(config.fine_tuning_copies, block)
-    copies = range(config.augmented_copies + 1)
-    store.make([*(("train", copy) for copy in copies), ("validation", 0)])
+    store.make(training_arrays(config.augmented_copies))
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
     fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS
     size = {"image_size": str(config.image_size)}  # A search has another default.
