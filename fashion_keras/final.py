@@ -15,12 +15,15 @@ import numpy as np
 from fashion_keras import cli, evaluate
 from fashion_keras.artifacts import all_together, check_free, sha256_of
 from fashion_keras.config import Config, InputError, names, read_config, to_json
+from fashion_keras.data.prepare import Prepared
 from fashion_keras.evaluate import Labelled
-from fashion_keras.learning_rate import add_rate_option, take_auto, with_found_rate
+from fashion_keras.inspection import read_metadata
+from fashion_keras.learning_rate import AUTO, add_rate_option, with_found_rate
+from fashion_keras.report import tensor_board
+from fashion_keras.report.outcome import read_predictions
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
-    from fashion_keras.data.prepare import Prepared
-    from fashion_keras.fine_tuning import FineTuned, Plan
+    from fashion_keras.fine_tuning import FineTuned
     from fashion_keras.training import Datasets
 
 MODEL_FILE = "fashion.keras"
@@ -71,16 +74,15 @@ def final(
         InputError: If photos or weights cannot be had or used, the budget is too small, or
             training diverges.
     """
-    from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.report import tensor_board
-    from fashion_keras.training import open_datasets
+    from fashion_keras.fine_tuning import plan
+    from fashion_keras.training import prepare_datasets
 
     start = time.monotonic()
-    _check(config, results)
-    prepared = prepare(config.data, cache, config.split_seed)
-    print(summary(prepared))
-    datasets = open_datasets(config, prepared, cache, workers)
-    config, planned = _planned(config, datasets, budget, start, cache)
+    check_free(results)
+    datasets, planned = prepare_datasets(config, cache, workers), None
+    prepared = datasets.prepared
+    if budget is not None:
+        config, planned = plan(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
     with all_together(results, FILES) as work:
         _make_feature_maps(config, datasets)
@@ -96,33 +98,11 @@ def final(
             scores = {f"validation_{name}": value for name, value in trained.validation.items()}
             scores |= {"test_accuracy": metrics["accuracy"]} if metrics else {}
             tensor_board.add_run(run, dataclasses.asdict(config), scores, time.monotonic() - start)
-            _log_predictions(run, work, photos)
+            if predictions := read_predictions(work / "predictions.csv"):
+                files = {photo.name: photo.file for photo in photos}
+                tensor_board.add_predictions(run, predictions, files)
     print(f"saved {results / MODEL_FILE} ({(results / MODEL_FILE).stat().st_size / 1e6:.0f} MB)")
     return results / MODEL_FILE
-
-
-def _check(config: Config, results: Path) -> None:
-    """Raise the errors that need no photos, before anything slow starts."""
-    from fashion_keras.model import check_fine_tune_from, check_weights
-
-    check_weights(config.weights)
-    check_fine_tune_from(config)
-    check_free(results)
-
-
-def _planned(
-    config: Config, datasets: Datasets, budget: float | None, start: float, cache: Path
-) -> tuple[Config, Plan | None]:
-    """Return what fits into the budget, if there is one."""
-    from fashion_keras.fine_tuning import plan
-
-    if budget is None:
-        return config, None
-    config, planned = plan(config, datasets, budget, start, cache)
-    print(f"the run should take {planned.expected_minutes:g} minutes", flush=True)
-    for line in planned.left_out or ["nothing"]:
-        print(f"left out for the budget: {line}", flush=True)
-    return config, planned
 
 
 def _make_feature_maps(config: Config, datasets: Datasets) -> None:
@@ -141,7 +121,6 @@ def _make_feature_maps(config: Config, datasets: Datasets) -> None:
 def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
     from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
-    from fashion_keras.report import tensor_board
     from fashion_keras.training import train_head
 
     trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
@@ -166,28 +145,22 @@ def _save_calibrated(
     config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str
 ) -> None:
     """Save a trained classifier whose probabilities are calibrated on validation."""
-    from fashion_keras.saving import save_classifier, training_metadata
-
-    temperature = _temperature(config, prepared, trained)
-    metadata = training_metadata(config, prepared, trained.validation, data_licence)
-    labels, size = prepared.labels, config.image_size
-    save_classifier(trained.backbone, trained.head, labels, size, file, metadata, temperature)
-    print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
-
-
-def _temperature(config: Config, prepared: Prepared, trained: FineTuned) -> float:
     from fashion_keras.classifier import Classifier
     from fashion_keras.metrics import fit_temperature
     from fashion_keras.model import build_classifier
+    from fashion_keras.saving import save_classifier, training_metadata
 
-    model = build_classifier(trained.backbone, trained.head, config.image_size)
-    metadata = {"labels": prepared.labels, "image_size": config.image_size}
-    photos = evaluate.labelled(prepared, "validation")
+    labels, size = prepared.labels, config.image_size
+    model = build_classifier(trained.backbone, trained.head, size)
     # As photos are predicted later, not as in training, which decodes them differently.
-    classifier = Classifier(model, metadata)
+    classifier = Classifier(model, {"labels": labels, "image_size": size})
+    photos = evaluate.labelled(prepared, "validation")
     readable, probabilities, _ = evaluate.predict_all(classifier, photos, "calibrating")
-    true = np.array([prepared.labels.index(photo.label) for photo in readable])
-    return fit_temperature(true, probabilities)
+    true = np.array([labels.index(photo.label) for photo in readable])
+    temperature = fit_temperature(true, probabilities)
+    metadata = training_metadata(config, prepared, trained.validation, data_licence)
+    save_classifier(trained.backbone, trained.head, labels, size, file, metadata, temperature)
+    print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
 
 
 def _score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
@@ -214,41 +187,31 @@ def _score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Lab
 
 
 def _write_outcome(
-    work: Path, config: Config, trained: FineTuned, planned: Plan | None, start: float
+    work: Path, config: Config, trained: FineTuned, planned: dict | None, start: float
 ) -> None:
     from fashion_keras.figures import learning_curves, save_png
     from fashion_keras.model import chosen_fine_tune_from
-    from fashion_keras.training import write_history
+    from fashion_keras.training import write_rows
 
     outcome = {
         "validation": trained.validation,
         "fine_tune_from": chosen_fine_tune_from(config),
-        "budget": planned._asdict() if planned else None,
+        "budget": planned,
         "peak_memory_gb": cli.peak_memory(),
         "run": cli.provenance(start),
     }
     (work / "config.json").write_text(to_json(config), encoding="utf-8")
     (work / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-    write_history(trained.history, work / "history.csv")
+    write_rows(trained.history, work / "history.csv")
     save_png(learning_curves(trained.history), work / "learning_curves.png")
 
 
 def _write_page(work: Path, results: Path, photos: Sequence[Labelled]) -> None:
-    from fashion_keras.inspection import read_metadata
     from fashion_keras.report.page import Sources, write_report
 
     name = read_metadata(work / MODEL_FILE)["data"]["name"]
     sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
     write_report(sources, photos, work / PAGE)
-
-
-def _log_predictions(run: Path, work: Path, photos: Sequence[Labelled]) -> None:
-    from fashion_keras.report import tensor_board
-    from fashion_keras.report.outcome import read_predictions
-
-    scored = read_predictions(work / "predictions.csv")
-    if scored:
-        tensor_board.add_predictions(run, scored, {photo.name: photo.file for photo in photos})
 
 
 def _minutes(text: str) -> float:
@@ -281,12 +244,7 @@ def _options() -> argparse.ArgumentParser:
     add_rate_option(options)
     cli.add_folder_options(options)
     cli.add_workers_option(options)
-    options.add_argument(
-        "--tensorboard",
-        type=Path,
-        metavar="FOLDER",
-        help="folder to write to for `tensorboard --logdir FOLDER` (default: nothing is written)",
-    )
+    tensor_board.add_option(options)
     options.add_argument(
         "--budget",
         type=_minutes,
@@ -307,7 +265,8 @@ def _options() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Read the command line, train, and say where everything is."""
     given = _options().parse_args(arguments)
-    find_rate = take_auto(given)
+    if find_rate := given.learning_rate == AUTO:
+        given.learning_rate = None
     config = cli.chosen(given, _base(given.config, given.results))
     final(
         config,

@@ -6,9 +6,11 @@ a trained head does not distort the features of the backbone.
 
 import dataclasses
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+import timeit
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from fashion_keras.backend import keras
 from fashion_keras.cli import duration, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
-from fashion_keras.features import Array
+from fashion_keras.features import training_arrays
 from fashion_keras.model import PIXELS, chosen_fine_tune_from, copied, precision_in_force, strategy
 from fashion_keras.training import (
     Datasets,
@@ -30,8 +32,9 @@ from fashion_keras.training import (
     compile_model,
     labels_key,
     read_state,
+    restore,
     show_epochs,
-    steps_per_epoch,
+    state_of,
     write_state,
 )
 
@@ -52,20 +55,13 @@ class FineTuned(NamedTuple):
     validation: dict[str, float]
 
 
-class Trainee(NamedTuple):
-    """The model that is fitted, from feature maps or pixels to logits, and its two parts."""
-
-    model: Any
-    backbone: keras.Model
-    head: keras.Model
-
-
 def build_trainee(
     config: Config, datasets: Datasets, head: keras.Model, first_epoch: int = 0
-) -> Trainee:
-    """Return copies of backbone and trained head in a model that trains them, not compiled.
+) -> tuple[Any, keras.Model, keras.Model]:
+    """Return a model from feature maps or pixels to logits, not compiled, and its two parts.
 
-    After `first_epoch` epochs other random draws follow.
+    They are copies of the backbone and of a trained head. After `first_epoch` epochs other random
+    draws follow.
     """
     keras.utils.set_random_seed(config.seed + first_epoch)
     block = chosen_fine_tune_from(config)
@@ -74,9 +70,9 @@ def build_trainee(
     head = copied(head)
     models.unfreeze(backbone)
     if block != PIXELS:
-        return Trainee(models.build_top(backbone, head, block), backbone, head)
+        return models.build_top(backbone, head, block), backbone, head
     seed = config.augmentation_seed + 1000 * first_epoch if config.fine_tuning_copies else None
-    return Trainee(models.build_trainer(config, backbone, head, seed), backbone, head)
+    return models.build_trainer(config, backbone, head, seed), backbone, head
 
 
 def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
@@ -87,9 +83,9 @@ def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
     compile_model(model, optimizer, config)
 
 
-def learning_rates(config: Config, steps: int) -> Any:
-    """Return the schedule, for `steps` an epoch: a rise to the peak, then a fall along a cosine."""
-    total = steps * config.fine_tuning_epochs
+def learning_rates(config: Config, photos: int) -> Any:
+    """Return the schedule for so many training photos: a rise, then a fall along a cosine."""
+    total = config.fine_tuning_epochs * math.ceil(photos / config.batch_size)
     warm_up = max(1, round(_WARM_UP * total))
     return keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -115,19 +111,13 @@ def fine_tuning_datasets(
         train = load_split(prepared, "train", config.image_size, size, seed + first_epoch)
         validation = load_split(prepared, "validation", config.image_size, size)
     else:
-        store.make(_arrays(config), block)
-        *copies, held_out = (store.feature_maps(*array, block) for array in _arrays(config))
-        numbers, held_out_numbers = (
-            class_numbers(prepared, one) for one in ("train", "validation")
-        )
+        arrays = training_arrays(config.fine_tuning_copies)
+        store.make(arrays, block)
+        *copies, held_out = (store.feature_maps(*array, block) for array in arrays)
+        numbers = class_numbers(prepared, "train")
         train = feature_batches(copies, numbers, size, seed, first_epoch)
-        validation = feature_batches([held_out], held_out_numbers, size)
+        validation = feature_batches([held_out], class_numbers(prepared, "validation"), size)
     return one_hot(train, classes), one_hot(validation, classes)
-
-
-def _arrays(config: Config) -> list[Array]:
-    copies = range(config.fine_tuning_copies + 1)
-    return [*(("train", copy) for copy in copies), ("validation", 0)]
 
 
 def fine_tuning_key(config: Config, datasets: Datasets, head: keras.Model) -> str:
@@ -143,7 +133,7 @@ def fine_tuning_key(config: Config, datasets: Datasets, head: keras.Model) -> st
         fields |= deciding(config, "copies") if augmented else {}
         features = [store.key("train"), store.key("validation")]
     else:
-        features = [store.key(*array, block) for array in _arrays(config)]
+        features = [store.key(*one, block) for one in training_arrays(config.fine_tuning_copies)]
     return fingerprint(
         fields=fields,
         features=features,
@@ -166,14 +156,8 @@ def fine_tune(
 
     The state after each epoch is kept until the next one is: an interrupted run continues there
     and, on feature maps, on one kind of CPU, ends with the same weights to the last bit. Several
-    graphics cards share each batch; they add up sums in another order each time.
-
-    Args:
-        config: The configuration.
-        datasets: See `training.open_datasets`; missing feature maps are computed.
-        trained: The trained head.
-        cache: Folder for the states.
-        callbacks: For Keras; they see the epochs of an earlier run first.
+    graphics cards share each batch; they add up sums in another order each time. Missing feature
+    maps are computed. Callbacks see the epochs of an earlier run first.
 
     Raises:
         InputError: If a loss is not a number any more, or memory does not suffice.
@@ -181,11 +165,11 @@ def fine_tune(
     key = fine_tuning_key(config, datasets, trained.head)
     states = cache / "fine-tuning" / key  # The epoch and a suffix are added to this name.
     with one_at_a_time(states.with_suffix(".lock"), "this fine-tuning"), strategy().scope():
-        trainee, history = _fit(config, datasets, trained.head, states, callbacks)
-    backbone = copied(datasets.backbone)  # It computes in float32 whatever the trainee did.
-    backbone.set_weights(trainee.backbone.get_weights())
+        trained_backbone, head, history = _fit(config, datasets, trained.head, states, callbacks)
+    backbone = copied(datasets.backbone)  # It computes in float32 whatever the trained one did.
+    backbone.set_weights(trained_backbone.get_weights())
     validation = {name: history[-1][f"val_{name}"] for name in ("loss", "accuracy")}
-    return FineTuned(backbone, copied(trainee.head), history, validation)
+    return FineTuned(backbone, copied(head), history, validation)
 
 
 def _fit(
@@ -194,21 +178,20 @@ def _fit(
     head: keras.Model,
     states: Path,
     callbacks: Sequence[keras.callbacks.Callback],
-) -> tuple[Trainee, History]:
-    arrays, history = read_state(_files(states)[-1]) if _files(states) else ([], [])
+) -> tuple[keras.Model, keras.Model, History]:
+    state, history = read_state(_files(states)[-1]) if _files(states) else ([], [])
     batches = fine_tuning_datasets(config, datasets, len(history))
     train, validation = (models.divisible(one, strategy().num_replicas_in_sync) for one in batches)
-    trainee = build_trainee(config, datasets, head, len(history))
-    steps = steps_per_epoch(config, len(datasets.prepared.split("train")))
-    compile_trainee(trainee.model, config, learning_rates(config, steps))
+    model, backbone, head = build_trainee(config, datasets, head, len(history))
+    photos = len(datasets.prepared.split("train"))
+    compile_trainee(model, config, learning_rates(config, photos))
     if history:
         print(f"fine-tuning continues after epoch {len(history)}, found in the cache", flush=True)
-        for variable, value in zip(_variables(trainee.model), arrays, strict=True):
-            variable.assign(value)
-        show_epochs(history, trainee.model, callbacks)
-    keeper = _Keeper(history, states, config.fine_tuning_epochs)
+        restore(model, state)
+        show_epochs(history, model, callbacks)
+    keeper = _Keeper(history, states)
     with models.memory_advice("--batch-size", config.batch_size):
-        trainee.model.fit(
+        model.fit(
             train,
             validation_data=validation,
             initial_epoch=len(history),
@@ -217,12 +200,7 @@ def _fit(
             verbose=1 if sys.stdout.isatty() else 0,
             callbacks=[keeper, *callbacks],
         )
-    return trainee, keeper.history
-
-
-def _variables(model: Any) -> list[Any]:
-    """Return all that decides how a training continues, the seeds of its random layers, too."""
-    return [*model.variables, *model.optimizer.variables]
+    return backbone, head, keeper.history
 
 
 def _files(states: Path) -> list[Path]:
@@ -232,10 +210,9 @@ def _files(states: Path) -> list[Path]:
 class _Keeper(Recorder):
     """Records, shows and keeps each epoch; stops where a loss is not a number."""
 
-    def __init__(self, history: History, states: Path, epochs: int) -> None:
+    def __init__(self, history: History, states: Path) -> None:
         super().__init__(history)
         self._states = states
-        self._epochs = epochs
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the epoch, keep its state, say how long the rest takes."""
@@ -248,43 +225,29 @@ class _Keeper(Recorder):
             )
         superseded = _files(self._states)
         with whole_file(Path(f"{self._states}-{epoch + 1:04d}.npz")) as unfinished:
-            arrays = map(keras.ops.convert_to_numpy, _variables(self.model))
-            write_state(unfinished, arrays, self.history)
+            write_state(unfinished, state_of(self.model), self.history)
         for file in superseded:
             file.unlink()
-        left = duration((self._epochs - epoch - 1) * row["seconds"])
+        params: Any = self.params
+        left = duration((params["epochs"] - epoch - 1) * row["seconds"])
         print(
-            f"fine-tuning: epoch {epoch + 1} of {self._epochs}, loss {row['loss']:.4f}, validation "
-            f"accuracy {row['val_accuracy']:.4f}, {duration(row['seconds'])} an epoch, {left} left",
+            f"fine-tuning: epoch {epoch + 1} of {params['epochs']}, loss {row['loss']:.4f}, "
+            f"validation accuracy {row['val_accuracy']:.4f}, {duration(row['seconds'])} an epoch, "
+            f"{left} left",
             flush=True,
         )
-
-
-class Plan(NamedTuple):
-    """What is done within a budget; there is a line for all that is left out."""
-
-    budget_minutes: float
-    expected_minutes: float
-    photos_per_second: dict[str, float]
-    left_out: list[str]
 
 
 @stage("plan")
 def plan(
     config: Config, datasets: Datasets, budget: float, start: float, cache: Path
-) -> tuple[Config, Plan]:
-    """Return a configuration that fits into a budget of minutes, and the plan.
+) -> tuple[Config, dict[str, Any]]:
+    """Return a configuration that fits into a budget, and the plan, as `training.json` has it.
 
+    The budget is in minutes for the whole run, which began at `start`, a `time.monotonic()`.
     Copies and epochs of fine-tuning are reduced evenly; in the end the copies of the head, too.
-    What is in the cache takes no time. The plan is kept: the same command follows it after an
-    interruption, because another one could not use what was finished.
-
-    Args:
-        config: All that is wanted.
-        datasets: See `training.open_datasets`.
-        budget: Minutes for the whole run.
-        start: `time.monotonic()` when the run began.
-        cache: Folder for the plan.
+    What is in the cache takes no time. The plan is kept in the cache: the same command follows it
+    after an interruption, because another one could not use what was finished.
 
     Raises:
         InputError: If even a head on frozen features takes longer.
@@ -297,29 +260,36 @@ def plan(
         print(f"the plan made for this budget before is followed ({file})", flush=True)
 
     def make(unfinished: Path) -> None:
-        fields, made = _planned(config, datasets, budget, start)
-        unfinished.write_text(json.dumps([fields, made._asdict()]), encoding="utf-8")
+        made = _planned(config, datasets, budget, start)
+        unfinished.write_text(json.dumps(made), encoding="utf-8")
 
     fields, made = json.loads(made_once(file, make).read_text(encoding="utf-8"))
-    return dataclasses.replace(config, **fields), Plan(**made)
+    print(f"the run should take {made['expected_minutes']:g} minutes", flush=True)
+    for line in made["left_out"] or ["nothing"]:
+        print(f"left out for the budget: {line}", flush=True)
+    return dataclasses.replace(config, **fields), made
 
 
 def _planned(
     config: Config, datasets: Datasets, budget: float, start: float
-) -> tuple[dict[str, int], Plan]:
+) -> tuple[dict[str, int], dict[str, Any]]:
     speed = measure(config, datasets)
     spent, seconds = time.monotonic() - start, 0.0
     for fields in _candidates(config):
         candidate = dataclasses.replace(config, **fields)
         seconds = spent + expected_seconds(candidate, datasets, speed)
         if seconds <= _PLANNED_SHARE * budget * 60:
-            left_out = [
-                f"{name}: {value} instead of {getattr(config, name)}"
-                for name, value in fields.items()
-                if value != getattr(config, name)
-            ]
-            rates = {name: round(value, 1) for name, value in speed.items()}
-            return fields, Plan(budget, round(seconds / 60, 1), rates, left_out)
+            wanted = {name: getattr(config, name) for name in fields}
+            return fields, {
+                "budget_minutes": budget,
+                "expected_minutes": round(seconds / 60, 1),
+                "photos_per_second": {name: round(rate, 1) for name, rate in speed.items()},
+                "left_out": [
+                    f"{name}: {value} instead of {wanted[name]}"
+                    for name, value in fields.items()
+                    if value != wanted[name]
+                ],
+            }
     raise InputError(  # For the last candidate.
         f"The least that can be done takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes on "
         f"this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
@@ -340,12 +310,13 @@ def _candidates(config: Config) -> Iterator[dict[str, int]]:
 
 def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]) -> float:
     """Return how long a run should take on a machine of this speed."""
-    prepared, block = datasets.prepared, chosen_fine_tune_from(config)
+    prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
     train, held_out = len(prepared.split("train")), len(prepared.split("validation"))
-    mapped = _arrays(config) if config.fine_tuning_epochs and block != PIXELS else []
-    arrays = {("train", copy) for copy in range(config.augmented_copies + 1)} | {("validation", 0)}
-    missing = sum(datasets.store.missing(*array) for array in arrays.difference(mapped))
-    missing += sum(datasets.store.missing(*array, block) for array in mapped)
+    mapped = config.fine_tuning_epochs and block != PIXELS
+    arrays = training_arrays(config.fine_tuning_copies) if mapped else []
+    missing = sum(store.missing(*array, block) for array in arrays)
+    others = set(training_arrays(config.augmented_copies)).difference(arrays)
+    missing += sum(store.missing(*array) for array in others)
     # The rest of the photos go once more through the whole classifier, to calibrate and to test it.
     missing += len(prepared.photos) - train
     head = config.epochs * train / speed["head"]
@@ -364,7 +335,7 @@ def measure(config: Config, datasets: Datasets) -> dict[str, float]:
     features = models.build_feature_model(datasets.backbone, cut, config.precision)
     found = features.predict_on_batch(pixels)
     head: Any = models.build_head(config, classes)
-    trainee = build_trainee(config, datasets, head).model
+    trainee, *_ = build_trainee(config, datasets, head)
     for model in (head, trainee):
         compile_trainee(model, config, 0.0)
     inputs = pixels if block == PIXELS else found["feature_maps"]
@@ -373,12 +344,8 @@ def measure(config: Config, datasets: Datasets) -> dict[str, float]:
         "fine_tuning": lambda: trainee.train_on_batch(inputs, labels),
         "head": lambda: head.train_on_batch(found["features"], labels),
     }
-    return {name: _rate(step, len(pixels)) for name, step in steps.items()}
-
-
-def _rate(step: Callable[[], Any], photos: int) -> float:
-    step()  # Compiles.
-    start = time.monotonic()
-    for _ in range(_STEPS):
-        step()
-    return photos * _STEPS / (time.monotonic() - start)
+    speed = {}
+    for name, step in steps.items():
+        step()  # Compiles.
+        speed[name] = len(pixels) * _STEPS / timeit.timeit(step, number=_STEPS)
+    return speed

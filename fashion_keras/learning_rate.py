@@ -30,7 +30,7 @@ MEANINGS = {
 LOW, HIGH, STEPS = 1e-6, 1.0, 300
 _KEPT = 0.95  # Share of the smoothed loss that each step keeps.
 _EXPLODED = 4.0  # The test ends where the smoothed loss is so many times its lowest value.
-_LEAST_STEPS = 20
+_MIN_STEPS = 20
 _CLEAR_FALL = 4.0  # In standard errors of the smoothed loss; chance alone hardly falls as far.
 
 
@@ -52,30 +52,23 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
     if not 1e-8 <= low < high <= 10:
         expected = "The range of a test must lie between 1e-8 and 10, its lower end first."
         raise InputError(f"{expected} Received: {low:g} to {high:g}")
-    if steps < _LEAST_STEPS:
-        raise InputError(f"A range test needs {_LEAST_STEPS} steps or more. Received: {steps}")
+    if steps < _MIN_STEPS:
+        raise InputError(f"A range test needs {_MIN_STEPS} steps or more. Received: {steps}")
     return np.geomspace(low, high, steps).tolist()
 
 
 def range_test(
     model: Any, batches: Iterable, rates: Sequence[float], untouched: Any | None = None
 ) -> Curve:
-    """Train for one step with each rate, until the loss explodes.
+    """Train a compiled model for one step with each rate, until the loss explodes.
 
-    Args:
-        model: A compiled model, which is changed; its learning rate must be a plain number.
-        batches: Inputs and labels; gone through again and again.
-        rates: See `rising_rates`.
-        untouched: A compiled copy of a trained model. Its loss on each batch is subtracted before
-            the average and its mean added again: otherwise differences between batches would hide
-            the little that a trained model has left to gain.
+    The loss on each batch of `untouched`, a compiled copy of a trained model, is subtracted before
+    the average and its mean added again: otherwise differences between batches would hide the
+    little that a trained model has left to gain.
     """
-    curve = Curve([], [], [], [])
     points = _points(model, batches, rates, untouched)
-    for point in progress(points, len(rates), "learning-rate test, steps"):
-        for values, value in zip(curve, point, strict=True):
-            values.append(value)
-    return curve
+    found = list(progress(points, len(rates), "learning-rate test, steps"))
+    return Curve(*np.reshape(found, (-1, 4)).T.tolist())
 
 
 def _points(
@@ -124,7 +117,7 @@ def fine_tuning_curve(
     from fashion_keras.fine_tuning import build_trainee, compile_trainee, fine_tuning_datasets
 
     batches, _ = fine_tuning_datasets(config, datasets)
-    model, untouched = (build_trainee(config, datasets, head).model for _ in range(2))
+    model, untouched = (build_trainee(config, datasets, head)[0] for _ in range(2))
     for one in (model, untouched):
         compile_trainee(one, config, rates[0])
     return range_test(model, batches, rates, untouched)
@@ -136,26 +129,24 @@ def suggestions(curve: Curve) -> dict[str, float]:
     Raises:
         InputError: If the loss exploded at once, or never fell clearly.
     """
-    if len(curve.rates) < _LEAST_STEPS:
+    if len(curve.rates) < _MIN_STEPS:
         exploded = f"The loss exploded after {len(curve.rates)} steps of the learning-rate test."
         raise InputError(f"{exploded} Start it at a smaller rate.")
-    _check_fall(curve)
     first = len(curve.rates) // 10  # Before, the average is of few losses.
+    _check_fall(curve, first)
     rates, losses = np.array(curve.rates[first:]), np.array(curve.smoothed[first:])
     lowest = int(losses.argmin())  # After it the loss jumps up and down: no slope to go by.
     slopes = np.gradient(losses, np.log(rates))[: lowest + 1]
-    valley, steep, minimum = rates[_valley(losses)], rates[slopes.argmin()], rates[lowest] / 10
-    found = {"valley": valley, "steep": steep, "minimum": minimum}
+    suggested = rates[_valley(losses)], rates[slopes.argmin()], rates[lowest] / 10
     # More digits would be false, and might differ from one machine to another.
-    return {name: float(f"{rate:.2g}") for name, rate in found.items()}
+    return {name: float(f"{rate:.2g}") for name, rate in zip(MEANINGS, suggested, strict=True)}
 
 
-def _check_fall(curve: Curve) -> None:
-    """Refuse a curve that is flat, or falls no further than chance makes it."""
-    first = len(curve.rates) // 10  # See `suggestions`.
+def _check_fall(curve: Curve, first: int) -> None:
+    """Refuse a curve that is flat from step `first` on, or falls no further than by chance."""
     start, lowest = curve.smoothed[first], min(curve.smoothed[first:])
     gains = np.subtract(curve.losses, curve.untouched)
-    falling = gains[: max(curve.smoothed.index(lowest), _LEAST_STEPS)]
+    falling = gains[: max(curve.smoothed.index(lowest), _MIN_STEPS)]
     noise = float(np.diff(falling).std()) / math.sqrt(2)  # Of one batch.
     error = noise * math.sqrt((1 - _KEPT) / (1 + _KEPT))
     if start - lowest <= max(_CLEAR_FALL * error, 1e-6 * abs(start)):
@@ -190,11 +181,10 @@ def draw_curve(curve: Curve, found: dict[str, float], title: str, file: Path) ->
     for number, (name, rate) in enumerate(found.items(), start=1):
         style = "-" if name == CHOSEN else ":"
         axes.axvline(rate, color=f"C{number}", linestyle=style, label=f"{name}: {rate:g}")
-    lowest = min(curve.smoothed, default=0.0)
-    start = max(curve.smoothed[: len(curve.rates) // 2 + 1], default=0.0)
-    margin = 0.25 * (start - lowest) + 1e-9  # Where the loss explodes is of no interest.
-    axes.set_ylim(lowest - margin, start + 2 * margin)
-    axes.set_xscale("log" if curve.rates else "linear")
+    if curve.rates:
+        lowest, start = min(curve.smoothed), max(curve.smoothed[: len(curve.rates) // 2 + 1])
+        margin = 0.25 * (start - lowest) + 1e-9  # Where the loss explodes is of no interest.
+        axes.set(ylim=(lowest - margin, start + 2 * margin), xscale="log")
     axes.set(xlabel="learning rate", ylabel="training loss", title=title)
     axes.grid(alpha=0.3)
     axes.legend()
@@ -219,14 +209,6 @@ def _rate(text: str) -> float | str:
     except ValueError as error:
         expected = f"expected a number or `{AUTO}`. Received: {text}"
         raise argparse.ArgumentTypeError(expected) from error
-
-
-def take_auto(given: argparse.Namespace) -> bool:
-    """Return whether `--learning-rate auto` was given; if so replace it by None."""
-    wanted = given.learning_rate == AUTO
-    if wanted:
-        given.learning_rate = None
-    return wanted
 
 
 @stage("learning rate")

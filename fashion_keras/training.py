@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once
 from fashion_keras.backend import keras
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
-from fashion_keras.data.prepare import Prepared
-from fashion_keras.features import Features, FeatureStore
+from fashion_keras.data.prepare import Prepared, prepare, summary
+from fashion_keras.features import Features, FeatureStore, training_arrays
 from fashion_keras.model import build_backbone, build_head, versions
 
 # With smoothed labels and averaged weights the loss finds the best epoch better than accuracy,
@@ -41,16 +42,10 @@ class Datasets(NamedTuple):
 class HeadData(NamedTuple):
     """What a head is trained on, as plain arrays that can be sent to another process.
 
-    Attributes:
-        copies: Features of the training photos as they are, then of each augmented copy, each
-            `(photos, FEATURES)` float32.
-        classes: Class number of each training photo, `(photos,)` int32.
-        validation: Features of the validation photos, `(photos, FEATURES)` float32.
-        validation_classes: Class number of each validation photo, `(photos,)` int32.
-        labels: Name of each class.
+    Features are `(photos, FEATURES)` float32, classes are numbers, `(photos,)` int32.
     """
 
-    copies: list[Features]
+    copies: Sequence[Features]  # Of the training photos as they are, then of each augmented copy.
     classes: np.ndarray
     validation: Features
     validation_classes: np.ndarray
@@ -72,17 +67,23 @@ def open_datasets(config: Config, prepared: Prepared, cache: Path, workers: int 
     return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache, workers))
 
 
+def prepare_datasets(config: Config, cache: Path, workers: int = 1) -> Datasets:
+    """Check what needs no photos, prepare the photos and show their counts, and open the store."""
+    models.check_weights(config.weights)
+    models.check_fine_tune_from(config)
+    prepared = prepare(config.data, cache, config.split_seed)
+    print(summary(prepared))
+    return open_datasets(config, prepared, cache, workers)
+
+
 def head_data(config: Config, datasets: Datasets) -> HeadData:
     """Return the features that a head is trained on; missing ones are computed."""
-    prepared, store, arrays = datasets.prepared, datasets.store, _arrays(config)
+    prepared, store = datasets.prepared, datasets.store
+    arrays = training_arrays(config.augmented_copies)
     store.make(arrays)
     *copies, validation = (store.features(*array) for array in arrays)
     train, held_out = (class_numbers(prepared, split) for split in ("train", "validation"))
     return HeadData(copies, train, validation, held_out, prepared.labels)
-
-
-def _arrays(config: Config) -> list[tuple[str, int]]:
-    return [("train", copy) for copy in range(config.augmented_copies + 1)] + [("validation", 0)]
 
 
 def head_datasets(config: Config, data: HeadData) -> tuple[Any, Any]:
@@ -96,23 +97,16 @@ def head_datasets(config: Config, data: HeadData) -> tuple[Any, Any]:
     return one_hot(train, classes), one_hot(validation, classes)
 
 
-def steps_per_epoch(config: Config, photos: int) -> int:
-    """Return the number of batches in an epoch."""
-    return math.ceil(photos / config.batch_size)
+def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
+    """Return a compiled head for a number of classes and of training photos.
 
-
-def build_compiled_head(config: Config, classes: int, steps: int) -> Any:
-    """Return a compiled head, initialised from `config.seed`.
-
-    Args:
-        config: The fields that decide `head` are used.
-        classes: Number of classes.
-        steps: Batches in an epoch (see `steps_per_epoch`).
+    It is initialised from `config.seed`; the fields that decide `head` are used.
     """
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, classes)
-    momentum = max(1 - 1 / (config.ema_epochs * steps), 0.0) if config.ema_epochs else 0.0
-    average: dict[str, Any] = {"use_ema": momentum > 0, "ema_momentum": momentum}
+    steps = config.ema_epochs * math.ceil(photos / config.batch_size)  # That are averaged.
+    momentum = max(1 - 1 / steps, 0.0) if steps else 0.0
+    average: Any = {"use_ema": momentum > 0, "ema_momentum": momentum}
     optimizer = keras.optimizers.Adam(config.learning_rate, **average)
     compile_model(head, optimizer, config, _STEPS_IN_ONE_CALL)
     return head
@@ -124,8 +118,8 @@ def compile_model(
     """Compile a model that returns logits; the state of its optimizer is built, too."""
     smoothing = config.label_smoothing
     model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         weighted_metrics=["accuracy"],
         steps_per_execution=steps_per_execution,
     )
@@ -140,17 +134,12 @@ def fit_head(
 ) -> TrainedHead:
     """Train a head until its validation loss stops falling; keep its best epoch.
 
-    Args:
-        config: The fields that decide `head` are used.
-        data: See `head_data`.
-        callbacks: More callbacks for Keras.
-        build: Returns the same as `build_compiled_head`, perhaps without compiling again.
+    `build` returns the same as `build_compiled_head`, perhaps without compiling again.
 
     Raises:
         InputError: If the loss is not a number.
     """
-    classes = len(data.labels)
-    model = build(config, classes, steps_per_epoch(config, len(data.classes)))
+    model = build(config, len(data.labels), len(data.classes))
     train, validation = head_datasets(config, data)
     recorder = Recorder()
     stopping = keras.callbacks.EarlyStopping(
@@ -159,20 +148,15 @@ def fit_head(
     listeners: list[Any] = [stopping, recorder, *callbacks]
     if model.optimizer.use_ema:  # First: the others see the model with averaged weights.
         listeners.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    model.fit(
-        train,
-        validation_data=validation,
-        epochs=config.epochs,
-        shuffle=False,  # The batches are shuffled already.
-        verbose=0,  # type: ignore[arg-type]
-        callbacks=listeners,
-    )
-    trained = _trained(config, classes, model.get_weights(), recorder.history)
-    if not math.isfinite(trained.best[MONITOR]):
+    # The batches are shuffled already.
+    options: dict[str, Any] = {"epochs": config.epochs, "shuffle": False, "verbose": 0}
+    model.fit(train, validation_data=validation, callbacks=listeners, **options)
+    trained = _trained(config, len(data.labels), model.get_weights(), recorder.history)
+    best = trained.best
+    if not math.isfinite(best[MONITOR]):
         raise InputError(
-            f"Training diverged: the loss is {trained.best[MONITOR]} after epoch "
-            f"{trained.best['epoch']}. Try a smaller `--learning-rate` than "
-            f"{config.learning_rate:g}."
+            f"Training diverged: the loss is {best[MONITOR]} after epoch {best['epoch']}. "
+            f"Try a smaller `--learning-rate` than {config.learning_rate:g}."
         )
     return trained
 
@@ -184,13 +168,9 @@ def train_head(
     cache: Path,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainedHead:
-    """Train a head (see `fit_head`), or return the one that was trained before.
+    """Train a head (see `fit_head`), or return the one that was trained before, from the cache.
 
-    Args:
-        config: The fields that decide `head` are used.
-        datasets: See `open_datasets`; missing features are computed.
-        cache: Folder for finished heads.
-        callbacks: Callbacks for Keras; of a head that was trained before they see all epochs.
+    Missing features are computed. Callbacks see the epochs of an earlier training, too.
     """
     place = cache / "heads" / f"{head_key(config, datasets)}.npz"
     found = place.exists()
@@ -211,7 +191,7 @@ def head_key(config: Config, datasets: Datasets) -> str:
     """Return the key of all that decides a trained head."""
     return fingerprint(
         fields=deciding(config, "head"),
-        features=[datasets.store.key(*array) for array in _arrays(config)],
+        features=[datasets.store.key(*one) for one in training_arrays(config.augmented_copies)],
         labels=labels_key(datasets.prepared),
         versions=versions(),
         layout=_LAYOUT,
@@ -263,9 +243,24 @@ def show_epochs(
     listeners.on_train_end()
 
 
-def write_state(file: Path, arrays: Iterable[Any], history: History) -> None:
-    """Write weights, or all variables of a training, and its history to an `.npz` file."""
-    numbered = {str(number): np.asarray(array) for number, array in enumerate(arrays)}
+def state_of(model: Any) -> list[np.ndarray]:
+    """Return all that decides how training goes on: weights, optimizer and random generators."""
+    return [np.asarray(keras.ops.convert_to_numpy(one)) for one in _variables(model)]
+
+
+def restore(model: Any, state: Iterable[np.ndarray]) -> None:
+    """Bring a compiled model to a state of one like it."""
+    for variable, value in zip(_variables(model), state, strict=True):
+        variable.assign(value)
+
+
+def _variables(model: Any) -> list[Any]:
+    return [*model.variables, *model.optimizer.variables]
+
+
+def write_state(file: Path, arrays: Sequence[np.ndarray], history: History) -> None:
+    """Write weights, or a state, and the history of a training to an `.npz` file."""
+    numbered = {str(number): array for number, array in enumerate(arrays)}
     np.savez(file, history=np.array(json.dumps(history)), **numbered)  # type: ignore[arg-type]
 
 
@@ -276,8 +271,8 @@ def read_state(file: Path) -> tuple[list[np.ndarray], History]:
         return arrays, json.loads(str(content["history"]))
 
 
-def write_history(rows: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write one row an epoch as CSV."""
+def write_rows(rows: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write rows with the same keys as CSV."""
     with file.open("w", newline="", encoding="utf-8") as target:
         writer = csv.DictWriter(target, fieldnames=list(rows[0]))
         writer.writeheader()

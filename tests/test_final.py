@@ -17,7 +17,6 @@ from fashion_keras.artifacts import sha256_of
 from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, read_config, to_json
-from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.final import final, main
@@ -39,22 +38,20 @@ Run = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def cache(tmp_path_factory):
     """Return a folder where prepared photos and features stay from test to test."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(autouse=True)
-def backbone(
-    request: pytest.FixtureRequest, tiny_backbone: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def backbone(request, tiny_backbone, monkeypatch):
     """Put the tiny backbone in place of Xception, but not on the real photos."""
     if "real_weights" not in request.fixturenames:
         monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
 
 
 @pytest.fixture
-def quick(sample_folder: Path, tmp_path: Path, cache: Path) -> Run:
+def quick(sample_folder, tmp_path, cache):
     """Return what runs on the drawn photos, without fine-tuning unless that is asked for."""
 
     def run(folder: Path | None = None, options: dict | None = None, **fields: Any) -> Path:
@@ -65,7 +62,7 @@ def quick(sample_folder: Path, tmp_path: Path, cache: Path) -> Run:
 
 
 @pytest.fixture
-def finished(quick: Run, tmp_path: Path, cache: Path) -> Path:
+def finished(quick, tmp_path, cache):
     """Run with fine-tuning, once for all tests, and return a copy of the results folder."""
     if not (cache / "results").exists():
         quick(cache / "results", fine_tuning_epochs=1)
@@ -85,7 +82,7 @@ def names_in(folder: Path) -> str:
     return " ".join(sorted(path.name for path in folder.iterdir()))
 
 
-def test_run_writes_all_its_files(finished: Path, sample_folder: Path) -> None:
+def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepared):
     assert names_in(finished) == (
         "config.json confusion.png fashion.keras history.csv learning_curves.png metrics.json "
         "predictions.csv report.html training.json"
@@ -93,17 +90,11 @@ def test_run_writes_all_its_files(finished: Path, sample_folder: Path) -> None:
     assert read_config(finished / "config.json") == Config(data=str(sample_folder), **FIELDS)
     stages = [row["stage"] for row in read_rows(finished / "history.csv")]
     assert stages == ["head", "head", "fine-tuning"]
-    metrics = read_json(finished / "metrics.json")
-    page = (finished / "report.html").read_text(encoding="utf-8")
-    assert f"{metrics['correct']} of {metrics['photos']}" in page
-
-
-def test_training_and_metadata_hold_the_scores(
-    finished: Path, sample_folder: Path, prepared: Prepared
-) -> None:
     training, metrics = (read_json(finished / f"{name}.json") for name in ("training", "metrics"))
     assert set(training) == {"validation", "fine_tune_from", "budget", "peak_memory_gb", "run"}
     assert (training["fine_tune_from"], training["budget"]) == ("block13", None)
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    assert f"{metrics['correct']} of {metrics['photos']}" in page
     assert metrics["model_sha256"] == sha256_of(finished / "fashion.keras")
     metadata = read_metadata(finished / "fashion.keras")
     assert metadata["validation"] == training["validation"]
@@ -116,7 +107,7 @@ def test_training_and_metadata_hold_the_scores(
     }
 
 
-def test_probabilities_are_calibrated_on_validation(finished: Path, prepared: Prepared) -> None:
+def test_probabilities_are_calibrated_on_validation(finished, prepared):
     classifier = load_classifier(finished / "fashion.keras")
     photos = labelled(prepared, "validation")
     readable, probabilities, _ = predict_all(classifier, photos, "again")
@@ -128,12 +119,7 @@ def test_probabilities_are_calibrated_on_validation(finished: Path, prepared: Pr
     assert fit_temperature(true, before) == pytest.approx(temperature, rel=0.01)
 
 
-def test_run_shows_what_it_found(
-    quick: Run,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_run_shows_what_it_found(quick, tmp_path, monkeypatch, capsys):
     def found(config: Config, datasets: Any, picture: Path) -> Config:
         picture.write_bytes(b"curve")
         return dataclasses.replace(config, learning_rate=0.0123)
@@ -141,22 +127,21 @@ def test_run_shows_what_it_found(
     monkeypatch.setattr("fashion_keras.final.with_found_rate", found)
     file = quick(options={"log_dir": tmp_path / "board", "find_rate": True})
     metrics = read_json(file.with_name("metrics.json"))
-    lines = capsys.readouterr().out.splitlines()
-    counts = "photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat"
-    assert any(line.startswith(counts) for line in lines)
-    assert f"everything will be in {file.parent}" in lines
-    score = f"test: accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval"
-    assert any(line.startswith(score) for line in lines)
-    assert lines[-1] == f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)"
+    shown = capsys.readouterr().out
+    for line in (
+        "photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat",
+        f"everything will be in {file.parent}\n",
+        f"test: accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval",
+        f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)\n",
+    ):
+        assert f"\n{line}" in f"\n{shown}"
     assert read_config(file.with_name("config.json")).learning_rate == 0.0123
     assert file.with_name("learning_rate.png").read_bytes() == b"curve"
     (run,) = (tmp_path / "board").iterdir()
     assert list(run.rglob("events.out.tfevents.*"))
 
 
-def test_budget_is_planned_and_shown(
-    quick: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_budget_is_planned_and_shown(quick, monkeypatch, capsys):
     # An epoch should take 2.3 seconds.
     speed = {"forward": 1e6, "fine_tuning": 20.0, "head": 1e6}
     monkeypatch.setattr("fashion_keras.fine_tuning.measure", lambda *_: speed)
@@ -172,12 +157,7 @@ def test_budget_is_planned_and_shown(
     assert {layer.compute_dtype for layer in model._flatten_layers()} == {"float32"}
 
 
-def test_interrupted_run_leaves_earlier_results_and_goes_on(
-    quick: Run,
-    finished: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_interrupted_run_leaves_earlier_results_and_goes_on(quick, finished, monkeypatch, capsys):
     before = {path.name: path.read_bytes() for path in finished.iterdir()}
     fields = {"fine_tuning_epochs": 2, "seed": 5}
     with monkeypatch.context() as patched:
@@ -193,13 +173,9 @@ def test_interrupted_run_leaves_earlier_results_and_goes_on(
     assert "fine-tuning continues after epoch 2, found in the cache" in shown
 
 
-def test_without_a_test_split_there_is_no_test_score_and_no_earlier_one_stays(
-    quick: Run,
-    finished: Path,
-    sample_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_without_a_test_split_no_test_score_is_written_and_none_stays(
+    quick, finished, sample_folder, tmp_path, capsys
+):
     for place in ("train/hat", "train/dress", "validation/hat", "validation/dress"):
         shutil.copytree(sample_folder / place, tmp_path / "photos" / place)
     quick(finished, data=str(tmp_path / "photos"))
@@ -210,7 +186,7 @@ def test_without_a_test_split_there_is_no_test_score_and_no_earlier_one_stays(
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> Mock:
+def used(monkeypatch):
     """Put a mock in place of `final`."""
     monkeypatch.setattr("fashion_keras.final.final", mock := Mock())
     return mock
@@ -220,9 +196,7 @@ def arguments(folder: Path, *others: str) -> list[str]:
     return ["--results", str(folder), "--cache", str(folder / "cache"), *others]
 
 
-def test_without_a_search_the_released_configuration_is_used(
-    used: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_a_search_the_released_configuration_is_used(used, tmp_path, capsys):
     main(arguments(tmp_path, "--workers", "3"))
     options = {"workers": 3, "budget": None, "data_licence": "", "log_dir": None}
     options |= {"find_rate": False}
@@ -230,9 +204,7 @@ def test_without_a_search_the_released_configuration_is_used(
     assert "the configuration of the released model is used" in capsys.readouterr().out
 
 
-def test_options_go_before_the_given_configuration_and_that_before_the_search(
-    used: Mock, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_go_before_the_configuration_and_that_before_the_search(used, tmp_path, capsys):
     (tmp_path / "search").mkdir()
     best = Config(learning_rate=0.01, augmented_copies=3, image_size=150, epochs=7)
     (tmp_path / "search" / "best_config.json").write_text(to_json(best))
@@ -257,29 +229,25 @@ def test_options_go_before_the_given_configuration_and_that_before_the_search(
         (["--fine-tune-from", "block99"], "error: `fine_tune_from` must be"),
     ],
 )
-def test_wrong_usage_ends_at_once(
-    words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_ends_at_once(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit, match="^2$"):
         cli.run(lambda: main(arguments(tmp_path, *words)))
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.real
-def test_few_real_photos_are_enough_for_a_good_classifier(
-    real_data: Path, real_weights: Path, tmp_path: Path
-) -> None:
-    for split, count in {"train": 20, "validation": 5, "test": 5}.items():
+def test_few_real_photos_are_enough_for_a_good_classifier(real_data, real_weights, tmp_path):
+    for split, count in {"train": 10, "validation": 2, "test": 3}.items():
         for class_folder in (real_data / split).iterdir():
             target = tmp_path / "photos" / split / class_folder.name
             target.mkdir(parents=True)
             for file in sorted(class_folder.iterdir())[:count]:
                 (target / file.name).symlink_to(file)
-    fields = {"image_size": 150, "augmented_copies": 0, "inner_size": 0, "learning_rate": 0.005}
-    fields |= {"epochs": 15, "fine_tuning_epochs": 0}
+    fields = {"image_size": 110, "augmented_copies": 0, "inner_size": 0, "learning_rate": 0.005}
+    fields |= {"epochs": 10, "fine_tuning_epochs": 0}
     config = Config(data=str(tmp_path / "photos"), weights=str(real_weights), **fields)
     file = final(config, tmp_path / "results", tmp_path / "cache")
     metrics = read_json(file.with_name("metrics.json"))
-    assert metrics["photos"] == 50
-    assert metrics["accuracy"] >= 0.55  # 0.62 was measured; guessing gives 0.1.
+    assert metrics["photos"] == 30
+    assert metrics["accuracy"] >= 0.4  # Guessing gives 0.1.
     assert read_metadata(file)["labels"] == list(LABELS)  # The drawn sample has the same classes.

@@ -13,13 +13,11 @@ from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, to_json
-from fashion_keras.data.prepare import prepare, summary
-from fashion_keras.model import check_weights
 from fashion_keras.parallel import pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions
 from fashion_keras.saving import data_fingerprint
-from fashion_keras.training import Datasets, head_data, head_key, open_datasets, train_head
+from fashion_keras.training import Datasets, head_data, head_key, prepare_datasets, train_head
 from tuning.finalists import FINALISTS, curves, rerun
 from tuning.oracle import Oracle
 from tuning.results import FILES, PAGE, Report
@@ -56,12 +54,9 @@ def search(
     """
     start = time.monotonic()
     check_free(results)
-    check_weights(base.weights)
     base = dataclasses.replace(base, epochs=max_epochs)
-    prepared = prepare(base.data, cache, base.split_seed)
-    print(summary(prepared))
+    datasets = prepare_datasets(base, cache, workers)
     print(f"everything will be in {results}", flush=True)
-    datasets = open_datasets(base, prepared, cache, workers)
     # Trials of few epochs are too short for a moving average of weights to mean anything.
     trial_base = dataclasses.replace(base, ema_epochs=0.0)
     with tempfile.TemporaryDirectory() as folder, all_together(results, FILES) as work:
@@ -81,7 +76,7 @@ def search(
             report.add_finalists(finalists)
             winner = finalists[0].config
             rows = curves(winner, trainer)
-        report.write(finalists[0], rows, data_fingerprint(prepared), start)
+        report.write(finalists[0], rows, data_fingerprint(datasets.prepared), start)
         if log_dir and not (log_dir / "winner").exists():
             _log_winner(winner, datasets, cache, log_dir / "winner")
         # `final` trains it at full size, as long as it gets better.

@@ -8,16 +8,15 @@ from fashion_keras.backend import keras
 
 # isort: split
 import keras_tuner
-import numpy as np
 
 from fashion_keras.config import Config, deciding
-from fashion_keras.training import HeadData, build_compiled_head, head_datasets, steps_per_epoch
+from fashion_keras.training import HeadData, build_compiled_head, head_datasets, restore, state_of
 from tuning.space import sample_config
 
 # To trace a training step takes a second, longer than a short trial: models are used again, but
 # few of them, as each takes some 10 MB.
 _COMPILED: dict[tuple, Any] = {}
-_MOST_COMPILED = 8
+_MAX_COMPILED = 8
 # Fields that a compiled model does not depend on: they decide variables, or data and callbacks.
 _VARIABLE = ("learning_rate", "seed", "augmented_copies", "epochs", "patience")
 
@@ -33,8 +32,7 @@ class FashionHyperModel(keras_tuner.HyperModel):
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`: always the same for the same values."""
         config = sample_config(hp, self.base)
-        steps = steps_per_epoch(config, len(self.data.classes))
-        return compiled_head(config, len(self.data.labels), steps)
+        return compiled_head(config, len(self.data.labels), len(self.data.classes))
 
     def fit(
         self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
@@ -51,35 +49,20 @@ class FashionHyperModel(keras_tuner.HyperModel):
         return fitted
 
 
-def compiled_head(config: Config, classes: int, steps: int) -> Any:
+def compiled_head(config: Config, classes: int, photos: int) -> Any:
     """Return what `build_compiled_head` does; it may be an earlier model that was set back."""
     gc.collect()  # Earlier models and copies of the features are freed by nothing else.
     if not _COMPILED:
         gc.freeze()  # What is in use now need not be looked at each time.
-    fresh = build_compiled_head(config, classes, steps)
+    fresh = build_compiled_head(config, classes, photos)
     architecture = deciding(config, "head")
     for name in _VARIABLE:
         del architecture[name]
-    key = (*architecture.values(), classes, steps)
+    key = (*architecture.values(), classes, photos)
     model = _COMPILED.pop(key, fresh)
     if model is not fresh:
         restore(model, state_of(fresh))
     _COMPILED[key] = model  # The last one is the one used last.
-    if len(_COMPILED) > _MOST_COMPILED:
+    if len(_COMPILED) > _MAX_COMPILED:
         del _COMPILED[next(iter(_COMPILED))]
     return model
-
-
-def state_of(model: Any) -> list[np.ndarray]:
-    """Return all that decides how training goes on: weights, optimizer and random generators."""
-    return [np.asarray(keras.ops.convert_to_numpy(one)) for one in _variables(model)]
-
-
-def restore(model: Any, state: list[np.ndarray]) -> None:
-    """Bring a compiled model to a state of one like it."""
-    for variable, value in zip(_variables(model), state, strict=True):
-        variable.assign(value)
-
-
-def _variables(model: Any) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]

@@ -75,17 +75,12 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
 
 def _curve(config: Config, rates: Sequence[float], tested: str, cache: Path) -> lr.Curve:
     from fashion_keras import model
-    from fashion_keras.data.prepare import prepare, summary
-    from fashion_keras.training import open_datasets, train_head
+    from fashion_keras.training import prepare_datasets, train_head
 
-    model.check_weights(config.weights)
-    model.check_fine_tune_from(config)
-    prepared = prepare(config.data, cache, config.split_seed)
-    print(summary(prepared))
-    datasets = open_datasets(config, prepared, cache)
+    datasets = prepare_datasets(config, cache)
     if tested == "head":
         return lr.head_curve(config, datasets, rates)
-    start, photos = model.chosen_fine_tune_from(config), len(prepared.split("train"))
+    start, photos = model.chosen_fine_tune_from(config), len(datasets.prepared.split("train"))
     epochs = len(rates) * config.batch_size / photos
     cost = f"{len(rates)} steps of fine-tuning from {start}, {epochs:.1f} epochs of {photos} photos"
     print(cost, flush=True)

@@ -1,6 +1,5 @@
 """Writes what a search finds: a line a trial, tables, pictures, the page, TensorBoard."""
 
-import csv
 import dataclasses
 import json
 import time
@@ -13,6 +12,7 @@ from fashion_keras.config import Config
 from fashion_keras.figures import hyperparameter_chart, save_png, trial_charts
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import write_search_page
+from fashion_keras.training import write_rows
 from tuning.finalists import CURVES, Finalist
 from tuning.oracle import OBJECTIVE, Plan, Trial
 from tuning.space import SEARCHED, sample_config, searched_values, space_of
@@ -50,7 +50,7 @@ class Report:
         self.reasons += [row["reason"]] if row["reason"] else []
         self._found += found
         self._cost += 0 if found else _cost_of(row)
-        self._write_rows("trials", self.rows)
+        write_rows(self.rows, self._work / "trials.csv")
         print(self._line(row, found), flush=True)
         if self._log_dir:
             self._log(row, outcome, self._log_dir / f"trial-{row['trial']:03}")
@@ -85,14 +85,14 @@ class Report:
     def add_finalists(self, finalists: Sequence[Finalist]) -> None:
         """Show the best configurations, the winner first."""
         rows = [_finalist_row(finalist) for finalist in finalists]
-        self._write_rows("finalists", rows)
+        write_rows(rows, self._work / "finalists.csv")
         for row in rows:
             print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
     def write(self, winner: Finalist, curves: Sequence[dict], photos: str, start: float) -> None:
         """Write the rest; `photos` is the data set's fingerprint, `start` the command's start."""
         save_png(trial_charts(self.rows), self._work / "space.png", columns=3)
-        self._write_rows("curves", curves)
+        write_rows(curves, self._work / "curves.csv")
         for name in CURVES:
             save_png([hyperparameter_chart(curves, name)], self._work / f"{name}.png")
         text = json.dumps(self._summary(winner, photos, start), indent=2) + "\n"
@@ -114,12 +114,6 @@ class Report:
             "trials_of_an_interrupted_run": self._found,
             "run": cli.provenance(start),
         }
-
-    def _write_rows(self, name: str, rows: Sequence[dict[str, Any]]) -> None:
-        with (self._work / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
-            writer = csv.DictWriter(target, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
 
 
 def _trial_row(trial: Trial, outcome: Outcome, base: Config) -> dict[str, Any]:

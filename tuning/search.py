@@ -42,15 +42,14 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, search, and print where the winner is and what to run next."""
     parser = options()
     given = parser.parse_args(arguments)
-    for name, least in (("factor", 2), ("max_epochs", 1)):
-        if (value := getattr(given, name)) < least:
-            option = name.replace("_", "-")
-            raise InputError(f"`--{option}` must be {least} or more. Received: {value}")
+    plan = (given.max_epochs, given.factor)
+    for option, value, minimum in zip(("max-epochs", "factor"), plan, (1, 2), strict=True):
+        if value < minimum:
+            raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
     base = cli.chosen(given, BASE)
     folder = given.results / "search"
     from tuning.hyperband import search
 
-    plan = (given.max_epochs, given.factor)
     search(base, *plan, folder, given.cache, given.workers, given.tensorboard)
     command = cli.next_command("fashion_keras.final", parser, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {command}")

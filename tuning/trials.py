@@ -14,8 +14,8 @@ import numpy as np
 from fashion_keras.artifacts import fingerprint, whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.parallel import Pool
-from fashion_keras.training import HeadData
-from tuning.hypermodel import FashionHyperModel, restore, state_of
+from fashion_keras.training import HeadData, restore, state_of
+from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import OBJECTIVE, Oracle
 from tuning.space import sample_config
 
@@ -23,7 +23,7 @@ from tuning.space import sample_config
 import keras_tuner
 from keras_tuner.engine.trial import Trial
 
-MOST_FAILURES = 10  # High learning rates may make a few trials in a row diverge.
+MAX_FAILURES = 10  # High learning rates may make a few trials in a row diverge.
 _LAYOUT = 1  # Raise it when outcomes of older versions must not be used any more.
 
 
@@ -171,7 +171,7 @@ def run_trials(
         oracle.end(trial, outcome.best)
         yield trial, outcome, found
         failures = failures + 1 if outcome.reason else 0
-        if failures == MOST_FAILURES:
+        if failures == MAX_FAILURES:
             raise InputError(f"{failures} trials failed one after the other: {outcome.reason}.")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
 from fashion_keras.model import FEATURES, build_head
-from fashion_keras.training import compile_model, open_datasets, steps_per_epoch
+from fashion_keras.training import compile_model, open_datasets
 from tests.benchmarks.folds import Measure, cross_validate
 
 EPOCHS = 15  # No early stopping: every choice gets the same training.
@@ -52,7 +53,7 @@ def train_heads(
     heads = []
     for seed in range(config.seed, config.seed + count):
         keras.utils.set_random_seed(seed)
-        head = compiled_head(config, classes, steps_per_epoch(config, len(numbers)))
+        head = compiled_head(config, classes, math.ceil(len(numbers) / config.batch_size))
         batches = one_hot(
             feature_batches(augmented_copies, numbers, config.batch_size, seed), classes
         )

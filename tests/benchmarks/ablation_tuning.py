@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
 from fashion_keras.fine_tuning import build_trainee, compile_trainee, learning_rates
-from fashion_keras.training import Datasets, open_datasets, steps_per_epoch
+from fashion_keras.training import Datasets, open_datasets
 from tests.benchmarks.ablation_heads import EPOCHS, HEAD, SILENT, softmax, train_heads
 from tests.benchmarks.folds import Measure, cross_validate
 
@@ -93,14 +94,13 @@ def _tuned(
     extra: str,
 ) -> keras.Model:
     """Fine-tune on maps and return the model from maps to logits."""
-    trainer = build_trainee(config, datasets, head).model
-    steps = steps_per_epoch(config, len(numbers))
-    compile_trainee(trainer, config, learning_rates(config, steps))
+    trainer, *_ = build_trainee(config, datasets, head)
+    compile_trainee(trainer, config, learning_rates(config, len(numbers)))
     classes = int(numbers.max()) + 1
     batches = one_hot(
         feature_batches(augmented_copies, numbers, config.batch_size, config.seed), classes
     )
-    batches = _extra(extra, trainer, batches, steps)
+    batches = _extra(extra, trainer, batches, math.ceil(len(numbers) / config.batch_size))
     trainer.fit(batches, epochs=config.fine_tuning_epochs, shuffle=False, verbose=SILENT)
     return trainer
 

@@ -6,6 +6,7 @@ import pytest
 
 from fashion_keras.config import Config, InputError
 from tests.builders import options_of
+from tests.test_keys import OTHERS as OTHER_VALUES
 from tuning import lr_find
 
 
@@ -57,34 +58,9 @@ def test_fine_tuning_is_tested_after_its_cost_is_printed(run, capsys):
     assert {file.name for file in folder.iterdir()} == {"fine_tuning.json", "fine_tuning.png"}
 
 
-OTHERS = {
-    "--data": "photos",
-    "--weights": "released",
-    "--image-size": "80",
-    "--augmented-copies": "2",
-    "--rotation": "0.3",
-    "--zoom": "0.5",
-    "--inner-size": "7",
-    "--droprate": "0.7",
-    "--label-smoothing": "0.5",
-    "--precision": "mixed_bfloat16",
-    "--batch-size": "4",
-    "--feature-batch-size": "4",
-    "--split-seed": "2",
-    "--augmentation-seed": "2",
-    "--seed": "2",
-    "--learning-rate": "0.5",
-    "--ema-epochs": "0",
-    "--epochs": "9",
-    "--patience": "1",
-    "--fine-tune-from": "block7",
-    "--fine-tuning-copies": "2",
-    "--low": "0.001",
-    "--high": "0.1",
-    "--steps": "50",
-    "--results": "elsewhere",
-    "--cache": "elsewhere",
-}
+OTHERS = {f"--{name.replace('_', '-')}": str(value) for name, value in OTHER_VALUES.items()}
+OTHERS |= {"--low": "0.001", "--high": "0.1", "--steps": "50", "--fine-tuning-copies": "2"}
+OTHERS |= {"--results": "elsewhere", "--cache": "elsewhere"}
 
 
 @pytest.mark.parametrize("option", options_of(lr_find.options()))

@@ -1,16 +1,10 @@
 """Hyperband's plan, and the choice between equally good trials."""
 
+import collections
 import random
-
-import pytest
 
 from fashion_keras.config import Config
 from tuning.oracle import Oracle, Stage
-
-
-@pytest.fixture
-def oracle(tmp_path):
-    return Oracle(Config(), 9, 3, tmp_path)
 
 
 def metrics_of(trial):
@@ -36,16 +30,14 @@ def test_plan_of_the_default_search(tmp_path):
     assert str(plan).startswith("plan: 90 trials, 576 epochs in all\n  bracket 3: 34 to epoch 2")
 
 
-def test_all_first_rounds_can_begin_at_once(oracle):
-    assert len(list(oracle.ready())) == 9 + 5 + 3
-
-
-def test_all_trials_are_those_of_the_plan(oracle):
-    rows = play(oracle)
-    stages = [(row["tuner/bracket"], row["tuner/epochs"]) for row in rows]
-    sizes = {stage: stages.count(stage) for stage in set(stages)}
+def test_all_trials_are_those_of_the_plan_and_first_rounds_can_begin_at_once(tmp_path):
+    oracle = Oracle(Config(), 9, 3, tmp_path)
+    counts = collections.Counter(
+        (row["tuner/bracket"], row["tuner/epochs"]) for row in play(oracle)
+    )
     stages = oracle.plan().stages
-    assert sizes == {(stage.bracket, stage.last_epoch): stage.trials for stage in stages}
+    assert counts == {(stage.bracket, stage.last_epoch): stage.trials for stage in stages}
+    assert len(list(Oracle(Config(), 9, 3, tmp_path / "other").ready())) == 9 + 5 + 3
 
 
 def test_trials_that_are_trained_on_do_not_depend_on_the_order_of_ends(tmp_path):
@@ -62,7 +54,8 @@ def test_trials_that_are_trained_on_do_not_depend_on_the_order_of_ends(tmp_path)
     assert all(one == found[0] for one in found)
 
 
-def test_failed_trials_are_not_trained_on(oracle):
+def test_failed_trials_are_not_trained_on(tmp_path):
+    oracle = Oracle(Config(), 9, 3, tmp_path)
     failing = {f"{number:04}" for number in range(4)}
     parents = {values.get("tuner/trial_id") for values in play(oracle, failing)}
     assert {oracle.trials[one].status for one in failing} == {"FAILED"}

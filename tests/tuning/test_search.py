@@ -49,20 +49,15 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     folder = run()
     output = capsys.readouterr().out
     best, trials = read_config(folder / "best_config.json"), rows_of(folder / "trials.csv")
-    ranked, summary = (
-        rows_of(folder / "finalists.csv"),
-        json.loads((folder / "search.json").read_text()),
-    )
+    ranked = rows_of(folder / "finalists.csv")
+    summary = json.loads((folder / "search.json").read_text())
     assert output.index("plan: 5 trials, ") < output.index("features at 71 px")
     shown = [line.split()[1] for line in output.splitlines() if line.startswith("trial ")]
     assert shown == [f"{row['trial']}/5" for row in trials] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     assert (best.image_size, best.epochs, best.ema_epochs, best.seed) == (299, 50, 5, 1)
     assert best.data == str(sample_folder)
-    assert (
-        float(ranked[0]["learning_rate"])
-        == best.learning_rate
-        == summary["winner"]["learning_rate"]
-    )
+    winner = float(ranked[0]["learning_rate"])
+    assert winner == best.learning_rate == summary["winner"]["learning_rate"]
     assert float(ranked[0]["mean"]) >= float(ranked[1]["mean"])
     assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
     assert len(rows_of(folder / "curves.csv")) == 4
@@ -80,12 +75,8 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert written == {*(f"trial-{number:03}" for number in range(1, 6)), "winner"}
 
 
-OTHERS = HEAD_OTHERS | {
-    "--max-epochs": "9",
-    "--factor": "2",
-    "--workers": "2",
-    "--tensorboard": "log",
-}
+OTHERS = HEAD_OTHERS | {"--max-epochs": "9", "--factor": "2"}
+OTHERS |= {"--workers": "2", "--tensorboard": "log"}
 
 
 @pytest.mark.parametrize("option", options_of(search_module.options()))
