@@ -19,12 +19,11 @@ ENVIRONMENT = {name: os.environ.get(name) for name in VARIABLES}
 LONGEST = (
     "test_kills",
     "test_final",
-    "test_trials",
     "test_ray_data",
     "test_backends",
-    "test_hypermodel",
+    "test_workers",
     "test_fine_tuning",
-    "test_features",
+    "test_training",
     "test_export",
     "test_search",
 )

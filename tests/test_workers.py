@@ -1,0 +1,78 @@
+"""What workers on Ray make is what this process makes, to the last bit."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fashion_keras.config import Config
+from fashion_keras.features import FeatureStore
+from fashion_keras.parallel import pool
+from fashion_keras.training import HeadData
+from tests.tuning.test_trials import Shuffled, outcomes_of, play, search
+from tuning.trials import train_trial
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def workers():
+    """Start two workers for all tests: to start one and import Keras in it takes seconds."""
+    pytest.importorskip("ray")
+    with pool(2) as running:
+        yield running
+
+
+def test_features_are_the_same_bytes(workers, prepared, tiny_backbone, tmp_path, monkeypatch):
+    monkeypatch.setattr("fashion_keras.features._PHOTOS", 15)
+    config = Config(image_size=71, feature_batch_size=5)
+
+    def made(number, arrays, block=None):
+        cache = tmp_path / f"{number} {block}"
+        FeatureStore(prepared, config, tiny_backbone, cache, number).make(arrays, block)
+        return {file.name: file.read_bytes() for file in cache.rglob("*.npy")}
+
+    arrays = [("train", 1), ("validation", 0)]
+    found = made(2, arrays, "block13")
+    assert len(found) == 2 * (3 + 2)
+    assert found == made(1, arrays, "block13")
+    # Workers keep the model, but not for other weights.
+    tiny_backbone.set_weights([weight + 0.01 for weight in tiny_backbone.get_weights()])
+    assert made(2, arrays[1:]) == made(1, arrays[1:])
+
+
+def test_heads_and_their_states_are_the_same_to_the_last_bit(workers):
+    dice = np.random.default_rng(1)
+    copies = [dice.random((30, 2048), "float32") for _ in range(3)]
+    classes = np.arange(30, dtype="int32") % 3
+    data = HeadData(copies[:2], classes, copies[2], classes, ["a", "b", "c"])
+    base = Config(augmented_copies=1, batch_size=8, ema_epochs=0.0)
+    values = {"learning_rate": 0.01, "inner_size": 16, "droprate": 0.3, "augmented": True}
+    expected = [parent := train_trial(data, base, values, [2], None, True)]
+    expected += [train_trial(data, base, values, [2, 3], parent[1], True)]
+    shared = workers.share(data)
+    workers.submit(0, train_trial, shared, base, values, [2], None, True)
+    workers.submit(1, train_trial, shared, base, values, [2, 3], parent[1], True)
+    found = dict(workers.next_done() for _ in range(2))
+    for number, (outcome, state) in enumerate(expected):
+        assert (found[number][0].rows, found[number][1]) == (outcome.rows, state)
+
+
+@pytest.mark.kills
+def test_trials_are_the_same_though_a_worker_is_killed(workers, tmp_path):
+    _, _, expected = search(tmp_path / "alone", Shuffled(1))
+    mark = tmp_path / "killed"
+
+    def unsteady(data: Any, base: Config, values: dict, rounds: Any, *others: Any) -> Any:
+        time.sleep(values["droprate"] * 0.3)
+        if values["droprate"] > 0.4 and rounds[-1] == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return play(data, base, values, rounds, *others)
+
+    _, _, found = search(tmp_path / "ray", workers, unsteady)
+    assert mark.exists()
+    assert outcomes_of(found) == outcomes_of(expected)
