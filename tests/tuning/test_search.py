@@ -43,6 +43,7 @@ def rows_of(file):
         return list(csv.DictReader(opened))
 
 
+@pytest.mark.slow
 def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     run, cache, sample_folder, capsys
 ):
