@@ -5,7 +5,6 @@ import http.client
 import tempfile
 import urllib.request
 import zipfile
-import zlib
 from pathlib import Path
 from typing import IO
 from urllib.error import HTTPError
@@ -36,9 +35,13 @@ def download_clothing(cache: Path) -> Path:
         with tempfile.TemporaryFile(dir=unfinished.parent) as archive:
             download(ADDRESS, archive)
             try:
-                _unpack(archive, unfinished)
+                with zipfile.ZipFile(archive) as packed:
+                    for member in packed.infolist():  # Without the one folder that holds all.
+                        member.filename = member.filename.partition("/")[2]
+                        if member.filename:
+                            packed.extract(member, unfinished)
                 whole = photos_digest(unfinished) == DIGEST
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError):
+            except zipfile.BadZipFile:
                 whole = False
         if not whole:
             raise InputError(
@@ -70,15 +73,6 @@ def download(address: str, file: IO[bytes], timeout: float = 20) -> None:
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise InputError(f"Cannot download {address}: {reason}. {_ADVICE}") from error
-
-
-def _unpack(archive: IO[bytes], folder: Path) -> None:
-    """Unpack a zip archive, without the one folder that holds all."""
-    with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            member.filename = member.filename.partition("/")[2]
-            if member.filename:
-                packed.extract(member, folder)
 
 
 def photos_digest(folder: Path) -> str:
