@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,10 +14,7 @@ from fashion_keras.data.sample import draw_sample
 
 SPLITS = ("train", "validation", "test")
 _OTHER_NAMES = {"val": "validation", "valid": "validation", "training": "train"}
-_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"),
-    *(".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif"),
-)
+_PHOTO = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 
 
 class SourcePhoto(NamedTuple):
@@ -32,16 +30,14 @@ class Scan(NamedTuple):
     """What the folders of a data set hold; no photo has been opened.
 
     Attributes:
-        folder: Where the data set is.
         classes: Names of the class folders of each split, sorted; the split is empty where the
             source has none.
         photos: All files in class folders, by split, class and path.
-        unused: Photos outside the class folders, as paths below `folder`.
+        unused: Photos outside the class folders, as paths below the data set's folder.
         faults: What is wrong with the layout, in sentences.
         class_faults: Class folders that are empty or that train lacks, in sentences.
     """
 
-    folder: Path
     classes: dict[str, list[str]]
     photos: list[SourcePhoto]
     unused: list[str]
@@ -50,11 +46,10 @@ class Scan(NamedTuple):
 
 
 def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
-    """List every photo file of a data set (see `scan`), by split, class and path.
+    """List every photo file of a data set, by split, class and path.
 
     Raises:
-        InputError: If the folder does not exist, does not hold at least two classes with photos,
-            if a class is empty, or if a split has a class that train lacks. All faults are named.
+        InputError: If `scan` raises it or finds faults; all are named.
     """
     found = scan(data, cache, seed)
     if found.faults or found.class_faults:
@@ -75,27 +70,25 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
         seed: Seed of the drawn sample.
 
     Raises:
-        InputError: If the folder does not exist, or cannot be downloaded.
+        InputError: If there is no such folder, or two in it stand for the same split.
     """
     folder = _folder_of(data, cache.resolve(), seed)
     splits = _split_folders(folder)
-    classes = {
-        split: [path for parent in parents for path in subfolders(parent)]
-        for split, parents in splits.items()
-    }
+    classes = {split: subfolders(parent) for split, parent in splits.items()}
     photos = [
         SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
         for split, paths in classes.items()
         for path in paths
         for file in find_files(path)
     ]
+    used = {photo.path for photo in photos}
+    others = [file for file in find_files(folder) if file not in used and _PHOTO.search(file.name)]
     return Scan(
-        folder,
-        {split: sorted({shown(path.name) for path in paths}) for split, paths in classes.items()},
+        {split: [shown(path.name) for path in paths] for split, paths in classes.items()},
         photos,
-        _unused(folder, [parent for parents in splits.values() for parent in parents]),
+        [shown(file.relative_to(folder).as_posix()) for file in others],
         list(_layout_faults(folder, splits, classes)),
-        list(_class_faults(classes, {(photo.split, photo.label) for photo in photos})),
+        list(_class_faults(splits, classes, {(photo.split, photo.label) for photo in photos})),
     )
 
 
@@ -142,32 +135,21 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
     return folder.resolve()
 
 
-def _split_folders(folder: Path) -> dict[str, list[Path]]:
-    """Return the folders of each split; the folder itself, for no split, if there are none."""
-    found: dict[str, list[Path]] = {}
+def _split_folders(folder: Path) -> dict[str, Path]:
+    """Return the folder of each split; the folder itself, for no split, if there are none."""
+    found: dict[str, Path] = {}
     for path in subfolders(folder):
         if (split := split_of(path.name)) in SPLITS and any(subfolders(path)):
-            found.setdefault(split, []).append(path)
-    return {split: found[split] for split in SPLITS if split in found} or {"": [folder]}
-
-
-def _unused(folder: Path, used: list[Path]) -> list[str]:
-    """List photos next to class folders, next to split folders, and in other folders."""
-    found = [file for parent in {folder, *used} for file in parent.iterdir() if file.is_file()]
-    if used != [folder]:
-        others = (path for path in subfolders(folder) if path not in used)
-        found += [file for path in others for file in find_files(path)]
-    names = (file.relative_to(folder).as_posix() for file in found if file.name[0] != ".")
-    return sorted(shown(name) for name in names if Path(name).suffix.lower() in _SUFFIXES)
+            if split in found:
+                names = f"{found[split].name} and {path.name}"
+                raise InputError(f"{folder} has two folders for {split}: {names}.")
+            found[split] = path
+    return {split: found[split] for split in SPLITS if split in found} or {"": folder}
 
 
 def _layout_faults(
-    folder: Path, splits: dict[str, list[Path]], classes: dict[str, list[Path]]
+    folder: Path, splits: Mapping[str, Path], classes: Mapping[str, list[Path]]
 ) -> Iterator[str]:
-    for split, parents in splits.items():
-        if len(parents) > 1:
-            names = " and ".join(parent.name for parent in parents)
-            yield f"{folder} has two folders for {split}: {names}."
     missing = [split for split in SPLITS[:2] if split not in splits]
     if missing and "" not in splits:
         yield (
@@ -184,20 +166,21 @@ def _layout_faults(
     elif "" in splits and {split_of(name) for name in names} <= set(SPLITS):
         yield f"{folder} holds {' and '.join(names)} without class folders: {advice} inside them."
     elif len(names) == 1:
-        where = splits.get(SPLITS[0], [folder])[0]
+        where = splits.get(SPLITS[0], folder)
         yield f"Only one class in {where}: {names[0]}. A classifier needs at least two."
 
 
 def _class_faults(
-    classes: dict[str, list[Path]], with_photos: set[tuple[str, str]]
+    splits: Mapping[str, Path],
+    classes: Mapping[str, list[Path]],
+    with_photos: set[tuple[str, str]],
 ) -> Iterator[str]:
-    train = {path.name: path for path in classes.get(SPLITS[0], [])}
+    train = {path.name for path in classes.get(SPLITS[0], [])}
     for split, path in ((split, path) for split, paths in classes.items() for path in paths):
         if (split, shown(path.name)) not in with_photos:
             yield f"The class folder {path} is empty: add photos or remove it."
         elif train and path.name not in train:
-            place = next(iter(train.values())).with_name(path.name)
             yield (
                 f"The class {path.name!r} is in {split} but not in train: add photos of it to "
-                f"{place} or remove {path}."
+                f"{splits[SPLITS[0]] / path.name} or remove {path}."
             )
