@@ -1,9 +1,7 @@
 """Splits photos 80/10/10 by class, with duplicates of a photo in the same split."""
 
-import collections
-import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,17 +15,7 @@ _SHARE = 0.1  # Of each class, for test and validation each; the rest is for tra
 _NEAR_BITS = 3
 _NEAR_LEVELS = 4
 _SIDE = 72  # Of the square that is hashed: a multiple of 9 and 8, the sides of the hash's grid.
-# What a duplicate may have been through, the first being nothing.
-TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "": lambda pixels: pixels,
-    "turned by 90 degrees": lambda pixels: np.rot90(pixels, 1),
-    "turned by 180 degrees": lambda pixels: np.rot90(pixels, 2),
-    "turned by 270 degrees": lambda pixels: np.rot90(pixels, 3),
-    "mirrored": lambda pixels: pixels[:, ::-1],
-    "mirrored and turned by 90 degrees": lambda pixels: np.rot90(pixels[:, ::-1], 1),
-    "upside down": lambda pixels: pixels[::-1],
-    "mirrored and turned by 270 degrees": lambda pixels: np.rot90(pixels[:, ::-1], 3),
-}
+TURNS = (None, *Image.Transpose)  # What a duplicate may have been through.
 
 
 class PerceptualHash(NamedTuple):
@@ -46,8 +34,8 @@ class PerceptualHash(NamedTuple):
 def perceptual_hash(image: Image.Image) -> PerceptualHash:
     """Return the perceptual hash of a photo in each of `TURNS`."""
     box = Image.Resampling.BOX
-    square = np.asarray(image.convert("RGB").resize((_SIDE, _SIDE), box))
-    photos = [Image.fromarray(np.ascontiguousarray(turn(square))) for turn in TURNS.values()]
+    square = image.convert("RGB").resize((_SIDE, _SIDE), box)
+    photos = [square if turn is None else square.transpose(turn) for turn in TURNS]
     grey = np.stack([np.asarray(photo.convert("L").resize((9, 8), box)) for photo in photos])
     brighter = (grey[:, :, 1:] > grey[:, :, :-1]).reshape(len(photos), 64)
     hashes = np.packbits(brighter, axis=1).view(">u8").astype("uint64")[:, 0]
@@ -56,17 +44,14 @@ def perceptual_hash(image: Image.Image) -> PerceptualHash:
 
 
 def assign_splits(labels: Sequence[str], groups: Sequence[Sequence[int]], seed: int) -> list[str]:
-    """Give each photo a split: 80 % train, 10 % validation and 10 % test of each class.
+    """Return the split of each photo: 80 % train, 10 % validation and 10 % test of each class.
 
     Duplicates stay together; otherwise the test would contain photos seen in training.
 
     Args:
         labels: Class of each photo.
-        groups: Duplicates, as indices; a photo without duplicates is alone (`group_duplicates`).
+        groups: Photos by number, duplicates in the same group (see `group_duplicates`).
         seed: Decides which photos go where.
-
-    Returns:
-        `train`, `validation` or `test` for each photo.
 
     Raises:
         InputError: If a class has too few different photos to be in all three.
@@ -84,21 +69,18 @@ def assign_splits(labels: Sequence[str], groups: Sequence[Sequence[int]], seed: 
     return splits
 
 
-def _fill(splits: list[str], groups: Sequence[Sequence[int]]) -> None:
+def _fill(splits: list[str], groups: list[Sequence[int]]) -> None:
     """Fill test and validation with whole groups, at least one each; the rest stays train.
 
     A group larger than what is wanted stays train; so many duplicates would distort a score.
     """
     wanted = max(round(_SHARE * sum(map(len, groups))), 1)
-    waiting = list(groups)
     for split in ("test", "validation"):
-        first = min(waiting, key=len)
-        waiting.remove(first)
-        chosen = list(first)
-        for group in waiting.copy():
-            if len(chosen) + len(group) <= wanted:
+        chosen: list[int] = []
+        for group in [min(groups, key=len), *groups]:
+            if (not chosen or len(chosen) + len(group) <= wanted) and group in groups:
                 chosen += group
-                waiting.remove(group)
+                groups.remove(group)
         for number in chosen:
             splits[number] = split
 
@@ -115,19 +97,25 @@ def group_duplicates(hashes: Sequence[PerceptualHash], digests: Sequence[str]) -
         digests: Hash of each photo's bytes.
 
     Returns:
-        Groups of indices; most hold one photo.
+        Groups of photos by number; most hold one photo.
     """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    if not hashes:
+        return []
     first: dict[str, int] = {}
-    same = [(first.setdefault(digest, number), number) for number, digest in enumerate(digests)]
+    pairs = [(first.setdefault(digest, number), number) for number, digest in enumerate(digests)]
     files = list(first.values())
     near = _near_pairs([hashes[number] for number in files])
-    pairs = ((files[one], files[other]) for one, other in near)
-    return _connected(len(hashes), itertools.chain(same, pairs))
+    pairs += [(files[one], files[other]) for one, other in near]
+    graph = coo_array((np.ones(len(pairs)), np.transpose(pairs)), shape=(len(hashes), len(hashes)))
+    group_of = connected_components(graph, directed=False)[1]
+    ends = np.bincount(group_of).cumsum()[:-1]
+    return [group.tolist() for group in np.split(np.argsort(group_of, kind="stable"), ends)]
 
 
 def _near_pairs(photos: Sequence[PerceptualHash]) -> Iterator[tuple[int, int]]:
-    if not photos:
-        return
     owners = np.repeat(np.arange(len(photos)), [len(photo.hashes) for photo in photos])
     thumbnails = np.concatenate([photo.thumbnails for photo in photos])
     for one, other in _near_hashes(np.concatenate([photo.hashes for photo in photos])):
@@ -153,16 +141,3 @@ def _near_hashes(hashes: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             near = np.bitwise_count(hashes[one] ^ hashes[other]) <= _NEAR_BITS
             yield one[near], other[near]
             gap += 1
-
-
-def _connected(count: int, pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
-    """Group the numbers below `count` so that both of each pair are in the same group."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    rows, columns = np.array(list(pairs), dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(count, count))
-    groups: dict[int, list[int]] = collections.defaultdict(list)
-    for number, group in enumerate(connected_components(graph, directed=False)[1].tolist()):
-        groups[group].append(number)
-    return list(groups.values())
