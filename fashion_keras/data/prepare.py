@@ -65,9 +65,9 @@ class Prepared(NamedTuple):
 class _Checked(NamedTuple):
     photo: SourcePhoto
     reason: str = ""  # Why it cannot be used; empty if it can be read.
-    sha256: str = ""  # Of the bytes of the file, or of the rewritten one.
+    file: Path = Path()  # The photo itself, or a PNG of it, if it cannot be used as it is.
+    sha256: str = ""  # Of the bytes of `file`.
     hash: PerceptualHash | None = None
-    rewritten: Path | None = None  # The photo as PNG, if the file itself cannot be used.
 
 
 @stage("prepare")
@@ -83,9 +83,6 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
         data: See `scan.scan`.
         cache: Folder for prepared photos.
         seed: Seed of the split, and of the drawn sample.
-
-    Returns:
-        The prepared data set.
 
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
@@ -129,8 +126,7 @@ def _key(sources: Sequence[SourcePhoto], seed: int) -> str:
     for photo in sources:
         status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
         files.append((str(photo.path), status.st_size, status.st_mtime_ns))
-    drawn = None if sources[0].split else seed
-    return fingerprint(layout=_LAYOUT, files=files, seed=drawn)
+    return fingerprint(layout=_LAYOUT, files=files, seed=None if sources[0].split else seed)
 
 
 def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
@@ -140,12 +136,18 @@ def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
     with ThreadPoolExecutor() as pool:
         results = pool.map(_check, sources, pngs)
         checked = list(progress(results, len(sources), "checking photos"))
-    _require_readable(checked)
     readable = [one for one in checked if not one.reason]
-    rejected = [Rejected(one.photo.name, one.reason) for one in checked if one.reason]
+    kept = {(one.photo.split, one.photo.label) for one in readable}
+    for photo, reason, *_ in checked:
+        if (photo.split, photo.label) not in kept:
+            raise InputError(
+                f"No photo in {photo.path.parent} can be read ({photo.path.name}: {reason}). "
+                "Fix or replace them, or remove the folder."
+            )
     if not sources[0].split:
         readable = _with_splits(readable, seed)
-    photos = _place(readable, folder, sorted({photo.label for photo in sources}))
+    photos = _place(readable, folder, {label for _, label in kept})
+    rejected = [Rejected(one.photo.name, one.reason) for one in checked if one.reason]
     _write_rows(folder / "quarantine.csv", Rejected._fields, rejected)
     _write_rows(folder / "photos.csv", PreparedPhoto._fields, photos)
     (folder / "rewritten").rmdir()
@@ -156,23 +158,11 @@ def _check(photo: SourcePhoto, png: Path) -> _Checked:
         pixels, clean = read_photo(photo.path)
     except PhotoError as error:
         return _Checked(photo, str(error))
-    image = Image.fromarray(pixels)
+    image, file = Image.fromarray(pixels), photo.path if clean else png
     if not clean:
         image.save(png, compress_level=1)
-    digest = sha256_of(photo.path if clean else png)
-    # A source with splits needs no hashes.
-    hashed = None if photo.split else perceptual_hash(image)
-    return _Checked(photo, "", digest, hashed, None if clean else png)
-
-
-def _require_readable(checked: Sequence[_Checked]) -> None:
-    kept = {(one.photo.split, one.photo.label) for one in checked if not one.reason}
-    for photo, reason, *_ in checked:
-        if (photo.split, photo.label) not in kept:
-            raise InputError(
-                f"No photo in {photo.path.parent} can be read ({photo.path.name}: {reason}). "
-                "Fix or replace them, or remove the folder."
-            )
+    hashed = None if photo.split else perceptual_hash(image)  # Only for the choice of splits.
+    return _Checked(photo, "", file, sha256_of(file), hashed)
 
 
 def _with_splits(readable: Sequence[_Checked], seed: int) -> list[_Checked]:
@@ -186,25 +176,24 @@ def _with_splits(readable: Sequence[_Checked], seed: int) -> list[_Checked]:
     return sorted(placed, key=lambda one: (one.photo.split, one.photo.label, one.photo.path))
 
 
-def _place(readable: Sequence[_Checked], folder: Path, labels: list[str]) -> list[PreparedPhoto]:
+def _place(readable: Sequence[_Checked], folder: Path, labels: set[str]) -> list[PreparedPhoto]:
     for split in {one.photo.split for one in readable}:
         for label in labels:  # A class without photos in this split needs its folder all the same.
             (folder / split / label).mkdir(parents=True)
     photos = []
-    for number, one in enumerate(readable):
-        photo = one.photo
-        suffix = ".png" if ".png" in (one.rewritten or photo.path).suffix.lower() else ".jpg"
+    for number, (photo, _, file, digest, _) in enumerate(readable):
+        suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"
         place = f"{photo.split}/{photo.label}/{number:07d}{suffix}"
-        if one.rewritten:
-            one.rewritten.rename(folder / place)
+        if file == photo.path:
+            link_or_copy(file, folder / place)
         else:
-            link_or_copy(photo.path, folder / place)
-        photos.append(PreparedPhoto(photo.split, photo.label, place, photo.name, one.sha256))
+            file.rename(folder / place)
+        photos.append(PreparedPhoto(photo.split, photo.label, place, photo.name, digest))
     return photos
 
 
 def _write_rows(path: Path, header: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-    # A name that is not UTF-8 is written with its bytes as \udcff: it is only for people to read.
+    # Bytes of a name that are not UTF-8 are escaped: it is only for people to read.
     with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file).writerows([header, *rows])
 
