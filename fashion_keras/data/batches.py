@@ -38,14 +38,8 @@ def load_split(
     Raises:
         RuntimeError: If the prepared folder does not hold the photos it lists.
     """
-    batches = _read_folder(
-        prepared.folder / split,
-        image_size,
-        batch_size,
-        class_names=prepared.labels,
-        shuffle=seed is not None,
-        seed=seed,
-    )
+    options = {"class_names": prepared.labels, "shuffle": seed is not None, "seed": seed}
+    batches = _read_folder(prepared.folder / split, image_size, batch_size, **options)
     listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
     if seed is None and batches.file_paths != listed:
         raise RuntimeError(
@@ -57,26 +51,14 @@ def load_split(
 def load_photos(
     photos: Sequence[PreparedPhoto], folder: Path, image_size: int, batch_size: int
 ) -> Generator[Any, None, None]:
-    """Yield batches of any prepared photos, in the order given.
+    """Yield pixels of prepared photos in batches, in the order given, as `load_split` does.
 
-    The photos are linked into a temporary folder, which is read as `load_split` reads a split; it
-    is removed when the last batch was taken.
-
-    Args:
-        photos: Some of the photos of a data set.
-        folder: `Prepared.folder`, or another folder that holds these photos in the same way.
-        image_size: See `load_split`.
-        batch_size: See `load_split`.
-
-    Yields:
-        Pixels `(batch, image_size, image_size, 3)`, float32 in [0, 255].
+    `folder` is `Prepared.folder` or another one that holds these photos in the same way.
     """
     with tempfile.TemporaryDirectory(prefix="photos-") as links:
-        links_folder = Path(links, "photos")
-        links_folder.mkdir()
         for number, photo in enumerate(photos):
-            original = (folder / photo.prepared).resolve()
-            link_or_copy(original, links_folder / f"{number:07d}{Path(photo.prepared).suffix}")
+            place = Path(links, f"{number:07d}{Path(photo.prepared).suffix}")
+            link_or_copy((folder / photo.prepared).resolve(), place)
         batches = _read_folder(links, image_size, batch_size, label_mode=None, shuffle=False)
         yield from _without_autotuning(batches)
 
@@ -122,12 +104,9 @@ def feature_batches(
         numbers: Class number of each photo, `(photos,)`.
         batch_size: Photos in a batch; the last batch holds the rest.
         seed: Each epoch takes the photos in another random order, each in one of its copies
-            chosen at random, so that an epoch is as long with many copies as with one. Without a
-            seed: the first copy, in order.
-        first_epoch: Epochs before this one are left out: a training goes on with the order that
-            it would have had.
-        most_bytes: If all copies take more, they are not read into memory at once but each batch
-            at its turn. The batches are the same.
+            chosen at random. Without a seed: the first copy, in order.
+        first_epoch: The first epoch has the order of this one (0 for the first) of a training.
+        most_bytes: If all copies take more, only the rows of each batch are read into memory.
 
     Returns:
         A `tf.data.Dataset` of features `(batch, ...)`, as in `copies`, and class numbers
@@ -144,8 +123,7 @@ def feature_batches(
             photos = generator.permutation(count)
             yield generator.integers(len(copies), size=count)[photos] * count + photos
 
-    size = sum(math.prod(copy.shape) * copy.dtype.itemsize for copy in copies)
-    read = (_from_memory if size <= most_bytes else _from_disk)(copies)
+    read = _reader(copies, most_bytes)
     signature = tf.TensorSpec((count,), tf.int64)
     order: Any = tf.data.Dataset.from_generator(epoch, output_signature=signature)
     batches = (
@@ -157,15 +135,12 @@ def feature_batches(
     return _without_autotuning(batches)
 
 
-def _from_memory(copies: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
+def _reader(copies: Sequence[Any], most_bytes: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from rows, numbered through all copies, to their features."""
-    with tf.device("CPU"):
-        features = tf.constant(np.concatenate([copy[:] for copy in copies]))
-    return lambda rows: tf.gather(features, rows)
-
-
-def _from_disk(copies: Sequence[Any]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return the same function as `_from_memory`; it reads only the rows that are asked for."""
+    if sum(math.prod(copy.shape) * copy.dtype.itemsize for copy in copies) <= most_bytes:
+        with tf.device("CPU"):
+            features = tf.constant(np.concatenate([copy[:] for copy in copies]))
+        return lambda rows: tf.gather(features, rows)
     (count, *shape), dtype = copies[0].shape, copies[0].dtype
 
     def gather(rows: np.ndarray) -> np.ndarray:
