@@ -1,5 +1,6 @@
 """Counts photos by class and split: empty, missing and small classes, imbalance, other priors."""
 
+import collections
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -9,12 +10,9 @@ from scipy.stats import MonteCarloMethod, chi2_contingency
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photos import CheckedPhoto
 from fashion_keras.data.scan import SPLITS, Scan
-from fashion_keras.metrics import wilson_interval
 
 _LEAST_TO_LEARN = 20
-# A class's recall is measured if its 95 % interval, with nine of ten correct, is not wider than
-# this; that takes ten photos.
-_WIDEST_INTERVAL = 0.4
+_LEAST_TO_MEASURE = 10  # With nine of them correct, the 95 % interval of the recall is 0.4 wide.
 _IMBALANCE = 10.0  # Photos of the largest class for each photo of the smallest.
 # Splits drawn at random pass nearly always (99 of 100 times). In large data sets small differences
 # are significant, too: only a class whose shares differ by this factor and by so many standard
@@ -46,53 +44,47 @@ class Counts(NamedTuple):
 def count_photos(folders: Scan, photos: Sequence[CheckedPhoto]) -> Counts:
     """Count the readable photos in the folders of a data set."""
     labels = sorted({label for names in folders.classes.values() for label in names})
-    used = {photo.split for photo in photos} | (set(folders.classes) - {""})
+    used = {photo.split for photo in photos} | set(folders.classes)
     splits = [split for split in SPLITS if split in used] or [""]
-    table = np.zeros((len(labels), len(splits)), dtype=int)
-    for photo in photos:
-        if not photo.reason and photo.split in splits:
-            table[labels.index(photo.label), splits.index(photo.split)] += 1
-    return Counts(labels, splits, table)
+    count = collections.Counter((photo.label, photo.split) for photo in photos if not photo.reason)
+    table = [[count[label, split] for split in splits] for label in labels]
+    return Counts(labels, splits, np.array(table, dtype=int).reshape(-1, len(splits)))
 
 
 def class_findings(
     folders: Scan, photos: Sequence[CheckedPhoto], counts: Counts, seed: int
 ) -> list[Finding]:
-    """Return what is wrong with classes and their sizes; the seed is of the test for priors."""
+    """Return what is wrong with classes and their sizes; `seed` is of the test for priors."""
     labels, splits, table = counts
     # Without a folder for training nothing can be learnt, whatever the others hold.
-    learnt = table[:, 0] if splits[0] in ("", SPLITS[0]) else np.zeros(len(labels), dtype=int)
-    sizes = zip(learnt.tolist(), labels, strict=True)
-    sizes = sorted((size, label) for size, label in sizes if size)
-    small = [f"{label}: {size}" for size, label in sizes if size < _LEAST_TO_LEARN]
-    ratio = sizes[-1][0] / sizes[0][0] if sizes else 1.0
-    extremes = [f"{label}: {size}" for size, label in (sizes[-1], sizes[0])] if sizes else []
+    train = _sizes(labels, table[:, 0]) if splits[0] in ("", SPLITS[0]) else []
+    measured = _sizes(labels, table[:, -1]) if len(splits) > 1 else []
+    ratio = train[-1][0] / train[0][0] if train else 1.0
+    extremes = [train[-1], train[0]] if ratio >= _IMBALANCE else []
     missing = [
         f"{label} has no folder in {split}"
         for split, names in folders.classes.items()
         for label in labels
         if label not in names
     ]
-    unmeasurable = _unmeasurable(counts) if len(splits) > 1 else []
     statistic, p_value = compare_priors(table, seed)
     others = range(1, len(splits)) if p_value <= _LARGEST_P else []
     differences = [item for column in others for item in _differences(counts, column)]
     return [
         Finding("empty class", _empty(folders, photos)),
         Finding("missing class", missing),
-        Finding("too small to learn", small, least=_LEAST_TO_LEARN),
-        Finding("too small to measure", unmeasurable, split=splits[-1]),
-        Finding("imbalance", extremes if ratio >= _IMBALANCE else [], ratio=ratio),
+        Finding("too small to learn", _below(_LEAST_TO_LEARN, train), least=_LEAST_TO_LEARN),
+        Finding("too small to measure", _below(_LEAST_TO_MEASURE, measured), split=splits[-1]),
+        Finding("imbalance", [f"{label}: {size}" for size, label in extremes], ratio=ratio),
         Finding("priors", differences, statistic=statistic, p_value=p_value),
     ]
 
 
 def _empty(folders: Scan, photos: Sequence[CheckedPhoto]) -> list[str]:
     """Name class folders without files, or without readable ones."""
-    # By folder: a source without splits has its photos in none.
-    split_of = {photo.path: photo.split for photo in folders.photos}
     used = {(photo.split, photo.label) for photo in folders.photos}
-    readable = {(split_of[photo.path], photo.label) for photo in photos if not photo.reason}
+    unreadable = {photo.path for photo in photos if photo.reason}
+    readable = {(one.split, one.label) for one in folders.photos if one.path not in unreadable}
     return [
         (f"{split}/{label}: " if split else f"{label}: ")
         + ("none of its files can be read" if (split, label) in used else "empty")
@@ -102,18 +94,13 @@ def _empty(folders: Scan, photos: Sequence[CheckedPhoto]) -> list[str]:
     ]
 
 
-def _unmeasurable(counts: Counts) -> list[str]:
-    """Name the classes with few photos in the last split, and what their recall would mean."""
-    items = []
-    for label, count in zip(counts.labels, counts.table[:, -1].tolist(), strict=True):
-        correct = round(0.9 * count)
-        low, high = wilson_interval(correct, count) if count else (0.0, 0.0)
-        if high - low > _WIDEST_INTERVAL:
-            items.append(
-                f"{label}: {count}; if {correct} of them are correct, the true recall is between "
-                f"{low:.0%} and {high:.0%}"
-            )
-    return items
+def _sizes(labels: Sequence[str], column: np.ndarray) -> list[tuple[int, str]]:
+    """Return the classes with photos and their numbers of photos, the smallest first."""
+    return sorted(pair for pair in zip(column.tolist(), labels, strict=True) if pair[0])
+
+
+def _below(least: int, sizes: Sequence[tuple[int, str]]) -> list[str]:
+    return [f"{label}: {size}" for size, label in sizes if size < least]
 
 
 def compare_priors(table: np.ndarray, seed: int) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.check.findings import Finding
+from fashion_keras.check.findings import KINDS, Finding
 from fashion_keras.check.photos import CheckedPhoto
 from fashion_keras.data.split import TURNS, group_duplicates
 from fashion_keras.figures import draw_sheet, tile_of
@@ -25,20 +25,17 @@ def find_duplicates(photos: Sequence[CheckedPhoto]) -> list[Group]:
 
 def duplicate_findings(groups: Sequence[Group]) -> list[Finding]:
     """Return the photos that are in more than one split, in more than one class, or just twice."""
-    others = [group for group in groups if not _leaks(group) and not _contradicts(group)]
     return [
-        Finding("leak", [_describe(group) for group in groups if _leaks(group)]),
-        Finding("contradiction", [_describe(group) for group in groups if _contradicts(group)]),
-        Finding("duplicates", [_describe(group) for group in others]),
+        Finding(kind, [_describe(group) for group in groups if kind in _kinds(group)])
+        for kind in ("leak", "contradiction", "duplicates")
     ]
 
 
-def _leaks(group: Group) -> bool:
-    return len({photo.split for photo in group}) > 1
-
-
-def _contradicts(group: Group) -> bool:
-    return len({photo.label for photo in group}) > 1
+def _kinds(group: Group) -> list[str]:
+    """Return the kinds of findings that a group belongs to, the most harmful first."""
+    kinds = ["leak"] if len({photo.split for photo in group}) > 1 else []
+    kinds += ["contradiction"] if len({photo.label for photo in group}) > 1 else []
+    return kinds or ["duplicates"]
 
 
 def _describe(group: Group) -> str:
@@ -50,12 +47,14 @@ def _relation(one: CheckedPhoto, other: CheckedPhoto) -> str:
     if one.sha256 == other.sha256 or not (one.hash and other.hash):
         return "the same file"
     before, after = one.hash.thumbnails.astype("int16"), other.hash.thumbnails[0]
-    nearest = list(TURNS)[np.abs(before - after).mean(axis=1).argmin()]
-    return f"nearly the same, {nearest}" if nearest else "nearly the same"
+    turn = TURNS[np.abs(before - after).mean(axis=1).argmin()]
+    if turn is None:
+        return "nearly the same"
+    return f"nearly the same after {turn.name.lower().replace('_', ' ')}"
 
 
 def draw_duplicates(groups: Sequence[Group], file: Path) -> None:
     """Draw each group as a row of photos in a PNG file, those across splits and classes first."""
-    worst = sorted(groups, key=lambda group: (not _leaks(group), not _contradicts(group)))
+    worst = sorted(groups, key=lambda group: list(KINDS).index(_kinds(group)[0]))
     rows = [[tile_of(photo.path, photo.name) for photo in one[:_COLUMNS]] for one in worst[:_ROWS]]
     draw_sheet(rows, f"the same photo more than once: {len(rows)} of {len(groups)}", file)

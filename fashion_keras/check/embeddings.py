@@ -1,7 +1,7 @@
 """Examines the features of photos: probable label errors, outliers, and a map of all photos."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +17,7 @@ from sklearn.preprocessing import normalize
 from fashion_keras.features import Features
 
 _BLOCK = 2048  # Photos whose features are in memory at the same time.
-_SAMPLE = 5000  # Photos on the map, and photos that the principal components are computed from.
+_SAMPLE = 5000  # Photos on the map, and photos that the components are computed of, at most.
 _COMPONENTS = 256  # Of 2048 numbers: labels are predicted about as well (0.785, 0.793 correct).
 CLOSE_COMPONENTS = 50  # The first of these, for distances and the map.
 _FOLDS, _NEIGHBOURS = 5, 10
@@ -27,42 +27,28 @@ _FAR = 5.0  # Distance of outliers above the median, in robust standard deviatio
 def reduce_features(features: Sequence[Features], seed: int) -> np.ndarray:
     """Return the first principal components of normalised features, `(photos, up to 256)` float32.
 
-    Only a block of photos and a sample, of which they are computed, are in memory at once.
-
-    Args:
-        features: Of each split (see `FeatureStore.features`).
-        seed: Of the sample.
+    `features` are those of each split. Only a block of photos and a sample, of which the
+    components are computed, are in memory at once.
     """
-    count = sum(map(len, features))
-    chosen = np.zeros(count, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(count)[:_SAMPLE]] = True
-    sample, start = [], 0
-    for block in _normalised_blocks(features):
-        sample.append(block[chosen[start : start + len(block)]])
-        start += len(block)
-    size = min(_COMPONENTS, count, features[0].shape[1])
-    pca = PCA(size, svd_solver="randomized", random_state=seed)
+    step = _step(sum(map(len, features)))
+    sample = np.concatenate([normalize(part[::step]) for part in features])
+    pca = PCA(min(_COMPONENTS, *sample.shape), svd_solver="randomized", random_state=seed)
     with np.errstate(invalid="ignore"):  # Copies of one photo have no variance.
-        pca.fit(np.concatenate(sample))
-    return np.concatenate([pca.transform(block) for block in _normalised_blocks(features)])
+        pca.fit(sample)
+    starts = ((part, start) for part in features for start in range(0, len(part), _BLOCK))
+    blocks = (part[start : start + _BLOCK] for part, start in starts)
+    return np.concatenate([pca.transform(normalize(block)) for block in blocks])
 
 
-def _normalised_blocks(features: Sequence[Features]) -> Iterator[np.ndarray]:
-    for part in features:
-        for start in range(0, len(part), _BLOCK):
-            yield np.asarray(normalize(part[start : start + _BLOCK]))
+def _step(photos: int) -> int:
+    """Return the distance from one photo of the sample to the next."""
+    return -(-photos // _SAMPLE)
 
 
 def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
-    """Deal photos to folds, each class evenly, copies of one photo to the same fold.
+    """Return the fold of each photo: each class is spread evenly, copies of a photo stay together.
 
-    Args:
-        numbers: Class number of each photo, `(photos,)`.
-        groups: Photos that are copies of each other, by their places.
-        seed: Of the random order.
-
-    Returns:
-        Fold of each photo, `(photos,)`.
+    `numbers` are the class numbers of the photos; `groups` hold the places of copies.
     """
     leader = np.arange(len(numbers))
     for group in groups:
@@ -101,7 +87,7 @@ def find_suspects(numbers: np.ndarray, probabilities: np.ndarray) -> dict[int, i
         probabilities: Out-of-fold, `(photos, classes)`.
 
     Returns:
-        The place of each suspect, with the likelier class number.
+        The likelier class number of each suspect, by the suspect's place.
     """
     classes = range(probabilities.shape[1])
     thresholds = [probabilities[numbers == label, label].mean() for label in classes]
@@ -132,35 +118,24 @@ def draw_map(
     seed: int,
     file: Path,
 ) -> None:
-    """Draw a map of the photos as PNG (t-SNE), one colour a class; of many a random sample.
+    """Draw a map of the photos as PNG (t-SNE), one colour a class; of many a sample.
 
-    Args:
-        points: Reduced features, `(photos, components)`.
-        numbers: Class number of each, `(photos,)`.
-        labels: Name of each class.
-        marked: Places of the photos to be circled.
-        seed: Of sample and map.
-        file: Where to save the picture.
+    `points` are the reduced features, `(photos, components)`, `numbers` the class numbers, `marked`
+    the places of photos to be circled.
     """
-    chosen = np.random.default_rng(seed).permutation(len(points))[:_SAMPLE]
+    chosen = np.arange(0, len(points), _step(len(points)))
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     tsne = TSNE(init="random", perplexity=perplexity, max_iter=500, random_state=seed)
     plane, numbers = tsne.fit_transform(points[chosen]), numbers[chosen]
     figure = Figure(figsize=(10, 8), layout="constrained")
     axes = figure.subplots()
-    # Each second of twenty colours is a paler shade of the one before.
     palette = matplotlib.colormaps["tab20" if len(labels) <= 20 else "hsv"]
-    shades = np.linspace(0, 1, 20)[[*range(0, 20, 2), *range(1, 20, 2)]]
-    colours = palette(shades if len(labels) <= 20 else np.linspace(0, 1, len(labels)))
-    classes = [plane[numbers == number] for number in range(len(labels))]
-    dots = [axes.scatter(*one.T, s=9, color=colours[place]) for place, one in enumerate(classes)]
+    colours = palette(np.linspace(0, 1, len(labels)))
+    for number, label in enumerate(labels):
+        own = plane[numbers == number]
+        axes.scatter(*own.T, s=9, color=colours[number], label=f"{label} ({len(own)})")
     circled = plane[np.isin(chosen, list(marked))]
     axes.scatter(*circled.T, s=60, facecolors="none", edgecolors="black", linewidths=0.8)
     axes.set(xticks=[], yticks=[], title="similar photos are close; circles: probable label errors")
-    names = [f"{label} ({len(one)})" for label, one in zip(labels, classes, strict=True)]
-    columns = -(-len(labels) // 30)
-    # With `dots` and names given, labels that begin with `_` are shown, too.
-    legend = axes.legend(dots, names, loc="center left", bbox_to_anchor=(1, 0.5), ncols=columns)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), ncols=-(-len(labels) // 30))
     figure.savefig(file, dpi=110)

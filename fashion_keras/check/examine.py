@@ -30,16 +30,13 @@ _ON_SHEET, _IN_ROW = 30, 5
 
 
 def examine(config: Config, results: Path, cache: Path, features: bool) -> list[Finding]:
-    """Find what is wrong with a data set, and draw what the model is trained on.
+    """Return what is wrong with a data set; draw that, and what the model is trained on.
 
     Args:
         config: What is examined, and how it is augmented; `weights` is used for features only.
         results: Folder for the pictures and `check.json`.
         cache: Folder for prepared photos and features.
         features: Look for label errors and outliers as well, and draw the map.
-
-    Returns:
-        The findings, the most harmful first.
 
     Raises:
         InputError: If there is no such folder, no photo in it, or the weights are not available.
@@ -65,7 +62,8 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     ]
     if refusal:
         print("training refuses these photos as they are, so there is no picture of a batch")
-        found += _refused(refusal, found, features)
+        if not {"layout", "empty class", "missing class"} & {one.kind for one in ordered(found)}:
+            found.append(Finding("layout", [refusal]))
     photos = [photo._replace(hash=None) for photo in photos]  # They take most of the memory.
     report = {"photos": _summarise(counts, photos)}
     with all_together(results, (*_PICTURES, "check.json")) as work:
@@ -73,31 +71,23 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
             draw_duplicates(groups, work / "duplicates.png")
         if prepared:
             draw_batch(prepared, config, work / "show_batch.png")
-        if prepared and features:
+        if features and prepared:
             found += _examine_features(config, prepared, photos, groups, cache, work)
+        elif features:
+            found.append(Finding("labels unseen", [f"training refuses these photos: {refusal}"]))
         report = as_json(found) | report | {"run": cli.provenance(start)}
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         (work / "check.json").write_text(text, encoding="utf-8")
     return ordered(found)
 
 
-def _refused(refusal: str, found: Sequence[Finding], features: bool) -> list[Finding]:
-    """Return what a refusal adds to findings, some of which may explain it already."""
-    kinds = {finding.kind for finding in ordered(found)}
-    explained = kinds & {"layout", "empty class", "missing class"}
-    unseen = [f"training refuses these photos: {refusal}"] if features else []
-    return [Finding("layout", [] if explained else [refusal]), Finding("labels unseen", unseen)]
-
-
 def _summarise(counts: Counts, photos: Sequence[CheckedPhoto]) -> dict:
     """Print counts by class and split, sizes and so on; return them as plain values."""
     known = summary(photos)
-    if not counts.labels:
-        return known
     print(counts)
     for name, value in known.items():
         if isinstance(value, dict):
-            text = ", ".join(f"{count} {kind}" for kind, count in value.items()) or "none"
+            text = ", ".join(f"{count} {kind}" for kind, count in value.items())
         else:
             text = "median {1:g}, 90 % from {0:g} to {2:g}".format(*value)
         print(f"{name.replace('_', ' ')}: {text}")
@@ -130,11 +120,9 @@ def _examine_features(
     suspects = {}
     if probabilities is not None:
         for number, likelier in embeddings.find_suspects(numbers, probabilities).items():
-            given, likelier = (
-                f"{labels[label]} ({probabilities[number, label]:.0%})"
-                for label in (numbers[number], likelier)
-            )
-            suspects[number] = f"labelled {given}, looks like {likelier}"
+            both = (numbers[number], likelier)
+            words = [f"{labels[one]} ({probabilities[number, one]:.0%})" for one in both]
+            suspects[number] = "labelled {}, looks like {}".format(*words)
     points = reduced[:, : embeddings.CLOSE_COMPONENTS]
     outliers = {number: photos[number].label for number in embeddings.find_outliers(points)}
     _draw(photos, suspects, "likeliest label errors", work / "label_errors.png")

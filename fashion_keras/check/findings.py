@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 _SHOWN = 5  # Items of a finding that are printed; all are in the JSON file.
 
-
 # Each kind of finding with its text and what to do, the most harmful first.
 TO_FIX = {
     "layout": (

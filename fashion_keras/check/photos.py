@@ -1,7 +1,7 @@
 """Opens every photo of a data set once: size, mode, EXIF orientation, perceptual hash, faults."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -18,16 +18,7 @@ from fashion_keras.data.scan import SourcePhoto, shown
 from fashion_keras.data.split import PerceptualHash, perceptual_hash
 
 _NARROW = 3.0  # Photos are stretched to a square; from this ratio of the sides on it shows.
-_ORIENTATION = 0x0112  # EXIF tag.
-EXIF_TURNS = {
-    2: "mirrored",
-    3: "turned by 180 degrees",
-    4: "upside down and mirrored",
-    5: "on its side and mirrored",
-    6: "on its left side",
-    7: "on its side and mirrored",
-    8: "on its right side",
-}
+_ORIENTATION = 0x0112  # EXIF tag; 1 means upright, from 5 on the photo is on its side.
 
 
 class CheckedPhoto(NamedTuple):
@@ -38,10 +29,10 @@ class CheckedPhoto(NamedTuple):
     label: str
     path: Path
     reason: str  # Why it cannot be read; empty if it can.
-    size: tuple[int, int] = (0, 0)  # Width and height in pixels, as stored.
+    size: tuple[int, int] = (0, 0)  # Width and height in pixels, upright.
     mode: str = ""  # Pillow's name, as that of the format.
     format: str = ""
-    turn: int = 1  # EXIF orientation, 1 for upright.
+    orientation: int = 1  # As in EXIF.
     sha256: str = ""  # Of the file's bytes.
     hash: PerceptualHash | None = None
 
@@ -49,27 +40,24 @@ class CheckedPhoto(NamedTuple):
 def check_photos(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[CheckedPhoto]:
     """Open every photo; the same photos prepared, where that is possible, decide their splits."""
     splits = {photo.file: photo.split for photo in prepared.photos} if prepared else {}
-
-    def check(photo: SourcePhoto) -> CheckedPhoto:
-        name = shown(photo.name)
-        return _opened(name, splits.get(name, photo.split), photo.label, photo.path)
-
-    if not photos:
-        return []
     # Pillow decodes outside Python's lock, so threads use all cores.
     with ThreadPoolExecutor() as pool:
-        return list(progress(pool.map(check, photos), len(photos), "examining photos"))
+        checked = pool.map(lambda photo: _check(photo, splits), photos)
+        return list(progress(checked, len(photos), "examining photos"))
 
 
-def _opened(name: str, split: str, label: str, path: Path) -> CheckedPhoto:
+def _check(photo: SourcePhoto, splits: Mapping[str, str]) -> CheckedPhoto:
+    name, path = shown(photo.name), photo.path
+    known = (name, splits.get(name, photo.split), photo.label, path)
     try:
         hashed = perceptual_hash(Image.fromarray(read_photo(path).pixels))
     except PhotoError as error:
-        return CheckedPhoto(name, split, label, path, str(error))
+        return CheckedPhoto(*known, str(error))
     with Image.open(path, formats=FORMATS) as image:
-        turn, kind = image.getexif().get(_ORIENTATION, 1), image.format or ""
-        known = (image.size, image.mode, kind, turn, sha256_of(path), hashed)
-    return CheckedPhoto(name, split, label, path, "", *known)
+        orientation, (width, height) = image.getexif().get(_ORIENTATION, 1), image.size
+        size = (height, width) if orientation in range(5, 9) else (width, height)
+        kind = (image.mode, image.format or "", orientation)
+    return CheckedPhoto(*known, "", size, *kind, sha256_of(path), hashed)
 
 
 def summary(photos: Sequence[CheckedPhoto]) -> dict:
@@ -80,31 +68,29 @@ def summary(photos: Sequence[CheckedPhoto]) -> dict:
     readable = [photo for photo in photos if not photo.reason]
     if not readable:
         return {}
-    upright = [photo.size[:: -1 if photo.turn in (5, 6, 7, 8) else 1] for photo in readable]
-    width, height = np.array(upright, dtype=float).T
-    values = {"width": width, "height": height, "aspect_ratio": width / height}
-    points = {name: np.percentile(value, [5, 50, 95]) for name, value in values.items()}
-    turns = (EXIF_TURNS[photo.turn] for photo in readable if photo.turn in EXIF_TURNS)
-    return {
-        **{name: value.round(2).tolist() for name, value in points.items()},
+    width, height = np.array([photo.size for photo in readable], dtype=float).T
+    points = np.percentile([width, height, width / height], [5, 50, 95], axis=1).T.round(2)
+    names = ("width", "height", "aspect_ratio")
+    return dict(zip(names, points.tolist(), strict=True)) | {
         "formats": dict(collections.Counter(photo.format for photo in readable)),
         "modes": dict(collections.Counter(photo.mode for photo in readable)),
-        "exif_turns": dict(collections.Counter(turns)),
     }
 
 
 def photo_findings(photos: Sequence[CheckedPhoto]) -> list[Finding]:
     """Return what is wrong with single photos: unreadable, very narrow, turned by EXIF."""
-    unreadable = [f"{photo.name}: {photo.reason}" for photo in photos if photo.reason]
-    readable = [photo for photo in photos if not photo.reason]
     narrow = [
         f"{photo.name}: {photo.size[0]} x {photo.size[1]} pixels"
-        for photo in readable
-        if max(photo.size) >= _NARROW * min(photo.size)
+        for photo in photos
+        if not photo.reason and max(photo.size) >= _NARROW * min(photo.size)
     ]
-    turned = [f"{one.name}: {EXIF_TURNS[one.turn]}" for one in readable if one.turn in EXIF_TURNS]
+    turned = [
+        f"{photo.name}: orientation {photo.orientation}"
+        for photo in photos
+        if photo.orientation in range(2, 9)
+    ]
     return [
-        Finding("unreadable", unreadable),
+        Finding("unreadable", [f"{one.name}: {one.reason}" for one in photos if one.reason]),
         Finding("narrow", narrow, ratio=_NARROW),
         Finding("turned", turned),
     ]

@@ -1,8 +1,9 @@
-"""Tests of the check command: a clean data set is ready, each fault of a spoiled one is found."""
+"""Tests of the check command: every fault is found, and each option changes the outcome."""
 
 import json
 import shutil
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import pytest
 from PIL import Image
 
 from fashion_keras import cli
-from fashion_keras.check.__main__ import main
+from fashion_keras.backend import keras
+from fashion_keras.check.__main__ import main, options
 from fashion_keras.check.findings import KINDS, Finding, as_json
 from fashion_keras.data.sample import draw_photo
+from fashion_keras.figures import Tile
+from tests.builders import options_of
+from tests.conftest import small_backbone
 
 COUNTS = {"train": 20, "validation": 10, "test": 10}
 LABELS = ("dress", "hat", "pants")
@@ -64,9 +69,7 @@ def items(report: dict[str, Any], kind: str) -> str:
     return "\n".join(item for several in found for item in several)
 
 
-def test_clean_photos_are_ready(
-    clean: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_clean_photos_are_ready(clean, tmp_path, capsys):
     folder = tmp_path / "results" / "check"
     folder.mkdir(parents=True)
     (folder / "map.png").write_bytes(b"of an earlier run")
@@ -104,9 +107,7 @@ def spoil(folder: Path) -> None:
         draw("dress", test / f"dress/more{number}.jpg")
 
 
-def test_every_fault_of_spoiled_photos_is_found(
-    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_fault_of_spoiled_photos_is_found(spoiled, tmp_path, capsys):
     spoil(spoiled)
     with pytest.raises(SystemExit) as stop:
         run(spoiled, tmp_path, "--strict")
@@ -116,17 +117,17 @@ def test_every_fault_of_spoiled_photos_is_found(
     leaks = items(found, "leak")
     assert "train/hat/00.jpg = test/hat/exact.jpg (the same file)" in leaks
     assert "train/hat/01.jpg = test/hat/again.jpg (nearly the same)" in leaks
-    assert "train/hat/02.jpg = test/hat/upended.jpg (nearly the same, turned by 180 deg" in leaks
+    assert "train/hat/02.jpg = test/hat/upended.jpg (nearly the same after rotate 180)" in leaks
     assert items(found, "contradiction") == (
-        "train/dress/mirrored.jpg = train/pants/03.jpg (nearly the same, mirrored)"
+        "train/dress/mirrored.jpg = train/pants/03.jpg (nearly the same after flip left right)"
     )
     assert items(found, "duplicates").startswith("train/pants/05.jpg = train/pants/twice.jpg")
-    assert items(found, "turned") == "train/pants/04.jpg: on its left side"
+    assert items(found, "turned") == "train/pants/04.jpg: orientation 6"
     assert items(found, "narrow") == "train/hat/narrow.png: 30 x 90 pixels"
     assert items(found, "unreadable").startswith("train/hat/broken.jpg: not a photo")
     assert items(found, "unused") == "outside.jpg"
     assert items(found, "too small to learn") == "dress: 9"
-    assert items(found, "too small to measure").startswith("pants: 3; if 3 of them are correct")
+    assert items(found, "too small to measure") == "pants: 3"
     assert "of train but 81.4% of test" in items(found, "priors")
     ranks = [finding["harm"] for finding in found["findings"]]
     assert ranks == sorted(ranks)
@@ -136,9 +137,7 @@ def test_every_fault_of_spoiled_photos_is_found(
     assert (tmp_path / "results" / "check" / "duplicates.png").exists()
 
 
-def test_folders_that_training_refuses_are_examined_all_the_same(
-    spoiled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folders_that_training_refuses_are_examined_all_the_same(spoiled, tmp_path, capsys):
     shutil.copy(spoiled / "train/hat/00.jpg", spoiled / "test/hat/exact.jpg")
     (spoiled / "train" / "skirt").mkdir()
     shutil.rmtree(spoiled / "validation" / "pants")
@@ -162,7 +161,7 @@ def test_folders_that_training_refuses_are_examined_all_the_same(
     assert "`--features` was given, but labels were not examined" in printed
 
 
-def test_refusal_that_nothing_else_explains_is_a_finding(clean: Path, tmp_path: Path) -> None:
+def test_refusal_that_nothing_else_explains_is_a_finding(clean, tmp_path):
     folder = tmp_path / "few"
     for label in ("dress", "hat"):
         shutil.copytree(clean / "test" / label, folder / label)
@@ -171,7 +170,7 @@ def test_refusal_that_nothing_else_explains_is_a_finding(clean: Path, tmp_path: 
     assert "'hat' has 2 different photos" in items(run(folder, tmp_path), "layout")
 
 
-def test_class_whose_name_cannot_be_shown_is_a_finding(spoiled: Path, tmp_path: Path) -> None:
+def test_class_whose_name_cannot_be_shown_is_a_finding(spoiled, tmp_path):
     try:
         (spoiled / "train" / "hat").rename(spoiled / "train" / "caf\udce9")
     except (OSError, UnicodeError):
@@ -182,7 +181,7 @@ def test_class_whose_name_cannot_be_shown_is_a_finding(spoiled: Path, tmp_path: 
 
 
 @pytest.mark.slow
-def test_features_reveal_swapped_labels(spoiled: Path, tmp_path: Path) -> None:
+def test_features_reveal_swapped_labels(spoiled, tmp_path):
     swapped = ("train/hat/07.jpg", "train/pants/07.jpg")
     (spoiled / swapped[0]).rename(tmp_path / "between.jpg")
     (spoiled / swapped[1]).rename(spoiled / swapped[0])
@@ -197,17 +196,7 @@ def test_features_reveal_swapped_labels(spoiled: Path, tmp_path: Path) -> None:
     assert made == {"show_batch.png", "label_errors.png", "map.png"}
 
 
-@pytest.mark.slow
-def test_copies_of_one_photo_reveal_nothing_of_labels(tmp_path: Path) -> None:
-    draw("hat", tmp_path / "a.jpg")
-    for place in ("train/hat", "train/dress", "validation/hat", "validation/dress"):
-        (tmp_path / "photos" / place).mkdir(parents=True)
-        shutil.copy(tmp_path / "a.jpg", tmp_path / "photos" / place)
-    found = run(tmp_path / "photos", tmp_path, "--features", "--weights", "released")
-    assert items(found, "labels unseen") == "too few different photos to compare"
-
-
-def test_findings_without_items_are_left_out_and_the_others_ordered() -> None:
+def test_findings_without_items_are_left_out_and_the_others_ordered():
     values = {"least": 1, "split": "test", "ratio": 1, "statistic": 1, "p_value": 1}
     made = [Finding(kind, [kind], **values) for kind in reversed(KINDS)]
     found = as_json([*made, Finding("leak", [])])["findings"]
@@ -215,17 +204,9 @@ def test_findings_without_items_are_left_out_and_the_others_ordered() -> None:
     assert [finding["harm"] for finding in found] == [*range(1, len(KINDS) + 1)]
 
 
-def test_no_folder_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.run(lambda: main(words(tmp_path / "nowhere", tmp_path)))
-    assert capsys.readouterr().err.startswith("error: No folder ")
-
-
-@pytest.mark.parametrize("places", [[], ["hat", "shoes"], ["train/hat", "validation/hat"]])
-def test_folders_without_photos_are_an_error(
-    places: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for place in ["photos", *(f"photos/{place}" for place in places)]:
+@pytest.mark.parametrize("places", [None, [], ["hat", "shoes"], ["train/hat", "validation/hat"]])
+def test_folders_without_photos_are_an_error(places, tmp_path, capsys):
+    for place in [] if places is None else ["photos", *(f"photos/{place}" for place in places)]:
         (tmp_path / place).mkdir(parents=True, exist_ok=True)
     with pytest.raises(SystemExit, match="2"):
         cli.run(lambda: main(words(tmp_path / "photos", tmp_path)))
@@ -235,7 +216,105 @@ def test_folders_without_photos_are_an_error(
     assert str(tmp_path / "photos") in printed.err
 
 
-def test_photos_in_no_class_folder_are_a_finding(tmp_path: Path) -> None:
+def test_photos_in_no_class_folder_are_a_finding(tmp_path):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "loose.jpg").touch()
     assert items(run(tmp_path / "photos", tmp_path), "unused") == "loose.jpg"
+
+
+def backbone_of(weights: str) -> keras.Model:
+    """Return a small backbone in place of Xception, another one for other weights."""
+    backbone = small_backbone()
+    if weights != "released":
+        backbone.set_weights([values[::-1] for values in backbone.get_weights()])
+    return backbone
+
+
+def save_pixels(rows: Sequence[Sequence[Tile]], title: str, file: Path) -> None:
+    file.write_bytes(b"".join(tile.pixels.tobytes() for row in rows for tile in row))
+
+
+def save_points(points: np.ndarray, *others: Any) -> None:
+    others[-1].write_bytes(points.tobytes())
+
+
+@pytest.fixture(scope="module")
+def cheap() -> Iterator[None]:
+    """Let the command use a small backbone, and save pixels and points without drawing them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fashion_keras.training.build_backbone", backbone_of)
+        patch.setattr("fashion_keras.figures.draw_sheet", save_pixels)
+        patch.setattr("fashion_keras.check.embeddings.draw_map", save_points)
+        yield
+
+
+def test_copies_of_one_photo_reveal_nothing_of_labels(tmp_path, cheap):
+    draw("hat", tmp_path / "a.jpg")
+    for place in ("train/hat", "train/dress", "validation/hat", "validation/dress"):
+        (tmp_path / "photos" / place).mkdir(parents=True)
+        shutil.copy(tmp_path / "a.jpg", tmp_path / "photos" / place)
+    found = run(tmp_path / "photos", tmp_path, "--features", "--weights", "released")
+    assert items(found, "labels unseen") == "too few different photos to compare"
+
+
+# The changed options, and what they change; `*` stands for the test's own folder.
+CHANGES = {
+    "data": ("", "report"),
+    "--features": ("--features --weights released", "map.png"),
+    "--strict": ("--strict", "code"),
+    "--image-size": ("--image-size 72", "show_batch.png"),
+    "--rotation": ("--rotation 0.4", "show_batch.png"),
+    "--zoom": ("--zoom 0.6", "show_batch.png"),
+    "--split-seed": ("--split-seed 2", "show_batch.png"),
+    "--seed": ("--seed 2", "show_batch.png"),
+    "--weights": ("--features --weights imagenet", "map.png"),
+    "--feature-batch-size": ("--features --weights released --feature-batch-size 5", "cache"),
+    "--results": ("--results */elsewhere", "results"),
+    "--cache": ("--cache */other_cache", "cache"),
+}
+
+
+@pytest.fixture(scope="module")
+def unsplit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Draw class folders of eight photos."""
+    folder = tmp_path_factory.mktemp("photos")
+    for label in ("hat", "pants"):
+        for number in range(8):
+            draw(label, folder / label / f"{number}.jpg")
+    return folder
+
+
+def outcome(photos: Path, place: Path, arguments: str) -> dict[str, Any]:
+    """Run the command; return its exit code, files and report."""
+    code: Any = 0
+    try:
+        main(words(photos, place, *arguments.replace("*", str(place)).split()))
+    except SystemExit as stop:
+        code = stop.code
+    results = next(place.glob("*/check"))
+    found = json.loads((results / "check.json").read_text())
+    del found["run"]
+    pictures = {file.name: file.read_bytes() for file in results.glob("*.png")}
+    cache = {str(path.relative_to(place)) for path in place.rglob("*") if "check" not in path.parts}
+    facts = {"code": code, "results": results.parent.name, "cache": cache, "report": found}
+    return {"map.png": b"", **pictures, **facts}
+
+
+@pytest.fixture(scope="module")
+def bases(unsplit: Path, tmp_path_factory: pytest.TempPathFactory, cheap: None) -> list[dict]:
+    """Return the outcomes without options, and with features."""
+    given = ("", "--features --weights released")
+    return [outcome(unsplit, tmp_path_factory.mktemp("base"), words) for words in given]
+
+
+@pytest.mark.parametrize("option", options_of(options()))
+def test_option_changes_the_outcome(option, unsplit, bases, tmp_path):
+    arguments, changed = CHANGES[option]
+    base = bases[option in ("--weights", "--feature-batch-size")]
+    if option == "data":
+        unsplit = shutil.copytree(unsplit, tmp_path / "more")
+        shutil.copy(unsplit / "hat" / "1.jpg", unsplit / "pants" / "copy.jpg")
+    found = outcome(unsplit, tmp_path, arguments)
+    assert found[changed] != base[changed]
+    if changed == "show_batch.png":
+        assert found["report"] == base["report"]
