@@ -31,7 +31,7 @@ def reduce_features(features: Sequence[Features], seed: int) -> np.ndarray:
     components are computed, are in memory at once.
     """
     step = _step(sum(map(len, features)))
-    sample = np.concatenate([normalize(part[::step]) for part in features])
+    sample = np.concatenate([np.asarray(normalize(part[::step])) for part in features])
     pca = PCA(min(_COMPONENTS, *sample.shape), svd_solver="randomized", random_state=seed)
     with np.errstate(invalid="ignore"):  # Copies of one photo have no variance.
         pca.fit(sample)

@@ -47,6 +47,18 @@ def spoiled(clean: Path, tmp_path: Path) -> Path:
     return shutil.copytree(clean, tmp_path / "spoiled")
 
 
+def save_pixels(rows: Sequence[Sequence[Tile]], title: str, file: Path) -> None:
+    file.write_bytes(b"".join(tile.pixels.tobytes() for row in rows for tile in row))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def undrawn() -> Iterator[None]:
+    """Let the command save the pixels of a batch without drawing them, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fashion_keras.figures.draw_sheet", save_pixels)
+        yield
+
+
 def words(folder: Path, tmp_path: Path, *options: str) -> list[str]:
     """Return the arguments of the command."""
     places = ["--results", str(tmp_path / "results"), "--cache", str(tmp_path / "cache")]
@@ -230,20 +242,15 @@ def backbone_of(weights: str) -> keras.Model:
     return backbone
 
 
-def save_pixels(rows: Sequence[Sequence[Tile]], title: str, file: Path) -> None:
-    file.write_bytes(b"".join(tile.pixels.tobytes() for row in rows for tile in row))
-
-
 def save_points(points: np.ndarray, *others: Any) -> None:
     others[-1].write_bytes(points.tobytes())
 
 
 @pytest.fixture(scope="module")
 def cheap() -> Iterator[None]:
-    """Let the command use a small backbone, and save pixels and points without drawing them."""
+    """Let the command use a small backbone, and save points without drawing a map of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fashion_keras.training.build_backbone", backbone_of)
-        patch.setattr("fashion_keras.figures.draw_sheet", save_pixels)
         patch.setattr("fashion_keras.check.embeddings.draw_map", save_points)
         yield
 
