@@ -29,7 +29,7 @@ def expected(model: keras.Model, pixels: np.ndarray, category: int) -> np.ndarra
 
 
 @pytest.mark.parametrize("inner_size", [0, 16])
-def test_heat_maps_are_grad_cam(inner_size: int, tiny_backbone: keras.Model) -> None:
+def test_heat_maps_are_grad_cam(inner_size, tiny_backbone):
     head = build_head(Config(inner_size=inner_size), 3)
     model = build_classifier(tiny_backbone, head, 71)
     explain = explainer(model)
@@ -39,7 +39,7 @@ def test_heat_maps_are_grad_cam(inner_size: int, tiny_backbone: keras.Model) -> 
         assert (heat.min(), heat.max()) == (0, 1)
 
 
-def test_what_speaks_against_a_category_alone_gives_no_heat(tiny_backbone: keras.Model) -> None:
+def test_what_speaks_against_a_category_alone_gives_no_heat(tiny_backbone):
     head = build_head(Config(inner_size=0), 2)
     weights = head.get_weights()
     head.set_weights([-np.ones_like(weights[0]), weights[1]])
@@ -47,7 +47,7 @@ def test_what_speaks_against_a_category_alone_gives_no_heat(tiny_backbone: keras
     assert not explainer(model)(PHOTO, [1])[0].any()
 
 
-def test_a_photo_without_heat_is_grey_and_hot_places_are_coloured() -> None:
+def test_a_photo_without_heat_is_grey_and_hot_places_are_coloured():
     heat = np.zeros((4, 4))
     heat[0, 0] = 1
     laid = overlay(PHOTO, heat)

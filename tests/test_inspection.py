@@ -70,7 +70,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras.saving.load_model", load)
 
 
-def test_whole_file_of_any_name_is_loaded(whole: Members, tmp_path: Path) -> None:
+def test_whole_file_of_any_name_is_loaded(whole, tmp_path):
     file = tmp_path / "download(1)"
     write(file, whole, zipfile.ZIP_DEFLATED)
     assert read_metadata(file) == check_file(file)[0] == METADATA
@@ -84,7 +84,7 @@ def test_whole_file_of_any_name_is_loaded(whole: Members, tmp_path: Path) -> Non
 # Files that are damaged or of another kind.
 
 
-def test_missing_file_names_the_command_that_makes_one(file: Path) -> None:
+def test_missing_file_names_the_command_that_makes_one(file):
     for act in (read_metadata, check_file, load_model):
         with pytest.raises(InputError, match=r"^No model file .*; `python -m fashion_keras.final`"):
             act(file)
@@ -98,14 +98,14 @@ def test_missing_file_names_the_command_that_makes_one(file: Path) -> None:
         (b"\x89HDF\r\n\x1a\n" + bytes(99), r"is not a \.keras file but HDF5, such as older"),
     ],
 )
-def test_file_of_another_kind_is_refused(content: bytes, message: str, file: Path) -> None:
+def test_file_of_another_kind_is_refused(content, message, file):
     file.write_bytes(content)
     refuse(file, message)
     with pytest.raises(InputError, match=message):
         read_metadata(file)
 
 
-def test_file_that_is_cut_off_anywhere_is_refused(whole: Members, file: Path) -> None:
+def test_file_that_is_cut_off_anywhere_is_refused(whole, file):
     write(file, whole, zipfile.ZIP_DEFLATED)
     content = file.read_bytes()
     for length in [*range(2, len(content), len(content) // 20), len(content) - 1]:
@@ -113,7 +113,7 @@ def test_file_that_is_cut_off_anywhere_is_refused(whole: Members, file: Path) ->
         refuse(file, r"is cut off or damaged \(copy or download it again\): ")
 
 
-def test_flipped_bit_is_found(whole: Members, file: Path) -> None:
+def test_flipped_bit_is_found(whole, file):
     write(file, whole)
     content = bytearray(file.read_bytes())
     content[content.index(whole["model.weights.h5"]) + 1000] ^= 1
@@ -154,9 +154,7 @@ NO_LABELS = r"holds no labels: .*`python -m fashion_keras.final` makes such a fi
     ],
 )
 @pytest.mark.usefixtures("untouched")
-def test_file_without_its_parts_is_refused(
-    change: Callable[[Members], Members], message: str, whole: Members, file: Path
-) -> None:
+def test_file_without_its_parts_is_refused(change, message, whole, file):
     write(file, change(whole))
     refuse(file, message)
 
@@ -176,9 +174,7 @@ def with_storage(weights: h5py.File) -> None:
     ("change", "message"),
     [(without_layer, "received 0 variables"), (with_storage, "Not allowed: H5 file")],
 )
-def test_weights_that_are_not_in_the_file_are_refused_in_one_line(
-    change: Callable[[h5py.File], None], message: str, whole: Members, file: Path
-) -> None:
+def test_weights_that_are_not_in_the_file_are_refused_in_one_line(change, message, whole, file):
     changed = io.BytesIO(whole["model.weights.h5"])
     with h5py.File(changed, "r+") as weights:
         change(weights)
@@ -211,7 +207,7 @@ def described(module: str | None, name: str, config: Any = None, **more: Any) ->
     return about | more
 
 
-def test_code_of_a_lambda_layer_is_never_run(whole: Members, file: Path) -> None:
+def test_code_of_a_lambda_layer_is_never_run(whole, file):
     mark = file.with_name("mark")
     source = f"lambda x: (__import__('pathlib').Path({str(mark)!r}).touch(), x)[1]"
     code = base64.b64encode(marshal.dumps(compile(source, "", "eval").co_consts[0])).decode()
@@ -246,8 +242,6 @@ PLACES: list[Callable[[dict], Any]] = [
 
 @pytest.mark.parametrize("change", PLACES)
 @pytest.mark.usefixtures("untouched")
-def test_other_parts_than_a_classifier_needs_are_refused(
-    change: Callable[[dict], Any], whole: Members, file: Path
-) -> None:
+def test_other_parts_than_a_classifier_needs_are_refused(change, whole, file):
     write(file, with_config(whole, change))
     refuse(file, r"is refused: it holds custom code or parts that a classifier does not need \(")
