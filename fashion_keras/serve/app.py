@@ -19,7 +19,6 @@ from fashion_keras import __version__
 from fashion_keras.serve.metrics import AccessLog
 from fashion_keras.serve.schemas import BODY, Answer, Labels, State, refusals
 from fashion_keras.serve.service import Service
-from fashion_keras.serve.settings import MILLION
 from fashion_keras.serve.uploads import uploads_of
 
 _STATIC = Path(__file__).parent / "static"
@@ -88,7 +87,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             threshold=service.settings.threshold,
             model=service.model.version,
             most_photos=service.settings.photos,
-            most_photo_bytes=round(service.settings.photo_megabytes * MILLION),
+            most_photo_bytes=round(service.settings.photo_megabytes * 1e6),
         )
 
     @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)

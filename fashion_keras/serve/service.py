@@ -20,7 +20,7 @@ from fashion_keras.grad_cam import overlay
 from fashion_keras.predict.rows import row_of
 from fashion_keras.serve.metrics import Metrics
 from fashion_keras.serve.model import ServedModel
-from fashion_keras.serve.settings import MILLION, Settings
+from fashion_keras.serve.settings import Settings
 from fashion_keras.serve.uploads import Capacity, Upload
 
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ class Service:
 
     def __init__(self, load: Callable[..., ServedModel], settings: Settings) -> None:
         self.settings, self.metrics = settings, Metrics()
-        held = round(settings.held_megabytes * MILLION)
+        held = round(settings.held_megabytes * 1e6)
         self.held = Capacity(held, "too much is being sent at once; try later")
         self._photos = Capacity(settings.waiting, "too many photos are waiting; try later")
         self._explanations = Capacity(_EXPLANATIONS, "too many explanations wait; try later")
@@ -149,7 +149,7 @@ class Service:
         return row_of(prediction, classifier.labels, self.settings.top, self.settings.threshold)
 
     def _read(self, upload: Upload) -> np.ndarray:
-        most_pixels = round(self.settings.photo_megapixels * MILLION)
+        most_pixels = round(self.settings.photo_megapixels * 1e6)
         return read_photo(upload.content, most_pixels).pixels
 
     def _heat_map(self, model: ServedModel, upload: Upload, category: str) -> bytes:

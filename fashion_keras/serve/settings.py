@@ -8,8 +8,6 @@ from typing import Any
 from fashion_keras import cli
 from fashion_keras.config import InputError
 
-MILLION = 1_000_000
-
 
 def _option(default: Any, what: str, kind: Callable[[str], Any] = cli.count) -> Any:
     return dataclasses.field(default=default, metadata={"help": what, "type": kind})

@@ -14,7 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from fashion_keras.serve.schemas import EncodedPhotos
-from fashion_keras.serve.settings import MILLION, Settings
+from fashion_keras.serve.settings import Settings
 
 _FORM, _JSON = "multipart/form-data", "application/json"
 _ACCEPTED = f"{_FORM}, {_JSON} or the bytes of a photo as image/* or application/octet-stream"
@@ -61,7 +61,7 @@ async def uploads_of(
     async def chunks() -> AsyncGenerator[bytes, None]:
         nonlocal taken
         async for chunk in request.stream():
-            if taken + len(chunk) > settings.body_megabytes * MILLION:
+            if taken + len(chunk) > settings.body_megabytes * 1e6:
                 raise _too_large("a request", settings.body_megabytes)
             held.take(len(chunk))
             taken += len(chunk)
@@ -73,7 +73,7 @@ async def uploads_of(
         if not uploads:
             raise HTTPException(422, "the request has no photo")
         for upload in uploads:
-            if len(upload.content) > settings.photo_megabytes * MILLION:
+            if len(upload.content) > settings.photo_megabytes * 1e6:
                 raise _too_large(f"{upload.name}: a photo", settings.photo_megabytes)
         yield uploads
     except TimeoutError:

@@ -118,20 +118,16 @@ def test_without_a_category_the_most_probable_is_explained(model: ServedModel) -
     assert Image.open(io.BytesIO(default)).size == (90, 90)
 
 
-def failing_load() -> ServedModel:
-    raise MemoryError
-
-
 def test_a_new_model_takes_over_only_if_it_loads_and_the_one_before_ends_its_requests(
     model: ServedModel, gated: ServedModel, gate: Gate
 ) -> None:
-    loads = iter([lambda: gated, failing_load, lambda: model])
+    loads: Any = iter([lambda: gated, lambda: 1 / 0, lambda: model])
 
     async def work(service: Service) -> list[str]:
         asked = asyncio.create_task(service.predict([PHOTO]))
         while not gate.batches:
             await asyncio.sleep(0.01)
-        with pytest.raises(MemoryError):
+        with pytest.raises(ZeroDivisionError):
             await service.load()
         assert service.model is gated
         loading = asyncio.create_task(service.load())
