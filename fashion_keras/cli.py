@@ -1,6 +1,7 @@
 """What all commands share: options made from `Config`, progress, errors, exit codes, signals."""
 
 import argparse
+import collections
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -17,23 +18,14 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from fashion_keras.artifacts import disk_problem
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import Config, InputError, names
 
 Item = TypeVar("Item")
 
 GOES_ON = "what was finished is kept, and the same command continues from there"
 BEGINS_ANEW = "no results were written; the same command starts from the beginning"
 _LINE_EVERY = 30.0  # Seconds between two lines of progress where there is no terminal.
-_seconds: dict[str, float] = {}  # Duration of each stage of this process.
-
-
-class SignalError(KeyboardInterrupt):
-    """A signal came; `code` is the exit code for it, counted as shells do: 130, 143."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-        self.code = 128 + number
+_seconds: dict[str, float] = collections.defaultdict(float)  # Of each stage of this process.
 
 
 def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
@@ -46,7 +38,7 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         main: The command.
         interrupted: What it says of its work when it is interrupted.
     """
-    raised = _raise_on_signals()
+    signals = _interrupt_on_signals()
     try:
         main()
     except BrokenPipeError:  # The reader of the output, such as `head`, has seen enough.
@@ -54,48 +46,42 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         sys.exit(0)
     except (Exception, KeyboardInterrupt) as error:
         # A signal within a library's C code may come out as another error.
-        _exit(raised[0] if raised else error, interrupted)
+        if signals or isinstance(error, KeyboardInterrupt):
+            print(f"interrupted; {interrupted}", file=sys.stderr)
+            sys.exit(128 + (signals or [signal.SIGINT])[0])
+        message = disk_problem(error)
+        if message is None and not isinstance(error, InputError | OSError):
+            raise
+        print(f"error: {message or error}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _exit(error: BaseException, interrupted: str) -> None:
-    if isinstance(error, KeyboardInterrupt):
-        print(f"interrupted; {interrupted}", file=sys.stderr)
-        sys.exit(getattr(error, "code", 130))
-    message = disk_problem(error)
-    if message is None and isinstance(error, (InputError, OSError)):
-        message = str(error)
-    if message is None:
-        raise error
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+def _interrupt_on_signals() -> list[int]:
+    """Let the first Ctrl-C or SIGTERM interrupt, and the next one end the process at once.
 
+    Returns:
+        The number of the signal that interrupted, once there is one.
+    """
+    received: list[int] = []
 
-def _raise_on_signals() -> list[SignalError]:
-    """Let the first Ctrl-C or SIGTERM raise an error, and the next one end the process at once."""
-    raised: list[SignalError] = []
-
-    def end(number: int, _: object) -> None:
-        _handle(lambda again, _: os._exit(128 + again))
-        raised.append(SignalError(number))
-        raise raised[-1]
+    def interrupt(number: int, _: object) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        raise KeyboardInterrupt
 
     def send_again(dropped: Any) -> None:
         # Python drops an error that is raised while the garbage collector calls something back.
-        if isinstance(dropped.exc_value, SignalError):
-            _handle(end)
-            threading.Timer(0.05, os.kill, [os.getpid(), dropped.exc_value.number]).start()
+        if received and isinstance(dropped.exc_value, KeyboardInterrupt):
+            threading.Timer(0.05, os.kill, [os.getpid(), received.pop()]).start()
         else:
             sys.__unraisablehook__(dropped)
 
     sys.unraisablehook = send_again
-    _handle(end)
-    return raised
-
-
-def _handle(handler: Callable[[int, object], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup` and shells' `&` stay in force.
-            signal.signal(number, handler)
+            signal.signal(number, interrupt)
+    return received
 
 
 def parser(description: str, module: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -111,33 +97,25 @@ def parser(description: str, module: str, epilog: str = "") -> argparse.Argument
 
 def count(text: str) -> int:
     """Return the whole number, 1 or more, that an option gives."""
-    number = int(text) if text.isdecimal() else 0
-    if not 1 <= number <= 100_000:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on. Received: {text}")
-    return number
+    return int(text)
 
 
 def probability(text: str) -> float:
     """Return the number from 0 to 1 that an option gives."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text}")
-    return number
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 1. Received: {text}")
 
 
 def add_config_options(
     options: argparse.ArgumentParser, names: Iterable[str], base: Config, when: str = ""
 ) -> None:
-    """Add one option for each named field of `Config`.
+    """Add one option for each named field of `Config`, with the defaults of `base` in its help.
 
-    Args:
-        options: The parser.
-        names: The fields.
-        base: Supplies the defaults shown.
-        when: When they apply, for the end of each help; always, if empty.
+    `when` ends each help: the condition under which these options apply.
     """
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name in names:
@@ -145,7 +123,6 @@ def add_config_options(
         options.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
-            default=None,
             metavar=type(default).__name__.upper(),
             help=f"{fields[name].metadata['help']} (default: {default}){when}",
         )
@@ -153,14 +130,19 @@ def add_config_options(
 
 def add_folder_options(options: argparse.ArgumentParser) -> None:
     """Add `--results` and `--cache`, the two folders that commands write to."""
+    add_results_option(options, "results", "the results")
+    add_cache_option(options)
+
+
+def add_results_option(options: argparse.ArgumentParser, default: str, files: str) -> None:
+    """Add `--results`, the folder for what `files` says."""
     options.add_argument(
         "--results",
         type=Path,
-        default=Path("results"),
+        default=Path(default),
         metavar="FOLDER",
-        help="folder for the results (default: results)",
+        help=f"folder for {files} (default: %(default)s)",
     )
-    add_cache_option(options)
 
 
 def add_cache_option(options: argparse.ArgumentParser) -> None:
@@ -213,17 +195,12 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
     Raises:
         InputError: If a given value lies outside its range.
     """
-    given = {name: value for name, value in vars(arguments).items() if value is not None}
-    fields = {field.name for field in dataclasses.fields(Config)}
-    return dataclasses.replace(base, **{name: given[name] for name in given.keys() & fields})
+    given = {name: getattr(arguments, name, None) for name in names()}
+    return dataclasses.replace(base, **{name: x for name, x in given.items() if x is not None})
 
 
 def provenance(start: float) -> dict:
-    """Return where a number comes from: command, seconds, versions, machine.
-
-    Args:
-        start: `time.monotonic()` when the command began.
-    """
+    """Return where a number comes from; `start` is `time.monotonic()` as the command began."""
     packages = ("keras", "tensorflow", "keras-tuner", "numpy", "pillow")
     return {
         "command": " ".join(["python", *sys.orig_argv[1:]]),
@@ -244,7 +221,7 @@ def stage(name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     seconds = time.monotonic() - start
-    _seconds[name] = _seconds.get(name, 0.0) + seconds
+    _seconds[name] += seconds
     if seconds >= 1:
         print(f"{name}: took {duration(seconds)}", file=sys.stderr, flush=True)
 
@@ -285,16 +262,12 @@ def progress(
         stream: Where to show it (default: standard output).
     """
     target: TextIO = stream or sys.stdout
-    show = _bar if target.isatty() else _lines
-    return show(items, total, label, size, target)
-
-
-def _bar(
-    items: Iterable[Item], total: int, label: str, size: Callable[[Item], int], stream: TextIO
-) -> Iterator[Item]:
+    if not target.isatty():
+        yield from _lines(items, total, label, size, target)
+        return
     from tqdm import tqdm
 
-    with tqdm(total=total or None, desc=label, file=stream, dynamic_ncols=True) as bar:
+    with tqdm(total=total or None, desc=label, file=target, dynamic_ncols=True) as bar:
         for item in items:
             yield item
             bar.update(size(item))
@@ -310,15 +283,10 @@ def _lines(
         done += size(item)
         now = time.monotonic()
         if done != total and now - shown >= _LINE_EVERY:
-            shown = now
-            print(_state(label, done, total, now - start), flush=True, file=stream)
+            shown, seconds = now, now - start
+            left = f", {duration((total - done) * seconds / max(done, 1))} left" if total else ""
+            state = f"{label}: {done}/{total or '?'}, {done / seconds:.1f}/s{left}"
+            print(state, flush=True, file=stream)
     seconds = time.monotonic() - start
     rate = done / max(seconds, 1e-9)
     print(f"{label}: {done} in {duration(seconds)} ({rate:.1f}/s)", flush=True, file=stream)
-
-
-def _state(label: str, done: int, total: int, seconds: float) -> str:
-    if not total:
-        return f"{label}: {done}, {done / seconds:.1f}/s"
-    left = (total - done) * seconds / max(done, 1)
-    return f"{label}: {done}/{total}, {done / seconds:.1f}/s, {duration(left)} left"

@@ -11,21 +11,16 @@ class InputError(ValueError):
 
 
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
-# What a field decides, by kind of artifact (see `deciding`).
-_COPIES = ("copies",)
-_FEATURES = ("features",)
-_HEAD = ("head",)
-_FINE_TUNING = ("fine_tuning",)
-_BOTH = (*_HEAD, *_FINE_TUNING)
 
 
 def _field(
     default: Any,
     help_text: str,
     limits: tuple[float, float] | None = None,
+    decides: str = "",
     choices: tuple[str, ...] = (),
-    decides: tuple[str, ...] = (),
 ) -> Any:
+    """Return a field; `decides` has the kinds of artifacts that it decides (see `deciding`)."""
     metadata = {"help": help_text, "limits": limits, "choices": choices, "decides": decides}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -54,68 +49,65 @@ class Config:
         "saved by this project",
     )
     image_size: int = _field(
-        299, "side in pixels to which photos are resized", (71, 2000), decides=_FEATURES
+        299, "side in pixels to which photos are resized", (71, 2000), "features"
     )
     augmented_copies: int = _field(
         1,
         "augmented copies of each training photo, in addition to the photo itself",
         (0, 64),
-        decides=_HEAD,
+        "head",
     )
     rotation: float = _field(
-        0.03, "largest random rotation of a copy, in turns", (0.0, 0.5), decides=_COPIES
+        0.03, "largest random rotation of a copy, in turns", (0.0, 0.5), "copies"
     )
     zoom: float = _field(
-        0.1, "largest random zoom of a copy, as a share of the side", (0.0, 0.9), decides=_COPIES
+        0.1, "largest random zoom of a copy, as a share of the side", (0.0, 0.9), "copies"
     )
     inner_size: int = _field(
-        167, "units of the head's inner layer; 0 for none", (0, 65536), decides=_BOTH
+        167, "units of the head's inner layer; 0 for none", (0, 65536), "head fine_tuning"
     )
     droprate: float = _field(
-        0.317, "share of inner units dropped while training", (0.0, 0.95), decides=_BOTH
+        0.317, "share of inner units dropped while training", (0.0, 0.95), "head fine_tuning"
     )
     learning_rate: float = _field(
-        0.001426, "learning rate of Adam for the head", (1e-8, 10.0), decides=_HEAD
+        0.001426, "learning rate of Adam for the head", (1e-8, 10.0), "head"
     )
     label_smoothing: float = _field(
-        0.1, "label smoothing of the loss while training", (0.0, 0.9), decides=_BOTH
+        0.1, "label smoothing of the loss while training", (0.0, 0.9), "head fine_tuning"
     )
     ema_epochs: float = _field(
         5.0,
         "the head's weights are an exponential moving average over about this many epochs; "
         "0 for none",
         (0.0, 1e4),
-        decides=_HEAD,
+        "head",
     )
-    epochs: int = _field(50, "largest number of epochs of the head", (1, 100_000), decides=_HEAD)
+    epochs: int = _field(50, "largest number of epochs of the head", (1, 100_000), "head")
     patience: int = _field(
-        10, "stop after this many epochs without improvement", (1, 100_000), decides=_HEAD
+        10, "stop after this many epochs without improvement", (1, 100_000), "head"
     )
     fine_tune_from: str = _field(
         "auto",
         "first trainable part of the backbone while fine-tuning: `block2` to `block14` of Xception "
         "(on feature maps that are computed once), `pixels` (all of it, on freshly augmented "
         "photos), or `auto` (`pixels` with a graphics card, else `block11`)",
-        decides=_FINE_TUNING,
+        decides="fine_tuning",
     )
     fine_tuning_copies: int = _field(
         4,
         "augmented copies of each training photo to fine-tune on, in addition to the photo "
         "itself; from `pixels` copies are drawn again in each epoch, and 0 means none",
         (0, 64),
-        decides=_FINE_TUNING,
+        "fine_tuning",
     )
     fine_tuning_epochs: int = _field(
-        8,
-        "epochs of fine-tuning; 0: the backbone stays frozen",
-        (0, 1000),
-        decides=_FINE_TUNING,
+        8, "epochs of fine-tuning; 0: the backbone stays frozen", (0, 1000), "fine_tuning"
     )
     fine_tuning_learning_rate: float = _field(
         0.0003,
         "peak learning rate of fine-tuning, reached by warm-up and followed by cosine decay",
         (1e-8, 10.0),
-        decides=_FINE_TUNING,
+        "fine_tuning",
     )
     precision: str = _field(
         "float32",
@@ -123,29 +115,27 @@ class Config:
         "`mixed_float16` or `mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing "
         "`float32` is used; the saved file is float32 in any case",
         choices=PRECISIONS,
-        decides=(*_FEATURES, *_FINE_TUNING),
+        decides="features fine_tuning",
     )
     batch_size: int = _field(
-        32, "photos (or features of photos) in a training step", (1, 65536), decides=_BOTH
+        32, "photos (or features of photos) in a training step", (1, 65536), "head fine_tuning"
     )
     feature_batch_size: int = _field(
-        32, "photos that go through the frozen backbone at once", (1, 65536), decides=_FEATURES
+        32, "photos that go through the frozen backbone at once", (1, 65536), "features"
     )
     split_seed: int = _field(
         1,
         "seed of the split of photos that come without one, and of the drawn sample",
         (0, 1_000_000_000),
-        decides=("photos",),
+        "photos",
     )
-    augmentation_seed: int = _field(
-        1, "seed of augmented copies", (0, 1_000_000_000), decides=_COPIES
-    )
+    augmentation_seed: int = _field(1, "seed of augmented copies", (0, 1_000_000_000), "copies")
     # KerasTuner takes 0 for "draw a random seed", so 0 is refused here.
     seed: int = _field(
         1,
         "seed of initial weights, order of photos, dropout and search, 1 or more",
         (1, 1_000_000_000),
-        decides=_BOTH,
+        "head fine_tuning",
     )
 
     def __post_init__(self) -> None:
@@ -187,46 +177,34 @@ def deciding(config: Config, kind: str) -> dict[str, Any]:
     return {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(Config)
-        if kind in field.metadata["decides"]
+        if kind in field.metadata["decides"].split()
     }
 
 
 def to_json(config: Config) -> str:
-    """Return `config` as JSON text that `from_json` turns into an equal `Config`."""
+    """Return `config` as JSON text that `read_config` turns into an equal `Config`."""
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
-def from_json(text: str) -> Config:
-    """Read a `Config` from JSON text; fields that it does not name keep their defaults.
-
-    Raises:
-        InputError: If the text is not a JSON object, or names a field that does not exist.
-    """
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"Expected a configuration as a JSON object. Received: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"Expected a configuration as a JSON object. Received: {text[:60]!r}")
-    unknown = sorted(set(values) - set(names()))
-    if unknown:
-        raise InputError(
-            f"A configuration has the keys {', '.join(names())}. Received: {', '.join(unknown)}"
-        )
-    return Config(**values)
-
-
 def read_config(path: Path) -> Config:
-    """Read a `Config` from a JSON file.
+    """Read a `Config` from a JSON file; fields that it does not name keep their defaults.
 
     Raises:
-        InputError: If there is no such file, or it holds no configuration.
+        InputError: If there is no such file, it holds no JSON object, or one with other fields.
     """
     try:
-        return from_json(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise InputError(f"Expected a JSON object. Received: {str(values)[:60]}")
+        if unknown := sorted(set(values) - set(names())):
+            known = ", ".join(names())
+            raise InputError(
+                f"A configuration has the keys {known}. Received: {', '.join(unknown)}"
+            )
+        return Config(**values)
     except FileNotFoundError as error:
         raise InputError(
             f"No configuration file at {path}; `python -m tuning.search` writes one."
         ) from error
-    except (InputError, UnicodeDecodeError) as error:
+    except ValueError as error:  # No JSON, no text or an `InputError`.
         raise InputError(f"{path}: {error}") from error
