@@ -23,7 +23,6 @@ from filelock import FileLock, Timeout
 
 from fashion_keras.config import InputError
 
-_SPARE = 1_000_000  # Bytes that stay free on a disk; one with less is called full.
 # h5py, TensorFlow and others raise errors of their own, with the system's words in them.
 _DISK_ERRORS = {
     "full": (errno.ENOSPC, r"No space left on device|[Ee]rrno = 28|Disk quota exceeded"),
@@ -74,7 +73,7 @@ def whole_file(place: Path) -> Iterator[Path]:
     place.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(place)
     # Processes of two containers may have the same name and number.
-    owner = f"{platform.node()}-{os.getpid()}.{secrets.token_hex(2)}"
+    owner = f"{os.getpid()}-{secrets.token_hex(2)}@{platform.node()}"
     unfinished = place.with_name(f".{owner}.tmp.{place.name}")
     try:
         yield unfinished
@@ -101,54 +100,39 @@ def _remove(place: Path) -> None:
 
 def _remove_leftovers(place: Path) -> None:
     """Remove what processes of this computer left that were killed while they wrote `place`."""
-    host = platform.node()
-    for left in place.parent.glob(f".{glob.escape(host)}-*.tmp.{glob.escape(place.name)}"):
-        number = left.name.removeprefix(f".{host}-").partition(".")[0]
-        if os.name == "posix" and number.isdecimal() and not _is_running(int(number)):
+    if os.name != "posix":  # Elsewhere `os.kill` ends a process.
+        return
+    for left in place.parent.glob(f".*@{glob.escape(f'{platform.node()}.tmp.{place.name}')}"):
+        try:
+            os.kill(int(left.name[1:].partition("-")[0]), 0)
+        except ProcessLookupError:
             _remove(left)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # It belongs to another user.
-        return True
-    return True
+        except PermissionError:  # It runs, and belongs to another user.
+            continue
 
 
 @contextlib.contextmanager
 def one_at_a_time(lock: Path, what: str) -> Iterator[None]:
     """Hold a lock that no other process can hold meanwhile; wait for it, and say so.
 
-    Args:
-        lock: File to lock; it is made if it is missing.
-        what: What the other process makes, for the message.
+    The file `lock` is made if it is missing; the message names `what` the other process makes.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(lock)
     try:
-        held.acquire(timeout=0)
+        held = FileLock(lock).acquire(timeout=0)
     except Timeout:
         print(f"another process is making {what}; waiting for it", flush=True)
-        held.acquire()
-    try:
+        held = FileLock(lock).acquire()
+    with held:
         yield
-    finally:
-        held.release()
 
 
 @contextlib.contextmanager
 def only_one(lock: Path, what: str) -> Iterator[None]:
-    """Hold a lock that no other process can hold meanwhile.
-
-    Args:
-        lock: File to lock; it is made if it is missing, and stays.
-        what: What only one process may write at a time, for the message.
+    """Hold a lock that no other process can hold meanwhile; its file stays.
 
     Raises:
-        InputError: If another process holds it.
+        InputError: If another process holds it, which writes `what`.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -205,24 +189,6 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
 def in_words(size: float) -> str:
     """Return a number of bytes for people: `3.2 MB`, `1.5 GB`."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
-
-
-def check_room(file: Path, needed: int) -> None:
-    """Raise the system's error for a full disk before HDF5 meets one.
-
-    HDF5 (1.14.6) ends the process with a segmentation fault on a full disk.
-
-    Args:
-        file: What is to be written, or overwritten.
-        needed: Bytes that it takes.
-
-    Raises:
-        OSError: If there is not enough room.
-    """
-    free = shutil.disk_usage(file.parent).free + (file.stat().st_size if file.exists() else 0)
-    if free < needed + _SPARE:
-        reason = f"{os.strerror(errno.ENOSPC)} ({in_words(needed)} needed, {in_words(free)} free)"
-        raise OSError(errno.ENOSPC, reason, str(file.parent))
 
 
 def disk_problem(error: BaseException | None) -> str | None:
