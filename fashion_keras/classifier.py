@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -30,8 +31,7 @@ class Prediction(NamedTuple):
         photo: The photo as it was given.
         category: The most probable label; empty if the photo cannot be read.
         probability: Of that category, in [0, 1]; 0 if the photo cannot be read.
-        probabilities: Of each class, `(classes,)` in the order of the labels; empty if the photo
-            cannot be read.
+        probabilities: Of each class, `(classes,)` in the order of the labels; else empty.
         reason: Why it cannot be read; empty if it can.
     """
 
@@ -117,13 +117,9 @@ class Classifier:
             raise InputError(f"`batch_size` must be 1 or more. Received: {batch_size}")
         one = isinstance(photos, ONE_PHOTO) and getattr(photos, "ndim", 3) < 4
         several: Any = [photos] if one else photos
-        batch: list[tuple[Any, np.ndarray | str]] = []
-        for item in self._decoded(several, 2 * batch_size, read):
-            batch.append(item)
-            if len(batch) == batch_size:
-                yield from self._predict_batch(batch)
-                batch = []
-        yield from self._predict_batch(batch)
+        decoded = self._decoded(several, 2 * batch_size, read)
+        while batch := list(itertools.islice(decoded, batch_size)):
+            yield from self._predict_batch(batch)
 
     def _decoded(
         self, photos: Iterable[Any], ahead: int, read: Callable[[Any], np.ndarray]
@@ -154,8 +150,8 @@ class Classifier:
         with memory_advice("--batch-size", len(readable)):
             rows = iter(self.model.predict_on_batch(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
-            unreadable = isinstance(pixels, str)
-            yield unread(photo, pixels) if unreadable else self.named(photo, next(rows))
+            failed = isinstance(pixels, str)
+            yield unread(photo, pixels) if failed else self.named(photo, next(rows))
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
         """Return the pixels of one photo in the model's own size; may run in any thread."""

@@ -10,6 +10,7 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message says what to do instead."""
 
 
+RELEASED = Path(__file__).parent / "released" / "fashion.keras"
 PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
 
 

@@ -106,8 +106,7 @@ def predict_all(
     """Predict photos whose category is known; `doing` names that in the progress line.
 
     Returns:
-        The readable photos, their probabilities `(photos, classes)`, and a line for each other
-        photo.
+        The readable photos, their probabilities `(photos, classes)`, and a line for each other.
 
     Raises:
         InputError: If no photo can be read.
@@ -115,9 +114,9 @@ def predict_all(
     predictions = classifier.predict(photo.file for photo in photos)
     both = list(zip(photos, cli.progress(predictions, len(photos), doing), strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
-    if len(unreadable) == len(photos):
-        raise InputError(f"No photo can be read. First: {unreadable[0]}")
     readable = [photo for photo, found in both if not found.reason]
+    if not readable:
+        raise InputError(f"No photo can be read. First: {unreadable[0]}")
     probabilities = np.stack([found.probabilities for _, found in both if not found.reason])
     return readable, probabilities, unreadable
 
@@ -147,19 +146,10 @@ def main(arguments: list[str] | None = None) -> None:
         "fashion_keras.evaluate",
         "example:\n  python -m fashion_keras.evaluate results/final/fashion.keras photos/test",
     )
-    options.add_argument(
-        "model", type=Path, help="a .keras file made by `python -m fashion_keras.final`"
-    )
-    options.add_argument(
-        "folder", type=Path, help="folder that holds one folder of photos for each category"
-    )
-    options.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results/evaluation"),
-        metavar="FOLDER",
-        help="folder for the files written (default: %(default)s)",
-    )
+    options.add_argument("model", type=Path, help="a .keras file of this project")
+    folder_help = "folder that holds one folder of photos for each category"
+    options.add_argument("folder", type=Path, help=folder_help)
+    cli.add_results_option(options, "results/evaluation", "the files written")
     given = options.parse_args(arguments)
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
     with all_together(given.results, FILES) as work:

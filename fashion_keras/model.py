@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import hashlib
-import http.client
 import importlib.metadata
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +16,7 @@ from fashion_keras.backend import keras  # Before TensorFlow, whose start-up mes
 # isort: split
 import tensorflow as tf
 
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import RELEASED, Config, InputError
 
 
 class Architecture(NamedTuple):
@@ -47,33 +47,32 @@ _ARCHITECTURE = ARCHITECTURES[BACKBONE]
 BLOCKS, FEATURES = _ARCHITECTURE.blocks, _ARCHITECTURE.features
 PIXELS, _CPU_DEFAULT = "pixels", "block11"  # Where fine-tuning starts with `auto`.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
-_RELEASED = Path(__file__).parent / "released" / "fashion.keras"
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
-# What graphics cards say when they call it another error.
-_OUT_OF_MEMORY = ("Dst tensor is not initialized", "ALLOC_FAILED", "out of memory", "bad_alloc")
+# Errors of these names, or with these words: graphics cards call it other errors.
+_OUT_OF_MEMORY = re.compile(
+    "ResourceExhausted|MemoryError|out of memory|bad_alloc|ALLOC_FAILED|Dst tensor is not init"
+)
 
 
-def _weights_file(weights: str) -> Path | None:
-    """Return the file that `Config.weights` means; None for a download."""
-    if weights == "imagenet":
-        copy = os.environ.get(WEIGHTS_VARIABLE)
-        return Path(copy) if copy else None
-    return _RELEASED if weights == "released" else Path(weights).expanduser()
+def check_weights(weights: str) -> Path | None:
+    """Return the file that `Config.weights` names; None for a download.
 
-
-def check_weights(weights: str) -> None:
-    """Raise an `InputError` for a weights file that does not exist, before anything slow starts."""
-    file = _weights_file(weights)
-    if file is None or file.is_file():
-        return
-    if weights == "imagenet":
-        raise InputError(
-            f"No weights file {file}, to which ${WEIGHTS_VARIABLE} is set: correct it."
-        )
-    raise InputError(
-        f"No weights file {file}. `--weights` takes `imagenet`, `released`, a weights file of "
-        "Xception without its top (.h5), or a .keras file saved by this project."
+    Raises:
+        InputError: If there is no such file.
+    """
+    copy = os.environ.get(WEIGHTS_VARIABLE) if weights == "imagenet" else None
+    if weights == "imagenet" and not copy:
+        return None
+    file = RELEASED if weights == "released" else Path(copy or weights).expanduser()
+    if file.is_file():
+        return file
+    advice = (
+        f"Correct ${WEIGHTS_VARIABLE}, which names it."
+        if copy
+        else "`--weights` takes `imagenet`, `released`, a weights file of Xception without its top "
+        "(.h5), or a .keras file saved by this project."
     )
+    raise InputError(f"No weights file {file}. {advice}")
 
 
 def build_backbone(weights: str) -> keras.Model:
@@ -89,8 +88,7 @@ def build_backbone(weights: str) -> keras.Model:
     Raises:
         InputError: If the weights cannot be downloaded, found or used.
     """
-    check_weights(weights)
-    file = _weights_file(weights)
+    file = check_weights(weights)
     if file:
         backbone = _from_file(file)
     else:
@@ -132,10 +130,6 @@ def patient_download(what: str, advice: str = "Try again with a connection.") ->
     try:
         yield
     except Exception as error:  # Keras raises a bare Exception when a download fails.
-        failed = ("URL fetch failure", "corrupted file")
-        expected = isinstance(error, OSError | http.client.HTTPException)
-        if not expected and not any(sign in str(error) for sign in failed):
-            raise
         raise InputError(f"Cannot download {what}: {error}. {advice}") from error
     finally:
         socket.setdefaulttimeout(patience)
@@ -205,15 +199,10 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
     without `training=False`.
     """
     # In float32 under any policy: half precision cannot hold the values 0 to 255 exactly.
-    common: dict[str, Any] = {"dtype": "float32"}
-    return keras.Sequential(
-        [
-            keras.layers.RandomFlip("horizontal", seed=seed, **common),
-            keras.layers.RandomRotation(config.rotation, seed=seed + 1, **common),
-            keras.layers.RandomZoom(config.zoom, seed=seed + 2, **common),
-        ],
-        name="augmentation",
-    )
+    flip = keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")
+    rotate = keras.layers.RandomRotation(config.rotation, seed=seed + 1, dtype="float32")
+    zoom = keras.layers.RandomZoom(config.zoom, seed=seed + 2, dtype="float32")
+    return keras.Sequential([flip, rotate, zoom], name="augmentation")
 
 
 def build_head(config: Config, classes: int) -> keras.Model:
@@ -301,7 +290,6 @@ def build_trainer(
     """Return the model that trains backbone and head on pixels, augmented if there is a seed.
 
     It gives logits, shares the weights of both and is never saved (see `build_augmentation`).
-    Batch normalisation uses the statistics it was trained with, as in `build_top`.
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
     x = pixels if seed is None else build_augmentation(config, seed)(pixels)
@@ -326,8 +314,7 @@ def copied(model: keras.Model, precision: str = "float32") -> keras.Model:
     def copied_layer(layer: keras.Layer) -> keras.Layer:
         return type(layer).from_config(layer.get_config() | {"dtype": precision})
 
-    options: dict[str, Any] = {} if precision == "float32" else {"clone_function": copied_layer}
-    copy = keras.models.clone_model(model, **options)
+    copy: Any = keras.models.clone_model(model, clone_function=copied_layer)
     copy.set_weights(model.get_weights())
     return copy
 
@@ -342,17 +329,16 @@ def precision_in_force(wanted: str) -> str:
     Args:
         wanted: See `Config.precision`.
     """
-    fast = wanted == "mixed_bfloat16" and "amx_bf16" in _cpu_flags()
+    fast = wanted == "mixed_bfloat16" and _has_amx()
     if wanted == "float32" or fast or keras.distribution.list_devices("gpu"):
         return wanted
     print(f"{wanted} would be no faster on this CPU: computing in float32", flush=True)
     return "float32"
 
 
-def _cpu_flags() -> list[str]:
-    described = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
-    lines = described.read_text(encoding="utf-8").splitlines() if described.exists() else []
-    return next((line.split() for line in lines if line.startswith("flags")), [])
+def _has_amx() -> bool:
+    cpu = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
+    return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -390,9 +376,7 @@ def memory_advice(option: str, photos: int) -> Iterator[None]:
     try:
         yield
     except (tf.errors.OpError, MemoryError) as error:
-        if not isinstance(error, tf.errors.ResourceExhaustedError | MemoryError) and not any(
-            sign in str(error) for sign in _OUT_OF_MEMORY
-        ):
+        if not _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
             raise
         smaller = f"`{option} {photos // 2}`" if photos > 1 else "a smaller `--image-size`"
         raise InputError(

@@ -10,33 +10,37 @@ import functools
 import os
 import socket
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from fashion_keras.config import InputError
 
 _RETRIES = 3  # Times that Ray runs a task again whose process died.
 
 
-class Pool(Protocol):
-    """Runs tasks.
+class Pool:
+    """Runs tasks, in this process and in order.
 
     Attributes:
         size: Tasks that run at the same time.
     """
 
-    size: int
+    size = 1
+
+    def __init__(self) -> None:
+        self._tasks: collections.deque[tuple[Any, Callable[..., Any], tuple]] = collections.deque()
 
     def share(self, value: Any) -> Any:
         """Return a handle for a large value, to be an argument of several tasks."""
-        ...
+        return value
 
     def submit(self, label: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
         """Add a task; `function` receives shared values themselves in place of their handles."""
-        ...
+        self._tasks.append((label, function, arguments))
 
     def next_done(self) -> tuple[Any, Any]:
         """Wait for any task; return its label and its result, or raise its error."""
-        ...
+        label, function, arguments = self._tasks.popleft()
+        return label, function(*arguments)
 
 
 @contextlib.contextmanager
@@ -47,7 +51,7 @@ def pool(workers: int) -> Iterator[Pool]:
         InputError: See `connected`.
     """
     if workers <= 1:
-        yield _Here()
+        yield Pool()
         return
     threads = max(1, (os.cpu_count() or 1) // workers)  # On this machine workers share the cores.
     environment = {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(threads)}}
@@ -56,24 +60,7 @@ def pool(workers: int) -> Iterator[Pool]:
         yield _OnRay(ray, workers)
 
 
-class _Here:
-    size = 1
-
-    def __init__(self) -> None:
-        self._tasks: collections.deque[tuple[Any, Callable[..., Any], tuple]] = collections.deque()
-
-    def share(self, value: Any) -> Any:
-        return value
-
-    def submit(self, label: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        self._tasks.append((label, function, arguments))
-
-    def next_done(self) -> tuple[Any, Any]:
-        label, function, arguments = self._tasks.popleft()
-        return label, function(*arguments)
-
-
-class _OnRay:
+class _OnRay(Pool):
     def __init__(self, ray: Any, workers: int) -> None:
         self.size = workers
         self._ray = ray

@@ -18,7 +18,7 @@ import numpy as np
 
 from fashion_keras import __version__
 from fashion_keras.artifacts import whole_file
-from fashion_keras.config import Config, InputError
+from fashion_keras.config import RELEASED, Config, InputError
 from fashion_keras.inspection import (
     CONFIG,
     FORMAT,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:  # Importing Keras takes seconds, which commands need `RELEASE
     from fashion_keras.backend import keras
     from fashion_keras.data.prepare import Prepared
 
-RELEASED = Path(__file__).parent / "released" / "fashion.keras"
 NOT_STATED = "not stated"
 _DATA = {
     "clothing": ("clothing-dataset-small", "CC0-1.0"),

@@ -79,14 +79,8 @@ def options() -> argparse.ArgumentParser:
         help="folder that holds one folder of photos for each category, or has such a folder "
         "named `test`; or `clothing` or `sample` (their test photos)",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        default=Path("results/report"),
-        metavar="FOLDER",
-        help="folder for report.html and the files of `python -m fashion_keras.evaluate` "
-        "(default: %(default)s)",
-    )
+    files = "report.html and the files of `python -m fashion_keras.evaluate`"
+    cli.add_results_option(parser, "results/report", files)
     cli.add_cache_option(parser)
     return parser
 
