@@ -18,6 +18,7 @@ ENVIRONMENT = {name: os.environ.get(name) for name in VARIABLES}
 # all others would wait for the last of them in the end.
 LONGEST = (
     "test_kills",
+    "test_keys",
     "test_final",
     "test_ray_data",
     "test_backends",
@@ -31,8 +32,7 @@ LONGEST = (
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the tests that take longest first; the others keep their order."""
-    place = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+    items.sort(key=lambda item: [*LONGEST, item.path.stem].index(item.path.stem))
 
 
 @pytest.fixture(scope="session", autouse=True)

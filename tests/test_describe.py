@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
-from fashion_keras.config import InputError
+from fashion_keras.config import RELEASED, InputError
 from fashion_keras.describe import lines_of, main
 from fashion_keras.inspection import layer_name, read_metadata
-from fashion_keras.saving import RELEASED
 
 NEEDED = {"format": 1, "labels": ["dress", "Schuhe für Kinder", "t-shirt"], "image_size": 299}
 METADATA: dict[str, Any] = NEEDED | {
@@ -26,12 +25,7 @@ METADATA: dict[str, Any] = NEEDED | {
     },
     "validation": {"loss": 0.66, "accuracy": 0.92669},
     "licences": {"data": "CC0-1.0", "weights": "MIT"},
-    "test": {
-        "accuracy": 356 / 372,
-        "accuracy_interval": [0.93128, 0.97335],
-        "correct": 356,
-        "photos": 372,
-    },
+    "test": {"accuracy": 0.957, "accuracy_interval": [0.931, 0.973], "correct": 356, "photos": 372},
 }
 LINES = """\
 categories  3: dress, Schuhe für Kinder, t-shirt
@@ -53,19 +47,11 @@ def write(file: Path, metadata: dict) -> Path:
     return file
 
 
-def test_every_known_fact_has_a_line_of_its_own() -> None:
-    assert "\n".join(lines_of(METADATA)) == LINES
-    assert lines_of(NEEDED) == LINES.splitlines()[:2]
-    assert lines_of(NEEDED | {"versions": {}, "data": {}, "backbone": ""}) == lines_of(NEEDED)
-    for name in METADATA.keys() - NEEDED.keys():
-        without = lines_of({key: value for key, value in METADATA.items() if key != name})
-        assert set(without) < set(lines_of(METADATA))
-
-
 def test_released_file_shows_everything(capsys: pytest.CaptureFixture[str]) -> None:
     main([str(RELEASED)])
     names = [line[:12].strip() for line in capsys.readouterr().out.splitlines()]
     assert names == [line[:12].strip() for line in LINES.splitlines()]
+    assert lines_of(NEEDED) == LINES.splitlines()[:2]
 
 
 def test_letters_that_would_control_a_terminal_are_escaped(
@@ -78,14 +64,7 @@ def test_letters_that_would_control_a_terminal_are_escaped(
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [
-        {"test": {"accuracy": 0.9}},
-        {"test": METADATA["test"] | {"accuracy_interval": [0.5]}},
-        {"validation": 0.9},
-        {"versions": ["keras"]},
-        {"backbone": 3},
-    ],
+    "wrong", [{"test": {"accuracy": 0.9}}, {"validation": 0.9}, {"versions": ["keras"]}]
 )
 def test_metadata_in_another_form_are_refused(
     wrong: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -77,35 +77,22 @@ def test_blocks_have_the_same_names_in_every_xception() -> None:
     assert channels == [64, 128, 256, *[728] * 9, 1024]
 
 
-def write_other_h5(file: Path) -> None:
-    with h5py.File(file, "w") as content:
-        content["numbers"] = [1, 2, 3]
-
-
-def write_text(file: Path) -> None:
-    file.write_text("<html>404 not found</html>")
-
-
-def write_other_model(file: Path) -> None:
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(file)
-
-
 @pytest.mark.parametrize(
-    ("name", "write"),
-    [
-        ("other.weights.h5", write_other_h5),
-        ("other.h5", write_other_h5),
-        ("text.h5", write_text),
-        ("text.keras", write_text),
-        ("other.keras", write_other_model),
-    ],
+    "name", ["other.weights.h5", "other.h5", "text.h5", "text.keras", "o.keras"]
 )
 def test_weights_file_of_another_kind_is_refused(
-    name: str, write: Any, tmp_path: Path, small_xception: None
+    name: str, tmp_path: Path, small_xception: None
 ) -> None:
-    write(tmp_path / name)
+    file = tmp_path / name
+    if name.startswith("text"):
+        file.write_text("<html>404 not found</html>")
+    elif file.suffix == ".keras":
+        keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(file)
+    else:
+        with h5py.File(file, "w") as content:
+            content["numbers"] = [1, 2, 3]
     with pytest.raises(InputError, match=f"{name}.* does not hold the weights of an Xception"):
-        build_backbone(str(tmp_path / name))
+        build_backbone(str(file))
 
 
 def test_missing_weights_file_names_what_is_taken(
@@ -114,11 +101,10 @@ def test_missing_weights_file_names_what_is_taken(
     with pytest.raises(InputError, match=r"No weights file .*gone\.h5\. .* takes `imagenet`, "):
         check_weights(str(tmp_path / "gone.h5"))
     monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(tmp_path / "copy.h5"))
-    with pytest.raises(InputError, match=r"No weights file .*copy\.h5.*correct it"):
+    with pytest.raises(InputError, match=r"No weights file .*copy\.h5\. Correct \$FASHION_KERAS_"):
         check_weights("imagenet")
-    write_text(tmp_path / "copy.h5")
-    with pytest.raises(InputError, match="does not hold the weights of an Xception"):
-        build_backbone("imagenet")
+    (tmp_path / "copy.h5").touch()
+    assert check_weights("imagenet") == tmp_path / "copy.h5"
 
 
 def test_saved_classifier_gives_its_backbone(tmp_path: Path, small_xception: None) -> None:
@@ -136,32 +122,15 @@ def test_released_model_gives_its_backbone() -> None:
     assert (backbone.name, len(backbone.layers)) == (BACKBONE, 132)
 
 
-@pytest.mark.parametrize(
-    "failure",
-    [
-        Exception("URL fetch failure on https://weights.example/x.h5: None -- timed out"),
-        ConnectionResetError("reset"),
-        TimeoutError("timed out"),
-    ],
-)
 def test_failed_download_says_where_from_and_what_else_to_give(
-    failure: Exception, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(**_: object) -> None:
-        raise failure
+        raise Exception("URL fetch failure on https://weights.example/x.h5: None -- timed out")
 
     monkeypatch.setattr("keras.applications.Xception", fail)
     advice = r"storage\.googleapis\.com/.*`--weights FILE`.*`--weights released`"
     with pytest.raises(InputError, match=advice):
-        build_backbone("imagenet")
-
-
-def test_other_failures_are_not_called_a_download(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(**_: object) -> None:
-        raise ValueError("bad argument")
-
-    monkeypatch.setattr("keras.applications.Xception", fail)
-    with pytest.raises(ValueError, match="^bad argument$"):
         build_backbone("imagenet")
 
 
@@ -192,20 +161,13 @@ def test_augmentation_without_rotation_and_zoom_only_flips_in_float32(bfloat16: 
         np.testing.assert_allclose(copy, photo[:, ::-1] if turned else photo, atol=0.01)
 
 
-@pytest.mark.parametrize(
-    ("inner_size", "names", "numbers"),
-    [
-        (0, ["features", "dropout", "logits"], FEATURES * 3 + 3),
-        (5, ["features", "inner", "dropout", "logits"], FEATURES * 5 + 5 + 5 * 3 + 3),
-    ],
-)
-def test_head_has_an_inner_layer_only_if_it_has_a_size(
-    inner_size: int, names: list[str], numbers: int
-) -> None:
-    head = build_head(Config(inner_size=inner_size, droprate=0.3), classes=3)
-    assert [layer.name for layer in head.layers] == names
-    assert head.count_params() == numbers
+def test_head_has_an_inner_layer_only_if_it_has_a_size() -> None:
+    head = build_head(Config(inner_size=5, droprate=0.3), classes=3)
+    assert [layer.name for layer in head.layers] == ["features", "inner", "dropout", "logits"]
+    assert head.count_params() == FEATURES * 5 + 5 + 5 * 3 + 3
     assert head.get_layer("dropout").rate == 0.3
+    head = build_head(Config(inner_size=0), classes=3)
+    assert [layer.name for layer in head.layers] == ["features", "dropout", "logits"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(71, 71), (50, 90), (300, 20), (1, 1)])
@@ -228,15 +190,6 @@ def test_classifier_is_resize_scale_backbone_mean_head_softmax(tiny_backbone: ke
     powers = np.exp(np.asarray(head(maps.mean(axis=(1, 2)))))
     expected = powers / powers.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(build_classifier(tiny_backbone, head, 71)(pixels), expected, 1e-4)
-
-
-def test_classifier_has_no_random_layer_and_repeats_itself(tiny_backbone: keras.Model) -> None:
-    classifier = build_classifier(tiny_backbone, build_head(Config(droprate=0), 3), 71)
-    pixels = noise(2, 71, 71)
-    asked_to_train = np.asarray(classifier(pixels, training=True))
-    np.testing.assert_array_equal(asked_to_train, classifier(pixels))
-    names = {type(layer).__name__ for layer in classifier._flatten_layers()}
-    assert not [name for name in names if "Random" in name]
 
 
 def test_classifier_gives_float32_under_a_half_precision_policy(
@@ -268,22 +221,19 @@ def test_a_backbone_cut_in_two_gives_what_the_whole_gives(tiny_backbone: keras.M
 
 
 @pytest.mark.parametrize("seed", [None, 1])
-def test_trainer_augments_only_with_a_seed(seed: int | None, tiny_backbone: keras.Model) -> None:
-    head = build_head(Config(droprate=0), 2)
+def test_trainer_shares_weights_with_the_classifier_and_alone_augments_with_a_seed(
+    seed: int | None, tiny_backbone: keras.Model
+) -> None:
+    head, pixels = build_head(Config(droprate=0), 3), noise(2, 71, 71)
     trainer = build_trainer(Config(image_size=71), tiny_backbone, head, seed)
-    pixels = noise(2, 71, 71)
-    first, second = (np.asarray(trainer(pixels, training=True)) for _ in range(2))
-    assert np.array_equal(first, second) == (seed is None)
-
-
-def test_trainer_and_classifier_share_weights_and_agree(tiny_backbone: keras.Model) -> None:
-    head = build_head(Config(), 3)
-    trainer = build_trainer(Config(image_size=71), tiny_backbone, head, 1)
     classifier = build_classifier(tiny_backbone, head, 71)
     head.set_weights([weight + 0.01 for weight in head.get_weights()])
-    logits = trainer(noise(2, 71, 71), training=False)
-    probabilities = np.asarray(keras.ops.softmax(logits))
-    np.testing.assert_allclose(classifier(noise(2, 71, 71)), probabilities, atol=1e-6)
+    probabilities = keras.ops.softmax(trainer(pixels, training=False))
+    np.testing.assert_allclose(classifier(pixels), np.asarray(probabilities), atol=1e-6)
+    first, second = (np.asarray(trainer(pixels, training=True)) for _ in range(2))
+    assert np.array_equal(first, second) == (seed is None)
+    first, second = (np.asarray(classifier(pixels, training=True)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
@@ -300,30 +250,23 @@ def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "flags", "cards", "expected"),
+    ("wanted", "amx", "cards", "expected"),
     [
-        ("float32", ["amx_bf16"], ["gpu:0"], "float32"),
-        ("mixed_bfloat16", ["avx512_bf16", "amx_bf16"], [], "mixed_bfloat16"),
-        ("mixed_bfloat16", ["avx512_bf16"], [], "float32"),
-        ("mixed_float16", ["avx512_fp16", "amx_bf16"], [], "float32"),
-        ("mixed_float16", [], ["gpu:0"], "mixed_float16"),
+        ("float32", True, ["gpu:0"], "float32"),
+        ("mixed_bfloat16", True, [], "mixed_bfloat16"),
+        ("mixed_bfloat16", False, [], "float32"),
+        ("mixed_float16", True, [], "float32"),
+        ("mixed_float16", False, ["gpu:0"], "mixed_float16"),
     ],
 )
 def test_precision_is_used_where_it_is_faster(
-    wanted: str,
-    flags: list[str],
-    cards: list[str],
-    expected: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    wanted: str, amx: bool, cards: list[str], expected: str, monkeypatch: Any, capsys: Any
 ) -> None:
-    precision_in_force.cache_clear()
-    monkeypatch.setattr(models, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(models, "_has_amx", lambda: amx)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: cards)
-    assert [precision_in_force(wanted) for _ in range(2)] == [expected] * 2
+    assert precision_in_force.__wrapped__(wanted) == expected
     line = f"{wanted} would be no faster on this CPU: computing in float32\n"
     assert capsys.readouterr().out == ("" if wanted == expected else line)
-    precision_in_force.cache_clear()
 
 
 def test_batches_are_filled_up_with_rows_of_weight_0() -> None:
@@ -341,13 +284,9 @@ def test_batches_are_filled_up_with_rows_of_weight_0() -> None:
 @pytest.mark.parametrize(
     ("photos", "error", "advice"),
     [
-        (32, tf.errors.ResourceExhaustedError(None, None, "OOM"), "32 .* try `--batch-size 16`"),
+        (32, tf.errors.ResourceExhaustedError(None, None, ""), "32 .* try `--batch-size 16`"),
         (1, MemoryError(), "1 photos .* a smaller `--image-size`"),
-        (
-            8,
-            tf.errors.InternalError(None, None, "Dst tensor is not initialized"),
-            "`--batch-size 4`",
-        ),
+        (8, tf.errors.InternalError(None, None, "Dst tensor is not initialized"), "size 4`"),
     ],
 )
 def test_too_little_memory_says_what_to_try(photos: int, error: Exception, advice: str) -> None:

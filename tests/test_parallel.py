@@ -16,10 +16,6 @@ def add(numbers: list[int], one: int) -> int:
     return sum(numbers) + one
 
 
-def process(_: int) -> int:
-    return os.getpid()
-
-
 def die_once(mark: Path) -> str:
     if not mark.exists():
         mark.touch()
@@ -36,20 +32,17 @@ def results(workers, count):
         shared = tasks.share([1, 2, 3])
         for number in range(count):
             tasks.submit(number, add, shared, number)
-        return dict(tasks.next_done() for _ in range(count))
+        return [tasks.next_done() for _ in range(count)]
 
 
 def test_tasks_run_in_order_in_this_process():
-    with pool(1) as tasks:
-        for number in range(3):
-            tasks.submit(number, process, number)
-        assert [tasks.next_done() for _ in range(3)] == [(n, os.getpid()) for n in range(3)]
+    assert results(1, 3) == [(0, 6), (1, 7), (2, 8)]
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_results_survives_a_killed_worker_and_passes_errors_on(tmp_path):
     pytest.importorskip("ray")
-    assert results(2, 5) == results(1, 5)
+    assert sorted(results(2, 5)) == results(1, 5)
     with pool(2) as tasks:
         tasks.submit("killed", die_once, tmp_path / "mark")
         assert tasks.next_done() == ("killed", "done")
