@@ -54,9 +54,7 @@ def test_released_file_shows_everything(capsys: pytest.CaptureFixture[str]) -> N
     assert lines_of(NEEDED) == LINES.splitlines()[:2]
 
 
-def test_letters_that_would_control_a_terminal_are_escaped(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_letters_that_would_control_a_terminal_are_escaped(tmp_path, capsys):
     evil = "\x1b[2J\x1b]0;title\x07 two\nlines \udcff \u202e über 服"
     main([str(write(tmp_path / "our.keras", NEEDED | {"backbone": evil}))])
     line = capsys.readouterr().out.splitlines()[2]
@@ -66,9 +64,7 @@ def test_letters_that_would_control_a_terminal_are_escaped(
 @pytest.mark.parametrize(
     "wrong", [{"test": {"accuracy": 0.9}}, {"validation": 0.9}, {"versions": ["keras"]}]
 )
-def test_metadata_in_another_form_are_refused(
-    wrong: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_metadata_in_another_form_are_refused(wrong, tmp_path, capsys):
     file = write(tmp_path / "our.keras", NEEDED | wrong)
     with pytest.raises(InputError, match=r"^The metadata of .*our\.keras are not in the form"):
         main([str(file)])

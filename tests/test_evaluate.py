@@ -31,9 +31,7 @@ def photos(sample_folder: Path, tmp_path: Path) -> Path:
     return shutil.copytree(sample_folder / "test", tmp_path / "photos")
 
 
-def test_every_readable_photo_counts_once_and_the_others_are_named(
-    model: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos, tmp_path, capsys):
     files = sorted(photos.glob("*/*.jpg"))
     (photos / "hat" / "broken.jpg").write_text("no photo")
     with pytest.raises(SystemExit, match="^3$"):
@@ -80,9 +78,7 @@ def test_photos_are_those_in_class_folders_at_any_depth(photos: Path) -> None:
         ("broken", "No photo can be read. First: hat/broken.jpg"),
     ],
 )
-def test_folder_of_another_kind_is_refused(
-    folder: str, message: str, model: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_folder_of_another_kind_is_refused(folder, message, model, photos, tmp_path):
     (photos / "sock").mkdir()
     (tmp_path / "empty" / "hat").mkdir(parents=True)
     (tmp_path / "broken" / "hat").mkdir(parents=True)

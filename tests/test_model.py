@@ -80,9 +80,7 @@ def test_blocks_have_the_same_names_in_every_xception() -> None:
 @pytest.mark.parametrize(
     "name", ["other.weights.h5", "other.h5", "text.h5", "text.keras", "o.keras"]
 )
-def test_weights_file_of_another_kind_is_refused(
-    name: str, tmp_path: Path, small_xception: None
-) -> None:
+def test_weights_file_of_another_kind_is_refused(name, tmp_path, small_xception):
     file = tmp_path / name
     if name.startswith("text"):
         file.write_text("<html>404 not found</html>")
@@ -95,9 +93,7 @@ def test_weights_file_of_another_kind_is_refused(
         build_backbone(str(file))
 
 
-def test_missing_weights_file_names_what_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_weights_file_names_what_is_taken(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No weights file .*gone\.h5\. .* takes `imagenet`, "):
         check_weights(str(tmp_path / "gone.h5"))
     monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(tmp_path / "copy.h5"))
@@ -122,9 +118,7 @@ def test_released_model_gives_its_backbone() -> None:
     assert (backbone.name, len(backbone.layers)) == (BACKBONE, 132)
 
 
-def test_failed_download_says_where_from_and_what_else_to_give(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_failed_download_says_where_from_and_what_else_to_give(monkeypatch):
     def fail(**_: object) -> None:
         raise Exception("URL fetch failure on https://weights.example/x.h5: None -- timed out")
 
@@ -171,9 +165,7 @@ def test_head_has_an_inner_layer_only_if_it_has_a_size() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(71, 71), (50, 90), (300, 20), (1, 1)])
-def test_classifier_takes_any_size_and_type_and_gives_probabilities(
-    tiny_backbone: keras.Model, height: int, width: int
-) -> None:
+def test_classifier_takes_any_size_and_type_and_gives_probabilities(tiny_backbone, height, width):
     classifier = build_classifier(tiny_backbone, build_head(Config(), 3), 71)
     pixels = noise(4, height, width)
     probabilities = np.asarray(classifier(pixels))
@@ -192,9 +184,7 @@ def test_classifier_is_resize_scale_backbone_mean_head_softmax(tiny_backbone: ke
     np.testing.assert_allclose(build_classifier(tiny_backbone, head, 71)(pixels), expected, 1e-4)
 
 
-def test_classifier_gives_float32_under_a_half_precision_policy(
-    bfloat16: None, tiny_backbone: keras.Model
-) -> None:
+def test_classifier_gives_float32_under_a_half_precision_policy(bfloat16, tiny_backbone):
     head = build_head(Config(inner_size=4), 3)
     probabilities = np.asarray(build_classifier(tiny_backbone, head, 71)(noise(4, 71, 71)))
     assert (head.get_layer("inner").compute_dtype, probabilities.dtype) == ("bfloat16", "float32")
@@ -222,8 +212,8 @@ def test_a_backbone_cut_in_two_gives_what_the_whole_gives(tiny_backbone: keras.M
 
 @pytest.mark.parametrize("seed", [None, 1])
 def test_trainer_shares_weights_with_the_classifier_and_alone_augments_with_a_seed(
-    seed: int | None, tiny_backbone: keras.Model
-) -> None:
+    seed, tiny_backbone
+):
     head, pixels = build_head(Config(droprate=0), 3), noise(2, 71, 71)
     trainer = build_trainer(Config(image_size=71), tiny_backbone, head, seed)
     classifier = build_classifier(tiny_backbone, head, 71)
@@ -259,9 +249,7 @@ def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
         ("mixed_float16", False, ["gpu:0"], "mixed_float16"),
     ],
 )
-def test_precision_is_used_where_it_is_faster(
-    wanted: str, amx: bool, cards: list[str], expected: str, monkeypatch: Any, capsys: Any
-) -> None:
+def test_precision_is_used_where_it_is_faster(wanted, amx, cards, expected, monkeypatch, capsys):
     monkeypatch.setattr(models, "_has_amx", lambda: amx)
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: cards)
     assert precision_in_force.__wrapped__(wanted) == expected
