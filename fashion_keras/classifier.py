@@ -100,14 +100,13 @@ class Classifier:
     ) -> Iterator[Prediction]:
         """Yield one prediction for each photo, in order, while later photos are being decoded.
 
+        A photo that cannot be read has its reason in place of a category.
+
         Args:
             photos: One photo or any number of them, even endless: paths, bytes, images of Pillow
                 or arrays in any mixture. They are consumed a few batches ahead.
             batch_size: Photos that go through the model together.
             read: Returns the pixels of one of `photos`; raises `PhotoError` if it cannot.
-
-        Yields:
-            Predictions. A photo that cannot be read has its reason in place of a category.
 
         Raises:
             InputError: If `batch_size` is less than 1, or memory does not suffice for a batch.

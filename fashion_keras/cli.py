@@ -32,11 +32,8 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     """Run a command's `main` and end the process with the right exit code.
 
     0: success; 2: an error that the user can fix (one line on standard error, no traceback);
-    130: interrupted from the keyboard; 143: ended by SIGTERM. A second signal ends at once.
-
-    Args:
-        main: The command.
-        interrupted: What it says of its work when it is interrupted.
+    130: interrupted from the keyboard; 143: ended by SIGTERM; both end with the line
+    `interrupted`. A second signal ends at once.
     """
     signals = _interrupt_on_signals()
     try:
@@ -59,8 +56,7 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
 def _interrupt_on_signals() -> list[int]:
     """Let the first Ctrl-C or SIGTERM interrupt, and the next one end the process at once.
 
-    Returns:
-        The number of the signal that interrupted, once there is one.
+    The list returned receives the number of the first.
     """
     received: list[int] = []
 

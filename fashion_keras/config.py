@@ -169,11 +169,9 @@ def names() -> tuple[str, ...]:
 def deciding(config: Config, kind: str) -> dict[str, Any]:
     """Return the fields that decide the content of an artifact, for its key.
 
-    Args:
-        config: The configuration.
-        kind: `photos` (which photo is in which split), `features`, `copies` (features of
-            augmented copies, in addition to `features`), `head`, or `fine_tuning` (in addition to
-            the head and the features that it starts from).
+    `kind` is `photos` (which photo is in which split), `features`, `copies` (features of augmented
+    copies, in addition to `features`), `head`, or `fine_tuning` (in addition to the head and the
+    features that it starts from).
     """
     return {
         field.name: getattr(config, field.name)

@@ -103,10 +103,9 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
 def predict_all(
     classifier: Classifier, photos: Sequence[Labelled], doing: str
 ) -> tuple[list[Labelled], np.ndarray, list[str]]:
-    """Predict photos whose category is known; `doing` names that in the progress line.
+    """Return the readable photos, their probabilities `(photos, classes)`, a line for each other.
 
-    Returns:
-        The readable photos, their probabilities `(photos, classes)`, and a line for each other.
+    `doing` names that in the progress line.
 
     Raises:
         InputError: If no photo can be read.
@@ -155,11 +154,9 @@ def main(arguments: list[str] | None = None) -> None:
     with all_together(given.results, FILES) as work:
         metrics = evaluate(given.model, photos, work)
         write_metrics(metrics, start, work / "metrics.json")
-    for label, row in metrics["by_class"].items():
-        print(
-            f"{label:<12} {row['support']:>5} photos  precision {row['precision']:.3f}  "
-            f"recall {row['recall']:.3f}  F1 {row['f1']:.3f}"
-        )
+    row = "{:<12} {support:>5} photos  precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}"
+    for label, numbers in metrics["by_class"].items():
+        print(row.format(label, **numbers))
     print(headline(metrics))
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")

@@ -325,9 +325,6 @@ def precision_in_force(wanted: str) -> str:
 
     Graphics cards compute in all of them. On CPUs bfloat16 is faster with AMX, and float16 is
     slower (measured: see `docs/devices.md`).
-
-    Args:
-        wanted: See `Config.precision`.
     """
     fast = wanted == "mixed_bfloat16" and _has_amx()
     if wanted == "float32" or fast or keras.distribution.list_devices("gpu"):

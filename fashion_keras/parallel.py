@@ -45,11 +45,7 @@ class Pool:
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[Pool]:
-    """Yield a pool: this process for one worker, Ray for more.
-
-    Raises:
-        InputError: See `connected`.
-    """
+    """Yield a pool: this process for one worker, Ray for more (see `connected`)."""
     if workers <= 1:
         yield Pool()
         return
@@ -95,11 +91,7 @@ def on_this_machine() -> bool:
 
 
 def import_ray() -> Any:
-    """Import Ray and return it.
-
-    Raises:
-        InputError: If it is not installed.
-    """
+    """Import Ray and return it; raise an `InputError` if it is not installed."""
     # Ray reads these when it is imported. Without the first, it would listen to the whole network.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", str(int(not on_this_machine())))
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
