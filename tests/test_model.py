@@ -68,6 +68,7 @@ def test_imagenet_backbone_is_frozen_and_gives_feature_maps(real_weights: Path) 
     assert backbone(np.zeros((1, 71, 71, 3))).shape == (1, 3, 3, FEATURES)
 
 
+@pytest.mark.slow
 def test_blocks_have_the_same_names_in_every_xception() -> None:
     options: dict[str, Any] = {"include_top": False, "weights": None, "name": BACKBONE}
     first, second = (keras.applications.Xception(**options) for _ in range(2))
