@@ -6,51 +6,52 @@
 
 One row a choice: the photos of the training split are divided into folds by class; each fold is
 scored by a model trained on the others, so that every one of them counts once a seed. `heads`
-trains heads on vectors, `photos` changes the photos before they become vectors, `tuning` trains
-the backbone on. Writes `results/benchmarks/ablation.json` and the table `results/ablation.md`; a
-choice that was measured with the same settings is not measured again.
+trains heads on features, `photos` changes the photos before features are computed, `tuning`
+fine-tunes the backbone. Writes `results/benchmarks/ablation.json` and the table
+`results/ablation.md`; a choice that was measured with the same settings is not measured again.
 """
 
+import functools
 import json
 import statistics
-import time
 from collections.abc import Callable, Iterator
 
 from fashion_keras import cli
 from fashion_keras.config import Config
 from tests.benchmarks import ablation_heads, ablation_photos, ablation_tuning
+from tests.benchmarks.common import parser, provenance, write
+from tests.benchmarks.folds import Row, cross_validate
 
-GROUPS: dict[str, Callable[..., Iterator]] = {
+GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
     "heads": ablation_heads.rows,
     "photos": ablation_photos.rows,
     "tuning": ablation_tuning.rows,
 }
+HEADER = """\
+# Ablation
+
+What each choice is worth, by cross-validation over the 3068 training photos: accuracy
+on photos that the model has not seen, mean ± standard deviation over the seeds, and the
+mean difference to the first row of the group, seed by seed (± its standard error). One
+photo is 0.0003. The test split was not used.
+"""
+GROUP = """
+## {name}, {settings[image_size]} px, {settings[folds]} folds
+
+Command: `{run[command]}`, {run[machine]}.
+
+| choice | accuracy | difference | log loss | seeds |
+| --- | --- | --- | --- | --- |
+"""
 
 
 def table(groups: dict[str, dict]) -> str:
     """Return all groups as Markdown."""
-    lines = [
-        "# Ablation",
-        "",
-        "What each choice is worth, by cross-validation over the 3068 training photos: accuracy",
-        "on photos that the model has not seen, mean ± standard deviation over the seeds, and the",
-        "mean difference to the first row of the group, seed by seed (± its standard error). One",
-        "photo is 0.0003. The test split was not used.",
-    ]
+    text = HEADER
     for name, group in groups.items():
-        settings = group["settings"]
-        lines += [
-            "",
-            f"## {name}, {settings['image_size']} px, {settings['folds']} folds",
-            "",
-            f"Command: `{group['run']['command']}`, {group['run']['machine']}.",
-            "",
-            "| choice | accuracy | difference | log loss | seeds |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        first = group["rows"][0]
-        lines += [_line(row, first) for row in group["rows"]]
-    return "\n".join([*lines, ""])
+        rows = group["rows"]
+        text += GROUP.format(name=name, **group) + "".join(_line(row, rows[0]) for row in rows)
+    return text
 
 
 def _line(row: dict, first: dict) -> str:
@@ -62,35 +63,31 @@ def _line(row: dict, first: dict) -> str:
     error = f" ± {statistics.stdev(shift) / seeds**0.5:.4f}" if seeds > 1 else ""
     difference = f"{statistics.mean(shift):+.4f}{error}" if row is not first else ""
     mean = statistics.mean(found)
-    return f"| {row['choice']} | {mean:.4f}{spread} | {difference} | {loss:.3f} | {seeds} |"
+    return f"| {row['choice']} | {mean:.4f}{spread} | {difference} | {loss:.3f} | {seeds} |\n"
 
 
 def main() -> None:
     """Measure one group and write the whole table."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.ablation")
+    options = parser("ablation", __doc__, ("data", "weights", "image_size"))
     options.add_argument("group", choices=list(GROUPS), help="which choices to measure")
     options.add_argument("--seeds", type=int, default=3, metavar="INT", help="(default: 3)")
     options.add_argument("--folds", type=int, default=2, metavar="INT", help="(default: 2)")
-    cli.add_config_options(options, ("data", "weights", "image_size"), Config())
-    cli.add_folder_options(options)
     given = options.parse_args()
     config = cli.chosen(given, Config())
     file = given.results / "benchmarks" / "ablation.json"
-    groups = json.loads(file.read_text()) if file.exists() else {}
+    groups = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     settings = {"image_size": config.image_size, "seeds": given.seeds, "folds": given.folds}
     before = groups.get(given.group, {})
     known = before.get("rows", []) if before.get("settings") == settings else []
     done = {row["choice"]: row for row in known}
+    validate = functools.partial(cross_validate, given.seeds, given.folds)
     found = []
-    for choice, measure in GROUPS[given.group](config, given.cache, given.seeds, given.folds):
-        found.append(done.get(choice) or {"choice": choice} | measure())
-        print(_line(found[-1], found[0]), flush=True)
-        rest = [row for row in known if row["choice"] not in {one["choice"] for one in found}]
-        run = cli.provenance(start)
-        groups[given.group] = {"settings": settings, "rows": found + rest, "run": run}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
+    for choice, measure in GROUPS[given.group](config, given.cache, validate):
+        found.append(done.pop(choice, None) or {"choice": choice, **measure()})
+        print(_line(found[-1], found[0]), end="", flush=True)
+        group = {"settings": settings, "rows": [*found, *done.values()], "run": provenance()}
+        groups[given.group] = group
+        write(given.results, "ablation", groups)
         (given.results / "ablation.md").write_text(table(groups), encoding="utf-8")
 
 

@@ -6,15 +6,14 @@ For measurements of all that surrounds the backbone: a hundred thousand photos t
 of hours. `--weights` has to name a `.keras` file that was saved like this (see `save_classifier`).
 """
 
-import importlib
+import runpy
 import sys
 from pathlib import Path
-from typing import Any
 
 import keras
 
-from fashion_keras import cli, saving
 from fashion_keras import model as models
+from fashion_keras import saving
 from fashion_keras.config import Config
 from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
@@ -50,17 +49,6 @@ def save_classifier(file: Path) -> Path:
     return file
 
 
-def command(module: str) -> Any:
-    """Return the module with the `main` of a command, as `python -m` finds it."""
-    found = importlib.import_module(module)
-    return importlib.import_module(f"{module}.__main__") if hasattr(found, "__path__") else found
-
-
-def main() -> None:
-    """Put the backbone in its place and run the command."""
-    put_in_place()
-    command(sys.argv.pop(1)).main()
-
-
 if __name__ == "__main__":
-    cli.run(main)
+    put_in_place()
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)

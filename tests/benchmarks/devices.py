@@ -18,7 +18,6 @@ import keras
 import numpy as np
 
 from fashion_keras import cli, load_classifier
-from fashion_keras.artifacts import whole_file
 from fashion_keras.config import PRECISIONS, Config
 from fashion_keras.data.batches import class_numbers, load_split
 from fashion_keras.data.prepare import Prepared, prepare
@@ -32,6 +31,7 @@ from fashion_keras.model import (
     unfreeze,
 )
 from fashion_keras.training import compile_model
+from tests.benchmarks.common import parser, provenance, timed, write
 
 SIZES = {150: 16, 299: 8}  # Side in pixels: photos in a batch.
 ROUNDS = 2
@@ -39,13 +39,8 @@ ROUNDS = 2
 
 def best_rates(steps: dict[str, Callable[[], Any]], photos: int) -> dict[str, float]:
     """Return photos in a second of a core of each step, in turns after one that compiles."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(ROUNDS + 1):
-        for name, step in steps.items():
-            start = time.process_time()
-            step()
-            times[name].append(time.process_time() - start)
-    return {name: round(photos / min(taken[1:]), 2) for name, taken in times.items()}
+    rounds = [timed(steps, time.process_time) for _ in range(ROUNDS + 1)][1:]
+    return {name: round(photos / min(taken[name] for taken in rounds), 2) for name in steps}
 
 
 def forward_rates(backbone: keras.Model, size: int, photos: int) -> dict[str, float]:
@@ -77,10 +72,9 @@ def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[st
     saved = load_classifier(model)
     backbone, head = (saved.model.get_layer(name) for name in (BACKBONE, "head"))
     numbers = class_numbers(prepared, "validation")
-    found = {}
+    temperature, found = saved.metadata["temperature"], {}
     for name in PRECISIONS:
-        warmth = saved.metadata["temperature"]
-        whole = build_classifier(copied(backbone, name), head, size, temperature=warmth)
+        whole = build_classifier(copied(backbone, name), head, size, temperature=temperature)
         batches = load_split(prepared, "validation", size, 32)
         found[name] = np.concatenate([whole.predict_on_batch(pixels) for pixels, _ in batches])
     exact = found["float32"]
@@ -96,30 +90,22 @@ def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[st
 
 
 def main() -> None:
-    """Measure all, and write what was found."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.devices")
-    cli.add_config_options(options, ("data",), Config())
+    """Measure all, and write what was found after each part."""
+    options = parser("devices", __doc__, ("data",))
     options.add_argument("--model", type=Path, required=True, help="a saved classifier")
-    cli.add_folder_options(options)
     given = options.parse_args()
     prepared = prepare(cli.chosen(given, Config()).data, given.cache)
     backbone = load_classifier(given.model).model.get_layer(BACKBONE)
     parts: dict[str, Callable[[], Any]] = {
         "differences_at_150": lambda: differences(given.model, prepared, 150),
-        "forward": lambda: {
-            size: forward_rates(backbone, size, photos) for size, photos in SIZES.items()
-        },
+        "forward": lambda: {size: forward_rates(backbone, size, SIZES[size]) for size in SIZES},
         "fine_tuning": lambda: tuning_rates(backbone),
     }
     result: dict[str, Any] = {"validation_photos": len(prepared.split("validation"))}
-    file = given.results / "benchmarks" / "devices.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
     for name, measure in parts.items():
-        result |= {name: measure(), "run": cli.provenance(start)}
+        result |= {name: measure(), "run": provenance()}
         print(name, json.dumps(result[name]), flush=True)
-        with whole_file(file) as unfinished:
-            unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write(given.results, "devices", result)
 
 
 if __name__ == "__main__":

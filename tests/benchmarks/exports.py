@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,8 @@ from fashion_keras import cli
 from fashion_keras.export.__main__ import export_classifier
 from fashion_keras.export.formats import FORMATS
 from fashion_keras.export.runtimes import read_photos
+from fashion_keras.saving import RELEASED
+from tests.benchmarks.common import parser, provenance, write
 
 ROUNDS, CALLS = 5, 15
 RUNTIMES = ("keras", "tensorflow", "onnxruntime", "ai-edge-litert", "openvino")
@@ -82,6 +83,26 @@ probabilities = [np.asarray(run(photo))[0].tolist() for photo in compared]
 answer = dict(load=load, first=first, calls=times, probabilities=probabilities)
 open(sys.argv[3], "w").write(json.dumps(answer))
 """
+TABLE = f"""\
+# Exports
+
+The released model in the formats of other runtimes, each used by a plain program in a
+fresh process without this project; {{photos}} photos, the timed one of {{width}} x {{height}}
+pixels.
+The quickest of {ROUNDS} rounds in turns with {CALLS} calls each, on the processor alone. Load:
+imports and opening the file.
+The largest difference is that of any probability to Keras; without `--half` more than
+0.0001 is not written, with it 0.01.
+
+| format | MB | load | first answer | one photo | largest difference |
+| --- | --- | --- | --- | --- | --- |
+{{rows}}
+OpenVINO computes in float32 only if asked to (INFERENCE_PRECISION_HINT, as in its first rows);
+as it chooses, on processors that have it, it is bfloat16. `--half` halves the file, not the time:
+the weights become float32 when they are loaded.
+
+Command: `{{run[command]}}`, {{run[machine]}}, load {{run[load_average]}} when it ended.
+"""
 
 
 def export_all(model: Path, photos: list[np.ndarray], folder: Path) -> dict[str, dict[str, Any]]:
@@ -92,105 +113,71 @@ def export_all(model: Path, photos: list[np.ndarray], folder: Path) -> dict[str,
             row = f"{name} --half" if half else name
             target = folder / f"{'half' if half else 'whole'}{form.ending}"
             print(f"{row}:", flush=True)
-            facts = export_classifier(model, name, target, photos[:4], half)
-            size = sum(facts["bytes"].values())
-            rows[row] = {"program": name, "file": target, "bytes": size}
+            sizes = export_classifier(model, name, target, photos[:4], half)["bytes"]
+            rows[row] = {"program": name, "file": target, "bytes": sum(sizes.values())}
     rows["openvino as it chooses"] = rows["openvino"] | {"program": "openvino as it chooses"}
     return rows
 
 
-def run_once(program: str, file: Path, folder: Path, compare: bool) -> dict[str, Any]:
-    """Run one program in a fresh process and return what it measured."""
-    photos, answer = folder / "photos.npz", folder / "answer.json"
-    code = FRAME.format(program=PROGRAMS[program], calls=CALLS)
-    subprocess.run(
-        [sys.executable, "-c", code, file, photos, answer, "compare" if compare else "time"],
-        check=True,
-        capture_output=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    return json.loads(answer.read_text())
+def measure(model: Path, photos: list[np.ndarray]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each row: fresh processes in turns; the first round compares."""
+    measured: dict[str, list[dict]] = {}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    with tempfile.TemporaryDirectory() as name:
+        rows = export_all(model, photos, Path(name))
+        files = pixels, answer = Path(name, "photos.npz"), Path(name, "answer.json")
+        np.savez(pixels, *photos)
+        for number in range(ROUNDS):
+            for row, parts in rows.items():
+                code = FRAME.format(program=PROGRAMS[parts["program"]], calls=CALLS)
+                words = [sys.executable, "-c", code, parts["file"], *files]
+                words.append("compare" if number == 0 else "time")
+                subprocess.run(words, check=True, capture_output=True, env=environment)
+                measured.setdefault(row, []).append(json.loads(answer.read_text()))
+                print(f"round {number + 1}: {row}", flush=True)
+    expected = np.array(measured["keras"][0]["probabilities"])
+    return {row: summarise(rows[row]["bytes"], measured[row], expected) for row in rows}
 
 
-def summarise(row: dict[str, Any], rounds: list[dict], expected: np.ndarray) -> dict[str, Any]:
+def summarise(size: int, rounds: list[dict], expected: np.ndarray) -> dict[str, Any]:
     """Return the figures of one row; times in seconds."""
     difference = np.abs(np.array(rounds[0]["probabilities"]) - expected).max()
-    medians = [round(statistics.median(found["calls"]), 4) for found in rounds]
     return {
-        "megabytes": round(row["bytes"] / 1e6, 1),
+        "megabytes": round(size / 1e6, 1),
         "load": round(min(found["load"] for found in rounds), 2),
         "first_answer": round(min(found["first"] for found in rounds), 2),
         "one_photo": round(min(min(found["calls"]) for found in rounds), 4),
-        "median_of_each_round": medians,
+        "median_of_each_round": [round(statistics.median(one["calls"]), 4) for one in rounds],
         "largest_difference": float(f"{difference:.2g}"),
     }
 
 
-def table(rows: dict[str, dict], photos: int, shape: tuple[int, ...], run: dict) -> str:
+def table(rows: dict[str, dict], photos: list[np.ndarray], run: dict) -> str:
     """Return the figures as a Markdown document."""
-    lines = [
-        "# Exports",
-        "",
-        "The released model in the formats of other runtimes, each used by a plain program in a",
-        f"fresh process without this project; {photos} photos, the timed one of {shape[1]} x "
-        f"{shape[0]} pixels.",
-        f"The quickest of {ROUNDS} rounds in turns with {CALLS} calls each, on the processor "
-        "alone. Load:",
-        "imports and opening the file.",
-        "The largest difference is that of any probability to Keras; without `--half` more than",
-        "0.0001 is not written, with it 0.01.",
-        "",
-        "| format | MB | load | first answer | one photo | largest difference |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    text = ""
     for name, row in rows.items():
         difference = f"{row['largest_difference']:.1g}" if name != "keras" else ""
-        lines.append(
+        text += (
             f"| {name} | {row['megabytes']} | {row['load']:.1f} s | {row['first_answer']:.1f} s | "
-            f"{1000 * row['one_photo']:.0f} ms | {difference} |"
+            f"{1000 * row['one_photo']:.0f} ms | {difference} |\n"
         )
-    lines += [
-        "",
-        "OpenVINO computes in float32 only if asked to (INFERENCE_PRECISION_HINT, as in its first "
-        "rows);",
-        "as it chooses, on processors that have it, it is bfloat16. `--half` halves the file, not "
-        "the time:",
-        "the weights become float32 when they are loaded.",
-    ]
-    busy = f"load {run['load_average']} when it ended"
-    end = f"Command: `{run['command']}`, {run['machine']}, {busy}."
-    return "\n".join([*lines, "", end, ""])
+    height, width, _ = photos[0].shape
+    return TABLE.format(photos=len(photos), width=width, height=height, rows=text, run=run)
 
 
 def main() -> None:
     """Export, measure in turns and write the table."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.exports")
-    options.add_argument("--model", type=Path, default=Path("fashion_keras/released/fashion.keras"))
+    options = parser("exports", __doc__)
+    options.add_argument("--model", type=Path, default=RELEASED)
     options.add_argument("--photos", type=Path, help="folder of photos (default: drawn ones)")
-    options.add_argument("--results", type=Path, default=Path("results"))
     given = options.parse_args()
     photos = read_photos(given.photos)
-    measured: dict[str, list[dict]] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = export_all(given.model, photos, folder)
-        np.savez(folder / "photos.npz", *photos)
-        for number in range(ROUNDS):
-            for row, parts in rows.items():
-                found = run_once(parts["program"], parts["file"], folder, compare=number == 0)
-                measured.setdefault(row, []).append(found)
-                print(f"round {number + 1}: {row}", flush=True)
-    expected = np.array(measured["keras"][0]["probabilities"])
-    figures = {row: summarise(rows[row], measured[row], expected) for row in rows}
-    run = cli.provenance(start)
+    figures = measure(given.model, photos)
+    run = provenance() | {"load_average": round(os.getloadavg()[0], 1)}
     run["versions"] |= {package: importlib.metadata.version(package) for package in RUNTIMES}
-    run["load_average"] = round(os.getloadavg()[0], 1)
     result = {"photos": len(photos), "rounds": ROUNDS, "rows": figures, "run": run}
-    (given.results / "benchmarks").mkdir(parents=True, exist_ok=True)
-    file = given.results / "benchmarks" / "exports.json"
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    text = table(figures, len(photos), photos[0].shape, run)
+    write(given.results, "exports", result)
+    text = table(figures, photos, run)
     (given.results / "exports.md").write_text(text, encoding="utf-8")
     print(text)
 

@@ -8,14 +8,10 @@ size, in turns. Writes `results/benchmarks/features.json`; its `ratio` is that o
 bare in photos per second, `ratio_of_augmented_copy` that of copy 1 (medians over the rounds).
 """
 
-import json
 import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from fashion_keras import cli
 from fashion_keras.config import Config
@@ -23,26 +19,10 @@ from fashion_keras.data.batches import load_split
 from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_backbone, build_feature_model
-from tests.benchmarks.slice import link_share
+from tests.benchmarks.common import link_share, parser, provenance, timed, write
 
 ROUNDS, STEP = 5, 10
-
-
-def seconds(work: Callable[[], Any]) -> float:
-    """Return how long `work` takes."""
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start
-
-
-def one_round(model: Any, batches: list, store: FeatureStore, cache: Path) -> dict[str, float]:
-    """Time the bare backbone and both kinds of copy once, on the same photos."""
-    shutil.rmtree(cache / "features", ignore_errors=True)
-    return {
-        "bare": seconds(lambda: [model.predict_on_batch(pixels) for pixels in batches]),
-        "copy 0": seconds(lambda: store.features("train", 0)),
-        "copy 1": seconds(lambda: store.features("train", 1)),
-    }
+BASE = Config(image_size=150)
 
 
 def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
@@ -51,42 +31,44 @@ def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
     whole = prepare(config.data, cache)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tenth = prepare(str(link_share(whole, folder / "a", ("train", "validation"), STEP)), folder)
+        tenth = prepare(link_share(whole, folder / "photos", STEP), folder)
         store = FeatureStore(tenth, config, backbone, folder)
-        split = load_split(tenth, "train", config.image_size, config.batch_size)
+        split = load_split(tenth, "train", config.image_size, config.feature_batch_size)
         batches = [pixels for pixels, _ in split]
         model = build_feature_model(backbone)
-        rounds = [one_round(model, batches, store, folder) for _ in range(ROUNDS + 1)]
+        works = {
+            "bare": lambda: [model.predict_on_batch(pixels) for pixels in batches],
+            "copy 0": lambda: store.features("train", 0),
+            "copy 1": lambda: store.features("train", 1),
+        }
+        rounds = []
+        for _ in range(ROUNDS + 1):
+            shutil.rmtree(folder / "features", ignore_errors=True)
+            rounds.append(timed(works))
     return len(tenth.split("train")), rounds[1:]
 
 
 def main() -> None:
     """Measure in turns and compare."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.features")
-    base = Config(image_size=150)
-    cli.add_config_options(options, ("data", "weights", "image_size", "batch_size"), base)
-    cli.add_folder_options(options)
-    given = options.parse_args()
-    config = cli.chosen(given, base)
+    fields = ("data", "weights", "image_size", "feature_batch_size")
+    given = parser("features", __doc__, fields, BASE).parse_args()
+    config = cli.chosen(given, BASE)
     photos, rounds = measure(config, given.cache)
-    ratios = [
+    plain, augmented = (
         round(statistics.median(row["bare"] / row[copy] for row in rounds), 3)
         for copy in ("copy 0", "copy 1")
-    ]
+    )
     result = {
-        "ratio": ratios[0],
-        "ratio_of_augmented_copy": ratios[1],
+        "ratio": plain,
+        "ratio_of_augmented_copy": augmented,
         "photos": photos,
         "image_size": config.image_size,
-        "batch_size": config.batch_size,
+        "batch_size": config.feature_batch_size,
         "seconds": [{name: round(value, 2) for name, value in row.items()} for row in rounds],
-        "run": cli.provenance(start),
+        "run": provenance(),
     }
-    file = given.results / "benchmarks" / "features.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"ratio {ratios[0]}, augmented copy {ratios[1]}; {file}")
+    file = write(given.results, "features", result)
+    print(f"ratio {plain}, augmented copy {augmented}; {file}")
 
 
 if __name__ == "__main__":

@@ -1,46 +1,36 @@
-"""Divides photos into folds, and scores what was predicted for all of them."""
+"""Cross-validation: what was predicted for each photo by a model trained on the others."""
 
 from collections.abc import Callable
 
 import numpy as np
+from sklearn.model_selection import StratifiedKFold
 
 from fashion_keras.metrics import scores
 
-Measure = Callable[[], dict[str, list[float]]]
 Predict = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
+Scores = dict[str, list[float]]
+CrossValidate = Callable[[np.ndarray, Predict], Scores]
+Row = tuple[str, Callable[[], Scores]]  # A choice, and what measures it.
 
 
-def fold_numbers(numbers: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Return the fold of each photo, `(photos,)`; each class is spread evenly over the folds."""
-    generator = np.random.default_rng(seed)
-    fold = np.empty(len(numbers), dtype=int)
-    for number in np.unique(numbers):
-        rows = generator.permutation(np.flatnonzero(numbers == number))
-        fold[rows] = (np.arange(len(rows)) + generator.integers(folds)) % folds
-    return fold
-
-
-def cross_validate(
-    numbers: np.ndarray, seeds: int, folds: int, predict: Predict
-) -> dict[str, list[float]]:
+def cross_validate(seeds: int, folds: int, numbers: np.ndarray, predict: Predict) -> Scores:
     """Return accuracy and log loss over all photos, one value a seed.
 
     Args:
-        numbers: Class number of each photo.
         seeds: How many times to divide and train anew.
-        folds: In how many parts to divide.
+        folds: In how many parts to divide; each class is spread evenly over them.
+        numbers: Class number of each photo.
         predict: Takes the rows to train on, the rows to predict and a seed; returns
             probabilities `(rows to predict, classes)`.
     """
-    found: dict[str, list[float]] = {"accuracy": [], "log_loss": []}
-    classes = int(numbers.max()) + 1
+    found: Scores = {"accuracy": [], "log_loss": []}
+    labels = [str(number) for number in range(numbers.max() + 1)]
     for seed in range(1, seeds + 1):
-        fold = fold_numbers(numbers, folds, seed)
-        probabilities = np.zeros((len(numbers), classes))
-        for number in range(folds):
-            rows = np.flatnonzero(fold == number)
-            probabilities[rows] = predict(np.flatnonzero(fold != number), rows, seed)
-        metrics = scores(numbers, probabilities, [str(number) for number in range(classes)])
+        probabilities = np.zeros((len(numbers), len(labels)))
+        parts = StratifiedKFold(folds, shuffle=True, random_state=seed)
+        for train, rows in parts.split(numbers, numbers):
+            probabilities[rows] = predict(train, rows, seed)
+        metrics = scores(numbers, probabilities, labels)
         for name, values in found.items():
             values.append(round(metrics[name], 5))
     return found

@@ -10,11 +10,10 @@ same, and Xception's own memory does not depend on their number. `--xception` me
 constant: the released model, and the cheap one, score the same photos.
 
 Memory is the largest resident set of a command, that of its children added, mapped files included:
-looked at ten times a second, and not less than what the system says in the end. Writes
+looked at ten times a second, and not less than what the system reports in the end. Writes
 `results/benchmarks/memory.json`.
 """
 
-import argparse
 import itertools
 import json
 import os
@@ -24,13 +23,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from fashion_keras import cli
 from fashion_keras.data.sample import LABELS, draw_photo, draw_sample
+from fashion_keras.saving import RELEASED
 from tests.benchmarks.cheap_backbone import IMAGE_SIZE, save_classifier
+from tests.benchmarks.common import parser, provenance, write
 
 _ROOT = Path(__file__).parent.parent.parent
 _SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -41,13 +41,6 @@ _PREPARE = (
     "from fashion_keras.data.prepare import prepare, summary; "
     "print(summary(prepare(sys.argv[1], Path(sys.argv[2]))))"
 )
-
-
-class Job(NamedTuple):
-    """One command to measure: its name, and all its words."""
-
-    name: str
-    words: list[str]
 
 
 def link_photos(folder: Path, count: int) -> Path:
@@ -73,46 +66,41 @@ def draw_photos(folder: Path, count: int) -> Path:
     return folder
 
 
-def jobs(work: Path, linked: Path, drawn: Path) -> Iterator[Job]:
-    """Yield all commands, those first whose files in the cache others use."""
-    model = str(work.parent / "cheap.keras")
-    results, cache = work / "results", work / "cache"
-    places = ["--results", str(results), "--cache", str(cache)]
-    batch = ["--batch-size", "256", "--image-size", str(IMAGE_SIZE), "--weights", model]
-    common = ["--data", str(linked), *batch, *places]
-    test = str(linked / "test")
-
-    def job(name: str, module: str, *words: str) -> Job:
-        return Job(name, [*_CHEAP, module, *words])
-
-    tuned = ["--fine-tune-from", "block13", "--fine-tuning-copies", "1", "--epochs", "2"]
-    yield Job("prepare, with splits", [sys.executable, "-c", _PREPARE, str(linked), str(cache)])
-    yield Job("prepare, without", [sys.executable, "-c", _PREPARE, str(drawn), str(cache)])
-    yield job("features", "fashion_keras.features", "--data", str(linked), *batch, *places[2:])
-    search = ["--max-epochs", "3", "--factor", "2"]
-    yield job("search", "tuning.search", *common, *search)
-    yield job("lr_find", "tuning.lr_find", *common)
+def jobs(work: Path, linked: Path, drawn: Path) -> dict[str, list[str]]:
+    """Return all commands by name, those first whose files in the cache others use."""
+    model, cache = str(work.parent / "cheap.keras"), ["--cache", f"{work}/cache"]
+    folders = ["--results", f"{work}/results", *cache]
+    size = ["--batch-size", "256", "--image-size", str(IMAGE_SIZE), "--weights", model]
+    photos = ["--data", str(linked), *size]
     heads = ["--epochs", "2", "--fine-tuning-epochs", "0"]
-    yield job("final, heads", "fashion_keras.final", *common, *heads)
-    yield job("final, maps", "fashion_keras.final", *common, *tuned, "--fine-tuning-epochs", "2")
-    yield job("evaluate", "fashion_keras.evaluate", model, str(linked / "train"), *places[:2])
-    yield job("report", "fashion_keras.report", model, test, *places)
-    yield job("predict", "fashion_keras.predict", model, str(linked), "--out", f"{work}/rows.csv")
-    yield job("check", "fashion_keras.check", str(linked), *places)
-    yield job("check --features", "fashion_keras.check", str(drawn), "--features", *places)
-    saved, some = f"{work}/cheap_saved_model", ["--photos", str(linked)]
-    yield job(
-        "export", "fashion_keras.export", model, "--format", "saved_model", "--out", saved, *some
-    )
+    tuned = ["--epochs", "2", "--fine-tuning-epochs", "2", "--fine-tune-from", "block13"]
+    saved = ["--format", "saved_model", "--out", f"{work}/cheap_saved_model"]
+    commands = {
+        "features": ["fashion_keras.features", *photos, *cache],
+        "search": ["tuning.search", *photos, *folders, "--max-epochs", "3", "--factor", "2"],
+        "lr_find": ["tuning.lr_find", *photos, *folders],
+        "final, heads": ["fashion_keras.final", *photos, *folders, *heads],
+        "final, maps": ["fashion_keras.final", *photos, *folders, *tuned, "--fine-tuning-copies=1"],
+        "evaluate": ["fashion_keras.evaluate", model, f"{linked}/train", *folders[:2]],
+        "report": ["fashion_keras.report", model, f"{linked}/test", *folders],
+        "predict": ["fashion_keras.predict", model, str(linked), "--out", f"{work}/rows.csv"],
+        "check": ["fashion_keras.check", str(linked), *folders],
+        "check --features": ["fashion_keras.check", str(drawn), "--features", *folders],
+        "export": ["fashion_keras.export", model, "--photos", str(linked), *saved],
+    }
+    return {
+        "prepare, with splits": [sys.executable, "-c", _PREPARE, str(linked), cache[1]],
+        "prepare, without": [sys.executable, "-c", _PREPARE, str(drawn), cache[1]],
+    } | {name: [*_CHEAP, *words] for name, words in commands.items()}
 
 
-def measure(job: Job, log: Path) -> dict[str, float]:
+def measure(words: list[str], log: Path) -> dict[str, float]:
     """Run a command; return its peak memory in GB and its seconds."""
     start, peak = time.monotonic(), 0
-    with log.open("a", encoding="utf-8") as told:
-        print(f"\n{job.name}: {' '.join(job.words)}", file=told, flush=True)
+    with log.open("a", encoding="utf-8") as output:
+        print(f"\n{' '.join(words)}", file=output, flush=True)
         process = subprocess.Popen(
-            job.words, cwd=_ROOT, stdout=told, stderr=told, start_new_session=True
+            words, cwd=_ROOT, stdout=output, stderr=output, start_new_session=True
         )
         while True:
             ended, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -120,11 +108,11 @@ def measure(job: Job, log: Path) -> dict[str, float]:
                 break
             peak = max(peak, _resident(process.pid))
             time.sleep(0.1)
-    code = process.returncode = os.waitstatus_to_exitcode(status)
-    if code:
-        raise RuntimeError(f"{job.name} ended with {code}; see {log}")
-    bytes_held = max(peak, used.ru_maxrss * 1024)
-    return {"gb": round(bytes_held / 1e9, 3), "seconds": round(time.monotonic() - start, 1)}
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"{words} ended with {process.returncode}; see {log}")
+    peak = max(peak, used.ru_maxrss * 1024)
+    return {"gb": round(peak / 1e9, 3), "seconds": round(time.monotonic() - start, 1)}
 
 
 def _resident(process: int) -> int:
@@ -132,11 +120,12 @@ def _resident(process: int) -> int:
     place = Path(f"/proc/{process}")
     try:
         pages = int((place / "statm").read_text().split()[1])
-        threads = [file.read_text().split() for file in place.glob("task/*/children")]
+        children = [file.read_text().split() for file in place.glob("task/*/children")]
     except OSError:  # It ended meanwhile.
         return 0
-    children = itertools.chain.from_iterable(threads)
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(
+        _resident(int(one)) for one in sum(children, [])
+    )
 
 
 def measure_all(work: Path, count: int, names: list[str]) -> Iterator[tuple[str, dict]]:
@@ -146,40 +135,33 @@ def measure_all(work: Path, count: int, names: list[str]) -> Iterator[tuple[str,
     if not drawn.exists():
         link_photos(linked, count)
         draw_photos(drawn, count)
-    for job in jobs(folder, linked, drawn):
-        if not names or job.name in names:
-            found = measure(job, folder / "log")
-            print(f"{count} photos, {job.name}: {found}", flush=True)
-            yield job.name, found
+    for name, words in jobs(folder, linked, drawn).items():
+        if not names or name in names:
+            found = measure(words, folder / "log")
+            print(f"{count} photos, {name}: {found}", flush=True)
+            yield name, found
 
 
 def constant(work: Path, photos: Path) -> dict[str, float]:
     """Return the peak memory of scoring photos with the released model and with the cheap one."""
-    models = {
-        "xception": _ROOT / "fashion_keras/released/fashion.keras",
-        "cheap": work / "cheap.keras",
+    evaluate = [sys.executable, "-m", "fashion_keras.evaluate"]
+    rest = [str(photos), "--results", f"{work}/scored"]
+    models = {"xception": RELEASED, "cheap": work / "cheap.keras"}
+    return {
+        name: measure([*evaluate, str(model), *rest], work / "log")["gb"]
+        for name, model in models.items()
     }
-    found = {}
-    for name, model in models.items():
-        words = ["fashion_keras.evaluate", str(model), str(photos), "--results", f"{work}/scored"]
-        found[name] = measure(Job(name, [sys.executable, "-m", *words]), work / "log")["gb"]
-    return found
 
 
-def _options() -> argparse.ArgumentParser:
-    options = cli.parser(__doc__ or "", "tests.benchmarks.memory")
+def main() -> None:
+    """Measure, compare few photos with many, and write it down, each command when it is done."""
+    options = parser("memory", __doc__)
     options.add_argument("--photos", type=int, nargs="*", default=[4000, 100_000])
     options.add_argument("--jobs", nargs="*", default=[], help="names of commands (default: all)")
     options.add_argument("--xception", type=Path, help="folder of photos in class folders")
     options.add_argument("--work", type=Path, default=Path("memory"), help="a folder, 20 GB")
     options.add_argument("--keep", action="store_true", help="keep that folder")
-    options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
-    return options
-
-
-def main() -> None:
-    """Measure, compare few photos with many, and write it down, each command when it is done."""
-    start, given = time.monotonic(), _options().parse_args()
+    given = options.parse_args()
     file = given.results / "benchmarks" / "memory.json"
     found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"commands": {}}
     work = given.work.resolve()
@@ -188,21 +170,21 @@ def main() -> None:
     for count in given.photos:
         for name, values in measure_all(work, count, given.jobs):
             found["commands"].setdefault(name, {})[str(count)] = values
-            _write(found, start, file)
+            _write(found, given.results)
     if given.xception:
         found["constant_gb"] = constant(work, given.xception)
-    _write(found, start, file)
+    _write(found, given.results)
     print(f"largest growth {max(found['growth_gb'].values(), default=0):.3f} GB; {file}")
     if not given.keep:
         shutil.rmtree(work)
 
 
-def _write(found: dict, start: float, file: Path) -> None:
+def _write(found: dict, results: Path) -> None:
     found["growth_gb"] = {name: _growth(counts) for name, counts in found["commands"].items()}
-    run = cli.provenance(start)
+    run = provenance()
     others = [one for one in found.get("runs", []) if one["command"] != run["command"]]
     found["runs"] = [*others, run]
-    file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write(results, "memory", found)
 
 
 def _growth(by_count: dict[str, dict[str, float]]) -> float:

@@ -4,13 +4,12 @@
 
 The same ten configurations are trained for the same number of epochs on every tenth photo of each
 class at 150 px: (a) as a Keras Tuner user would, the whole model with augmentation inside, Keras'
-defaults; (b) with this project, the making of vectors included. From the counted epochs and trials
+defaults; (b) with this project, features included. From the counted epochs and trials
 both are extrapolated to the default search on all photos. Writes
 `results/benchmarks/search.json`; its `ratio` is the extrapolated one.
 """
 
 import dataclasses
-import json
 import os
 import statistics
 import tempfile
@@ -25,8 +24,8 @@ from fashion_keras import cli
 from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.model import WEIGHTS_VARIABLE
-from fashion_keras.training import head_data, open_datasets
-from tests.benchmarks.slice import link_share
+from fashion_keras.training import Recorder, head_data, open_datasets
+from tests.benchmarks.common import link_share, parser, provenance, write
 from tuning.hypermodel import FashionHyperModel
 from tuning.oracle import Oracle, Plan
 from tuning.space import sample_config
@@ -68,40 +67,19 @@ class PlainHyperModel(keras_tuner.HyperModel):
         return model
 
 
-class EpochClock(keras.callbacks.Callback):
-    """Notes how many seconds each epoch took."""
+class EpochClock(Recorder):
+    """Records the epochs of all trials: Keras Tuner copies callbacks for each of them."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.seconds: list[float] = []
-        self._start = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        """Start the clock."""
-        self._start = time.monotonic()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Stop the clock."""
-        self.seconds.append(time.monotonic() - self._start)
-
-
-class Clocked(keras_tuner.RandomSearch):
-    """Random search that notes the seconds of each epoch of each trial."""
-
-    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
-        """Run one trial under a clock."""
-        self.clocks = [*getattr(self, "clocks", []), EpochClock()]
-        # Keras Tuner copies callbacks; a shallow copy would lose the clock's list.
-        self.clocks[-1].__class__.__deepcopy__ = lambda clock, memo: clock  # type: ignore[attr-defined]
-        return super().run_trial(trial, *args, callbacks=[self.clocks[-1]], **kwargs)
+    def __deepcopy__(self, _: dict) -> "EpochClock":
+        return self
 
 
 def timed_search(
     hypermodel: keras_tuner.HyperModel, folder: Path, *data: Any, **options: Any
 ) -> dict:
     """Run the ten configurations; return times, configurations and accuracies."""
-    start = time.monotonic()
-    tuner = Clocked(
+    start, clock = time.monotonic(), EpochClock()
+    tuner = keras_tuner.RandomSearch(
         hypermodel,
         "val_accuracy",
         max_trials=CONFIGURATIONS,
@@ -109,9 +87,10 @@ def timed_search(
         directory=folder,
         project_name="s",
     )
-    tuner.search(*data, epochs=EPOCHS, verbose=0, **options)
+    tuner.search(*data, epochs=EPOCHS, verbose=0, callbacks=[clock], **options)
     seconds = time.monotonic() - start
-    epoch = statistics.median(value for clock in tuner.clocks for value in clock.seconds[1:])
+    later = [row["seconds"] for row in clock.history if row["epoch"] > 1]  # The first compiles.
+    epoch = statistics.median(later)
     trials = [tuner.oracle.trials[name] for name in sorted(tuner.oracle.trials)]
     return {
         "seconds": round(seconds, 1),
@@ -139,14 +118,13 @@ def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:
     """Search with this project, features included."""
     start = time.monotonic()
     data = head_data(base, open_datasets(base, prepared, folder))
-    vectors = time.monotonic() - start
-    outcome = timed_search(FashionHyperModel(base, data), folder)
-    return {"seconds_for_vectors": round(vectors, 1), **outcome}
+    seconds = round(time.monotonic() - start, 1)
+    return {"seconds_for_features": seconds, **timed_search(FashionHyperModel(base, data), folder)}
 
 
 def whole_search_seconds(outcome: dict, photos: float, trials: int, epochs: int) -> float:
     """Extrapolate to all trials, epochs and photos; starting a trial costs the same on any data."""
-    grows = outcome.get("seconds_for_vectors", 0) + epochs * outcome["seconds_an_epoch"]
+    grows = outcome.get("seconds_for_features", 0) + epochs * outcome["seconds_an_epoch"]
     return photos * grows + trials * outcome["seconds_more_a_trial"]
 
 
@@ -155,8 +133,7 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
     copy = os.environ.get(WEIGHTS_VARIABLE) if base.weights == "imagenet" else None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = link_share(whole, folder / "tenth", ("train", "validation"), STEP)
-        tenth = prepare(str(photos), folder)
+        tenth = prepare(link_share(whole, folder / "tenth", STEP), folder)
         ours = our_search(base, tenth, folder / "ours")
         print("ours", ours, flush=True)
         plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
@@ -169,12 +146,8 @@ def both_searches(base: Config, whole: Prepared) -> tuple[dict, dict, Plan, int]
 
 def main() -> None:
     """Run both and compare."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.search")
     base = Config(image_size=150)
-    cli.add_config_options(options, ("data", "weights", "augmented_copies"), base)
-    cli.add_folder_options(options)
-    given = options.parse_args()
+    given = parser("search", __doc__, ("data", "weights", "augmented_copies"), base).parse_args()
     base = dataclasses.replace(cli.chosen(given, base), epochs=EPOCHS)
     whole = prepare(base.data, given.cache)
     ours, plain, plan, photos = both_searches(base, whole)
@@ -183,7 +156,7 @@ def main() -> None:
         name: round(whole_search_seconds(outcome, every / photos, plan.trials, plan.epochs))
         for name, outcome in (("plain", plain), ("ours", ours))
     }
-    measured_ratio = plain["seconds"] / (ours["seconds"] + ours["seconds_for_vectors"])
+    measured_ratio = plain["seconds"] / (ours["seconds"] + ours["seconds_for_features"])
     result = {
         "ratio": round(seconds["plain"] / seconds["ours"], 1),
         "ratio_of_the_measured_part": round(measured_ratio, 2),
@@ -192,11 +165,9 @@ def main() -> None:
         "measured": {"trials": CONFIGURATIONS, "epochs_each": EPOCHS, "photos": photos},
         "plain": plain,
         "ours": ours,
-        "run": cli.provenance(start),
+        "run": provenance(),
     }
-    file = given.results / "benchmarks" / "search.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    file = write(given.results, "search", result)
     print(f"ratio {result['ratio']}; {file}")
 
 

@@ -10,7 +10,6 @@ our photos per second over theirs (more is better); medians of the rounds. Needs
 """
 
 import contextlib
-import json
 import re
 import shutil
 import statistics
@@ -28,9 +27,15 @@ import numpy as np
 from fashion_keras import Classifier, cli, load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import read_photo
-from fashion_keras.data.scan import find_files
+from tests.benchmarks.common import (
+    decoded_batches,
+    model_parser,
+    provenance,
+    some_photos,
+    write,
+)
 
-PHOTOS, BATCH, ROUNDS, CONNECTIONS = 64, 32, 4, 64
+PHOTOS, ROUNDS, CONNECTIONS = 64, 4, 64
 SECONDS = {1: 8, CONNECTIONS: 25}  # A short run would lose much of its last, unfinished batch.
 _SCRIPT = """
 local bodies = {}
@@ -59,52 +64,43 @@ def running(model: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen]
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
-            found = re.search(r"http://\S+:\d+", line)
-            if not found:
+            address = re.search(r"http://\S+:\d+", line)
+            if not address:
                 raise InputError(f"The service does not start: {line}")
-            yield _when_ready(found[0], process), process
+            _wait_until_ready(address[0], process)
+            yield address[0], process
         finally:
             process.terminate()
             process.wait()
 
 
-def _when_ready(address: str, process: subprocess.Popen) -> str:
+def _wait_until_ready(address: str, process: subprocess.Popen) -> None:
     while process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"{address}/ready"):  # noqa: S310 (our own)
-                return address
-        except urllib.error.URLError:
-            time.sleep(0.2)
+        with contextlib.suppress(urllib.error.URLError):
+            urllib.request.urlopen(f"{address}/ready").close()  # noqa: S310 (our own)
+            return
+        time.sleep(0.2)
     raise InputError("The service ended before it was ready.")
 
 
-def load_with_wrk(address: str, script: Path, connections: int) -> dict[str, float]:
+def load_with_wrk(address: str, script: Path, connections: int) -> tuple[float, float]:
     """Return photos per second, and the median milliseconds of a request."""
-    words = [
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{SECONDS[connections]}s",
-        "--timeout",
-        "30s",
-        "-s",
-        script,
-    ]
-    told = subprocess.run([*words, address], capture_output=True, text=True, check=True).stdout
-    found = re.search(r"RESULT (\d+) (\S+) (\S+) (\d+)", told)
+    words = f"wrk -t1 -c{connections} -d{SECONDS[connections]}s --timeout 30s".split()
+    words += ["-s", str(script), address]
+    output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"RESULT (\d+) (\S+) (\S+) (\d+)", output)
     if not found or int(found[4]):
-        raise InputError(f"wrk met errors: {told}")
-    return {"rate": int(found[1]) / float(found[2]), "milliseconds": float(found[3])}
+        raise InputError(f"wrk met errors: {output}")
+    return int(found[1]) / float(found[2]), float(found[3])
 
 
 def bare_milliseconds(classifier: Classifier, files: list[Path]) -> float:
     """Return the median time of decoding a photo and putting its pixels through the model."""
     times = []
-    for file in files:
-        content = file.read_bytes()
+    for content in map(Path.read_bytes, files):
         start = time.perf_counter()
         classifier.model.predict_on_batch(read_photo(content).pixels[None])
-        times.append((time.perf_counter() - start) * 1000)
+        times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times)
 
 
@@ -119,8 +115,7 @@ def bare_rate(classifier: Classifier, batches: list[np.ndarray]) -> float:
 def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
     """Return what each round measured, ours and theirs in turns."""
     classifier = load_classifier(model)
-    photos = [classifier.resize(read_photo(file).pixels) for file in files]
-    batches = [np.stack(photos[at : at + BATCH]) for at in range(0, len(photos), BATCH)]
+    batches = decoded_batches(classifier, files)
     bare_milliseconds(classifier, files)  # Warms the model, as the next line does.
     bare_rate(classifier, batches)
     rounds = []
@@ -129,41 +124,32 @@ def measure(model: Path, files: list[Path]) -> list[dict[str, float]]:
         names.write_text("".join(f"{file.resolve()}\n" for file in files))
         script.write_text(_SCRIPT % names)
         for _ in cli.progress(range(ROUNDS), ROUNDS, "rounds"):
-            alone, many = {}, {}
-            alone["bare"] = bare_milliseconds(classifier, files)
-            alone["ours"] = load_with_wrk(address, script, 1)["milliseconds"]
-            many["bare"] = bare_rate(classifier, batches * 2)
-            many["ours"] = load_with_wrk(address, script, CONNECTIONS)["rate"]
-            rounds.append({f"lone_{who}": round(alone[who], 1) for who in alone}
-                          | {f"rate_{who}": round(many[who], 2) for who in many})  # fmt: skip
+            row = {
+                "lone_bare": bare_milliseconds(classifier, files),
+                "lone_ours": load_with_wrk(address, script, 1)[1],
+                "rate_bare": bare_rate(classifier, batches * 2),
+                "rate_ours": load_with_wrk(address, script, CONNECTIONS)[0],
+            }
+            rounds.append({name: round(value, 2) for name, value in row.items()})
             print(rounds[-1], flush=True)
     return rounds
 
 
 def main() -> None:
     """Measure in turns and compare."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.service")
-    options.add_argument("model", type=Path, help="a .keras file of this project")
-    options.add_argument("photos", type=Path, help="folder of photos")
-    options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
-    given = options.parse_args()
+    given = model_parser("service", __doc__).parse_args()
     if not shutil.which("wrk"):
         raise InputError("This needs wrk: apt install wrk")
-    files = find_files(given.photos)
-    if len(files) < PHOTOS:
-        raise InputError(f"Expected {PHOTOS} photos or more in {given.photos}.")
-    rounds = measure(given.model, files[:: len(files) // PHOTOS][:PHOTOS])
-    text = {
+    rounds = measure(given.model, some_photos(given.photos, PHOTOS, PHOTOS))
+    result = {
         "lone": statistics.median(one["lone_ours"] / one["lone_bare"] for one in rounds),
         "throughput": statistics.median(one["rate_ours"] / one["rate_bare"] for one in rounds),
         "connections": CONNECTIONS,
         "rounds": rounds,
-        "run": cli.provenance(start),
+        "run": provenance(),
     }
-    file = given.results / "benchmarks" / "service.json"
-    file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
-    print(f"lone {text['lone']:.3f}, throughput {text['throughput']:.3f}; {file}")
+    file = write(given.results, "service", result)
+    print(f"lone {result['lone']:.3f}, throughput {result['throughput']:.3f}; {file}")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Sends a service good and bad requests without end, and watches its memory and its manners.
+"""Sends a service good and bad requests, and watches its memory, its answers and its shutdown.
 
     python -m tests.benchmarks.service_faults results/final/fashion.keras photos/
 
 Half of the requests are bad in ten ways; eight clients send at the same time. Then the service is
-told to end while all clients wait for an answer. Writes `results/benchmarks/service_faults.json`:
+ended by SIGTERM while clients wait for an answer. Writes `results/benchmarks/service_faults.json`:
 how often each status was answered to which request, the memory after every thousandth request, the
 largest difference of it to that after a tenth of them, and how the service ended.
 """
@@ -11,16 +11,17 @@ largest difference of it to that after a tenth of them, and how the service ende
 import collections
 import contextlib
 import http.client
-import json
 import re
+import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.data.scan import find_files
+from tests.benchmarks.common import model_parser, provenance, write
 from tests.benchmarks.service import running
 
 CLIENTS = 8
@@ -50,12 +51,12 @@ def bad_requests(content: bytes) -> list[Request]:
 def send(port: int, request: Request) -> str:
     """Send one request; return the status, or how it ended without one."""
     kind, body, headers = request
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, 120)) as line:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, 120)) as connection:
         try:
-            line.request("POST", "/predict", body, headers)
+            connection.request("POST", "/predict", body, headers)
             if kind == "left":
                 return "left"
-            response = line.getresponse()
+            response = connection.getresponse()
             response.read()
             return str(response.status)
         except ConnectionError as error:
@@ -85,64 +86,60 @@ def bombard(port: int, process: int, files: list[Path], count: int) -> tuple[dic
     answers: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
     memory: list[float] = []
     turn, requests = threading.Lock(), requests_of(files, count)
+    done = cli.progress(range(1, count + 1), count, "requests")
 
     def next_request() -> Request | None:
         with turn:
             return next(requests, None)
 
-    def client(tell: Callable[[], None]) -> None:
+    def client() -> None:
         while request := next_request():
             status = send(port, request)
             with turn:
                 answers[request[0]][status] += 1
-                tell()
-
-    bar = cli.progress(range(count), count, "requests")
-
-    def tell() -> None:
-        if next(bar, 0) % 1000 == 999:
-            memory.append(megabytes(process))
+                if next(done) % 1000 == 0:
+                    memory.append(megabytes(process))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        for done in [pool.submit(client, tell) for _ in range(CLIENTS)]:
-            done.result()
-    return {kind: dict(told) for kind, told in answers.items()}, memory
+        for one in [pool.submit(client) for _ in range(CLIENTS)]:
+            one.result()
+    return {kind: dict(statuses) for kind, statuses in answers.items()}, memory
 
 
-def end_under_load(port: int, process: object, files: list[Path]) -> dict[str, object]:
+def end_under_load(port: int, process: subprocess.Popen, files: list[Path]) -> dict[str, object]:
     """End the service while clients wait; return what each was answered, and the exit code."""
     start = time.monotonic()
-    with ThreadPoolExecutor(32) as pool:
-        sent = [pool.submit(send, port, request) for request in requests_of(files, 64)
-                if request[0] == "good"]  # fmt: skip
+    good = [request for request in requests_of(files, 64) if request[0] == "good"]
+    with ThreadPoolExecutor(len(good)) as pool:
+        sent = [pool.submit(send, port, request) for request in good]
         time.sleep(0.3)
-        process.terminate()  # type: ignore[attr-defined]
+        process.terminate()
         answered = collections.Counter(one.result() for one in sent)
-    code = process.wait()  # type: ignore[attr-defined]
+    code = process.wait()
     return {"answers": dict(answered), "code": code, "seconds": round(time.monotonic() - start, 1)}
 
 
 def main() -> None:
     """Bombard, watch, end, and write down what happened."""
-    start = time.monotonic()
-    options = cli.parser(__doc__ or "", "tests.benchmarks.service_faults")
-    options.add_argument("model", type=Path, help="a .keras file of this project")
-    options.add_argument("photos", type=Path, help="folder of photos")
+    options = model_parser("service_faults", __doc__)
     options.add_argument("--requests", type=int, default=20_000, help="default: 20000")
-    options.add_argument("--results", type=Path, default=Path("results"), help="default: results")
     given = options.parse_args()
     files = find_files(given.photos)
     with running(given.model) as (address, process):
         port = int(address.rsplit(":", 1)[1])
         answers, memory = bombard(port, process.pid, files, given.requests)
-        ending = end_under_load(port, process, files)
-    settled = memory[len(memory) // 10]
-    drift = max(abs(one / settled - 1) for one in memory[len(memory) // 10 :])
-    text = {"requests": given.requests, "answers": answers, "megabytes": memory, "drift": drift,
-            "end": ending, "run": cli.provenance(start)}  # fmt: skip
-    file = given.results / "benchmarks" / "service_faults.json"
-    file.write_text(json.dumps(text, indent=2) + "\n", encoding="utf-8")
-    print(f"memory within {drift:.1%}; {ending}; {file}")
+        end = end_under_load(port, process, files)
+    first, *later = memory[len(memory) // 10 :]
+    result = {
+        "requests": given.requests,
+        "answers": answers,
+        "megabytes": memory,
+        "drift": max((abs(one / first - 1) for one in later), default=0.0),
+        "end": end,
+        "run": provenance(),
+    }
+    file = write(given.results, "service_faults", result)
+    print(f"memory within {result['drift']:.1%}; {end}; {file}")
 
 
 if __name__ == "__main__":
