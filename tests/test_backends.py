@@ -14,27 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from fashion_keras.backend import keras
 from fashion_keras.config import Config
 from fashion_keras.model import build_head
 from fashion_keras.saving import RELEASED, save_classifier
 from tests.backends import __main__ as program
 from tests.backends import environments
-from tests.backends.environments import BACKENDS, Found
+from tests.backends.environments import BACKENDS
 from tests.conftest import ENVIRONMENT
 
 VARIABLE = "FASHION_KERAS_BACKENDS"
 CHOSEN = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
 POSSIBLE = [f"{backend}{age}" for age in ("", "@oldest") for backend in BACKENDS]
-LABELS = ["hat", "shoes", "t-shirt"]
-
-
-@pytest.fixture
-def model(tiny_backbone: keras.Model, tmp_path: Path) -> Path:
-    """Save a classifier that was not trained."""
-    file = tmp_path / "our.keras"
-    save_classifier(tiny_backbone, build_head(Config(inner_size=0), 3), LABELS, 71, file)
-    return file
 
 
 def borrow(backend: str, keras_version: str, folder: Path) -> Path:
@@ -48,13 +38,11 @@ def borrow(backend: str, keras_version: str, folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_program_proves_a_file_in_another_environment(
-    model: Path,
-    sample_folder: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    tiny_backbone, sample_folder, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(environments, "make", borrow)
+    model = tmp_path / "our.keras"
+    save_classifier(tiny_backbone, build_head(Config(inner_size=0), 2), ["hat", "tie"], 71, model)
     files = ["--environments", str(tmp_path), "--results", str(tmp_path / "backends.json")]
     program.main([str(model), "--photos", str(sample_folder), *files, "--only", "tensorflow"])
     row = capsys.readouterr().out.splitlines()[-1]
@@ -68,7 +56,7 @@ def test_names_of_backends_are_known() -> None:
 
 
 @pytest.fixture(scope="session")
-def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Found]:
+def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Return the decoded real photos, and what TensorFlow finds here."""
     photos = tmp_path_factory.mktemp("photos")
     program.write_photos(real_data / "test", photos)

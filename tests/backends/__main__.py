@@ -19,7 +19,7 @@ from fashion_keras.data.photo import read_photo
 from fashion_keras.inspection import read_metadata
 from fashion_keras.saving import RELEASED
 from tests.backends import environments
-from tests.backends.environments import BACKENDS, Found
+from tests.backends.environments import BACKENDS
 
 PHOTOS = 32
 SIDES = 64, 1024  # Of the photos that are brought to another size.
@@ -62,7 +62,7 @@ def write_photos(folder: Path, target: Path) -> None:
 
 
 def check(
-    backend: str, keras_version: str, model: Path, photos: Path, folder: Path, base: Found
+    backend: str, keras_version: str, model: Path, photos: Path, folder: Path, base: dict[str, Any]
 ) -> dict[str, Any]:
     """Return what an environment finds, with `problems` (sentences) and a `remark`."""
     row = {"backend": backend, "keras": keras_version, "problems": [], "remark": ""}
@@ -73,37 +73,23 @@ def check(
     except InputError as error:
         reason = f"cannot be loaded: {error}"
         return row | ({"remark": reason} if too_old else {"problems": [reason]})
-    wrong = problems(backend, found, base, read_metadata(model)["labels"])
-    if too_old:
-        wrong.append(f"reads the file, though {OLDEST} is said to be the oldest")
-    return row | {"problems": wrong} | found.facts | differences(found, base)
-
-
-def differences(found: Found, base: Found) -> dict[str, float]:
-    """Return the largest differences from TensorFlow's probabilities."""
-    expected = base.probabilities["called"]
-    return {
+    expected = base["probabilities"]["called"]
+    differences = {
         name: float(np.abs(probabilities - expected[: len(probabilities)]).max())
-        for name, probabilities in found.probabilities.items()
+        for name, probabilities in found.pop("probabilities").items()
     }
-
-
-def problems(backend: str, found: Found, base: Found, labels: list[str]) -> list[str]:
-    """Return what is wrong in an environment, a sentence each.
-
-    OpenVINO computes `predict` in bfloat16 on processors that have it, and Keras cannot prevent
-    that; so its difference is not judged.
-    """
-    wrong = [
+    row["problems"] = [
         f"{name}: differs by {largest:.2g}; at most {LIMIT:g} is allowed"
-        for name, largest in differences(found, base).items()
+        for name, largest in differences.items()
+        # OpenVINO computes `predict` in bfloat16 on processors that have it, and Keras cannot
+        # prevent that; so its difference is not judged.
         if not largest <= LIMIT and (name, backend) != ("predicted", "openvino")  # Also for NaN.
     ]
-    if found.facts["labels"] != labels:
-        wrong.append(f"after another save the labels are {found.facts['labels']}")
-    if found.facts["has_project"]:
-        wrong.append("fashion_keras is installed there")
-    return wrong
+    if found["labels"] != read_metadata(model)["labels"]:
+        row["problems"].append(f"after another save the labels are {found['labels']}")
+    if too_old:
+        row["problems"].append(f"reads the file, though {OLDEST} is said to be the oldest")
+    return row | found | differences
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -121,15 +107,12 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _options() -> Any:
     options = cli.parser(DESCRIPTION, "tests.backends", EPILOG)
     photos = Path(os.environ.get("FASHION_KERAS_DATA") or ".") / "test"
-    folder = cli.default_cache() / "environments"
+    folder, text = cli.default_cache() / "environments", "default: %(default)s"
     options.add_argument("model", type=Path, nargs="?", default=RELEASED, metavar="MODEL")
-    for name, kind, default in (
-        ("--photos", Path, photos),
-        ("--only", str, ",".join(BACKENDS)),
-        ("--environments", Path, folder),
-        ("--results", Path, None),
-    ):
-        options.add_argument(name, type=kind, default=default, help="default: %(default)s")
+    options.add_argument("--photos", type=Path, default=photos, help=text)
+    options.add_argument("--only", default=",".join(BACKENDS), help=text)
+    options.add_argument("--environments", type=Path, default=folder, help=text)
+    options.add_argument("--results", type=Path, help="file for the numbers")
     options.add_argument("--keras", nargs="+", default=[version("keras")], metavar="VERSION")
     return options
 
@@ -152,8 +135,8 @@ def main(arguments: list[str] | None = None) -> None:
         ]
     print(table(rows), end="")
     if given.results:
-        facts = {"model_sha256": sha256_of(given.model), "run": cli.provenance(start)}
-        given.results.write_text(json.dumps({"rows": rows} | facts, indent=2) + "\n")
+        found = {"rows": rows, "model_sha256": sha256_of(given.model), "run": cli.provenance(start)}
+        given.results.write_text(json.dumps(found, indent=2) + "\n")
     if any(row["problems"] for row in rows):
         sys.exit(1)
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -25,13 +25,6 @@ BACKENDS = {
 }
 # Compiling all that is installed takes longer than all the rest, and most is never imported.
 _PIP_OPTIONS = ("--quiet", "--disable-pip-version-check", "--no-compile")
-
-
-class Found(NamedTuple):
-    """What one environment found: see `inside.main`."""
-
-    probabilities: dict[str, np.ndarray]
-    facts: dict
 
 
 def make(backend: str, keras_version: str, folder: Path) -> Path:
@@ -52,8 +45,11 @@ def make(backend: str, keras_version: str, folder: Path) -> Path:
     return program
 
 
-def run(program: Path, backend: str, model: Path, photos: Path) -> Found:
+def run(program: Path, backend: str, model: Path, photos: Path) -> dict[str, Any]:
     """Run `inside` in a fresh process of an environment, in a folder away from this project.
+
+    Returns:
+        What `inside.main` found, with `probabilities` by name.
 
     Raises:
         InputError: If the process fails; the message is its last line.
@@ -71,9 +67,9 @@ def run(program: Path, backend: str, model: Path, photos: Path) -> Found:
         # `-I`: no packages and settings of the user, only those of the environment.
         words = [str(program), "-I", "inside.py", str(model.resolve()), str(photos.resolve()), name]
         _run(words, Path(name), variables)
-        with np.load(Path(name) / "probabilities.npz") as arrays:
-            probabilities = dict(arrays)
-        return Found(probabilities, json.loads((Path(name) / "found.json").read_text("utf-8")))
+        found = json.loads(Path(name, "found.json").read_text(encoding="utf-8"))
+        with np.load(Path(name, "probabilities.npz")) as arrays:
+            return found | {"probabilities": dict(arrays)}
 
 
 def _run(words: Sequence[str], folder: Path, variables: dict[str, str] | None = None) -> None:

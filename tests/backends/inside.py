@@ -9,7 +9,6 @@ installed there.
 
 import base64
 import importlib.metadata
-import importlib.util
 import json
 import sys
 import time
@@ -70,7 +69,6 @@ def main() -> None:
         "load_seconds": round(loaded - start, 2),
         "call_seconds": round(called - loaded, 2),
         "versions": {name: importlib.metadata.version(name) for name in ("keras", package)},
-        "has_project": importlib.util.find_spec("fashion_keras") is not None,
     }
     (found / "found.json").write_text(json.dumps(facts), encoding="utf-8")
 
