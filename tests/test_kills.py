@@ -12,7 +12,7 @@ import pytest
 
 from tests.kills import disturbances
 from tests.kills.commands import Job, log_of
-from tests.kills.disturbances import Disturbed, Quiet, full, killed, twice
+from tests.kills.disturbances import Quiet, full, killed, twice
 
 ROOT = Path(__file__).parent.parent
 QUIET = Quiet("right", 0.1, 2**20)
@@ -54,12 +54,12 @@ def test_a_run_that_ends_wrong_is_a_fault(
 ) -> None:
     dice = random.Random(1)  # noqa: S311
     let_end(0, "all went well", monkeypatch)
-    assert act(job_that("right"), tmp_path / "a", QUIET, 3, dice).faults == []
-    assert act(job_that("wrong"), tmp_path / "b", QUIET, 3, dice).faults == [
+    assert act(job_that("right"), tmp_path / "a", QUIET, 3, dice)[1] == []
+    assert act(job_that("wrong"), tmp_path / "b", QUIET, 3, dice)[1] == [
         "other results: wrong for right"
     ]
     let_end(5, "it went wrong", monkeypatch)
-    (fault,) = act(job_that("right"), tmp_path / "c", QUIET, 3, dice).faults
+    (fault,) = act(job_that("right"), tmp_path / "c", QUIET, 3, dice)[1]
     assert fault.endswith("ended with 5: it went wrong")
 
 
@@ -70,17 +70,16 @@ def test_a_full_disk_is_one_line(
     monkeypatch.setattr(disturbances.subprocess, "run", lambda *_, **__: None)
     let_end(code, text, monkeypatch)
     found = full(job_that("right"), tmp_path / "a", QUIET, 3, random.Random(1))  # noqa: S311
-    assert found == Disturbed(0, [f"on a full disk it ended with {code}: {text}"])
+    assert found == (0, [f"on a full disk it ended with {code}: {text}"])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the children of a process")
 def test_workers_are_found_and_killed() -> None:
-    sleep = "import time; time.sleep(60)"
-    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {sleep!r}])"
-    with subprocess.Popen([sys.executable, "-c", program]) as process:
+    words = ["bash", "-c", "bash -c 'exec -a ray::task sleep 60'; exit 3"]
+    with subprocess.Popen(words) as process:
         dice, until = random.Random(1), time.monotonic() + 20  # noqa: S311
         while not disturbances._kill_worker(process.pid, dice):
             assert time.monotonic() < until
             time.sleep(0.05)
-        assert process.wait(20) == 0  # Its child has ended.
+        assert process.wait(20) == 3  # Its worker has ended.
     assert disturbances._kill_worker(process.pid, dice) == 0

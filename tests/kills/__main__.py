@@ -10,9 +10,6 @@ that is full and on one that turns read-only. It goes round until there were as 
 and every disturbance once. Prints what differs, and exits with 1.
 """
 
-import contextlib
-import importlib
-import itertools
 import os
 import random
 import shutil
@@ -23,11 +20,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fashion_keras import cli
-from tests.kills.commands import MODULES, Job, log_of, start
+from tests.kills.commands import Job, log_of, start
 from tests.kills.disturbances import Disturbed, Quiet, full, killed, read_only, twice
-from tests.kills.jobs import download_job, jobs, prepare_job
+from tests.kills.jobs import jobs
 
-_MOST = 8  # Kills of one run.
+_LIMIT = 8  # Kills of one run.
 Act = Callable[[Job, Path, Quiet, int, random.Random], Disturbed]
 
 
@@ -49,33 +46,26 @@ def undisturbed(job: Job, folder: Path) -> Quiet:
     return Quiet(job.made(folder), time.monotonic() - begin, size)
 
 
-def _others() -> dict[str, Act]:
-    """Return what is done once besides kills, as far as this computer can do it."""
-    if sys.platform == "linux" and os.geteuid() == 0:
-        return {"second copy": twice, "full disk": full, "read-only disk": read_only}
-    print("full and read-only disks are left out: only root on Linux can make small ones")
-    return {"second copy": twice}
-
-
 def disturb(
     chosen: list[Job], place: Path, wanted: int, dice: random.Random, others: dict[str, Act]
 ) -> int:
     """Disturb all jobs, round by round; return how many runs went wrong."""
     quiet = {job.name: undisturbed(job, place / job.name) for job in chosen}
-    acts: dict[str, Act] = {"kills": killed} | others
+    rounds: dict[str, Act] = {"kills": killed} | others
     done = wrong = 0
-    while acts:
-        for (what, act), job in itertools.product(acts.items(), chosen):
-            folder = place / f"{job.name}-disturbed"
-            most = min(_MOST, max(1, wanted - done)) if act is killed else _MOST
-            times, faults = act(job, folder, quiet[job.name], most, dice)
-            done += times if act is killed else 0
-            wrong += bool(faults)
-            print(f"{job.name}, {what}: {times}, {done} kills in all; {faults or 'right'}")
-            sys.stdout.flush()
-            shutil.rmtree(folder)
-            log_of(folder).unlink()
-        acts = {"kills": killed} if done < wanted else {}
+    while rounds:
+        for name, act in rounds.items():
+            for job in chosen:
+                folder = place / f"{job.name}-disturbed"
+                limit = min(_LIMIT, max(1, wanted - done)) if act is killed else _LIMIT
+                times, faults = act(job, folder, quiet[job.name], limit, dice)
+                done += times if act is killed else 0
+                wrong += bool(faults)
+                print(f"{job.name}, {name}: {times}, {done} kills in all; {faults or 'right'}")
+                sys.stdout.flush()
+                shutil.rmtree(folder)
+                log_of(folder).unlink()
+        rounds = {"kills": killed} if done < wanted else {}
     print(f"{done} kills, {wrong} of the runs wrong")
     return wrong
 
@@ -88,19 +78,16 @@ def main() -> None:
     options.add_argument("--jobs", nargs="*", default=[], help="names of commands (default: all)")
     options.add_argument("--short", action="store_true", help="only kills, nothing else")
     given = options.parse_args()
-    for module in MODULES:
-        importlib.import_module(module)
+    others: dict[str, Act] = {} if given.short else {"second copy": twice}
+    if sys.platform == "linux" and os.geteuid() == 0 and not given.short:
+        others |= {"full disk": full, "read-only disk": read_only}
+    elif not given.short:
+        print("full and read-only disks are left out: only root on Linux can make small ones")
     dice = random.Random(given.seed)  # noqa: S311 (no secret)
-    with contextlib.ExitStack() as stack:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        chosen = [job for job in jobs(place) if not given.jobs or job.name in given.jobs]
-        if not given.jobs or "download" in given.jobs:
-            chosen.append(stack.enter_context(download_job(place)))
-        if not given.jobs or "prepare" in given.jobs:
-            chosen.append(prepare_job(place))
+    with tempfile.TemporaryDirectory() as name:
+        chosen = [job for job in jobs(Path(name)) if not given.jobs or job.name in given.jobs]
         print(f"seed {given.seed}: {', '.join(job.name for job in chosen)}", flush=True)
-        others = {} if given.short else _others()
-        wrong = disturb(chosen, place, given.kills, dice, others)
+        wrong = disturb(chosen, Path(name), given.kills, dice, others)
     sys.exit(wrong > 0)
 
 

@@ -3,24 +3,17 @@
 import contextlib
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fashion_keras import cli
 from tests.benchmarks import cheap_backbone
 
-# Imported once, before anything is started: that takes longer than most runs.
-MODULES = (
-    "fashion_keras.export",
-    "fashion_keras.final",
-    "fashion_keras.predict",
-    "fashion_keras.features",
-    "tuning.search",
-)
-_PROCESSES = multiprocessing.get_context("fork")
+PROCESSES = multiprocessing.get_context("fork")
 
 
 class Job(NamedTuple):
@@ -33,28 +26,21 @@ class Job(NamedTuple):
     """
 
     name: str
-    run: Callable[[Path], None]
+    run: Callable[[Path], object]
     made: Callable[[Path], Any]
 
 
-def run_module(module: str, words: Sequence[str]) -> None:
+def run_module(module: str, *words: str) -> None:
     """Run a command of the project as `python -m` does, with a cheap backbone for Xception."""
     cheap_backbone.put_in_place()
     sys.argv = [module, *words]
-    cli.run(cheap_backbone.command(module).main)
-
-
-def in_a_process(task: Callable[[], Any]) -> None:
-    """Do something that uses TensorFlow: processes made from one that has used it stand still."""
-    process = _PROCESSES.Process(target=task)
-    process.start()
-    process.join()
+    runpy.run_module(module, run_name="__main__")
 
 
 def start(job: Job, folder: Path) -> Any:
     """Start a command in a session of its own; what it prints is appended to `log_of(folder)`."""
-    begun = _PROCESSES.Event()
-    process = _PROCESSES.Process(target=_begin, args=(job, folder, begun))
+    begun = PROCESSES.Event()
+    process = PROCESSES.Process(target=_begin, args=(job, folder, begun))
     process.start()
     begun.wait()
     return process
@@ -73,29 +59,40 @@ def _begin(job: Job, folder: Path, begun: Any) -> None:
     cli.run(run)
 
 
-def children(process: int) -> list[int]:
-    """Return the processes that a process has started; none where Linux does not tell them."""
-    try:
-        tasks = list(Path(f"/proc/{process}/task").glob("*/children"))
-        return [int(child) for task in tasks for child in task.read_text().split()]
-    except (FileNotFoundError, ProcessLookupError):  # It has just ended by itself.
-        return []
-
-
 def log_of(folder: Path) -> Path:
     """Return the file to which the runs in a folder print; it is not on the folder's disk."""
     return folder.with_name(f"{folder.name}.log")
 
 
+def descendants(process: int) -> Iterator[int]:
+    """Yield the processes that a process has started, and those that they started (Linux)."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has just ended by itself.
+        for task in Path(f"/proc/{process}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                yield child
+                yield from descendants(child)
+
+
+def workers(process: int) -> list[int]:
+    """Return the processes of a command that do tasks for Ray (Linux)."""
+    found = []
+    for one in descendants(process):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if Path(f"/proc/{one}/cmdline").read_bytes().startswith(b"ray::"):
+                found.append(one)
+    return found
+
+
 def end(process: Any, number: int) -> int:
-    """Send a signal to a process and all that it started; return its exit code."""
-    started = children(process.pid)  # Workers are in sessions of their own.
-    with contextlib.suppress(ProcessLookupError):  # It has just ended by itself.
-        os.killpg(process.pid, number)
+    """Send a signal to a process and end all that it started; return its exit code."""
+    started = list(descendants(process.pid))  # Ray's are in sessions of their own.
+    _send(-process.pid, number)
     process.join()
-    for child in started:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    with contextlib.suppress(ProcessLookupError):  # What it left behind must not disturb the next.
-        os.killpg(process.pid, signal.SIGKILL)
+    for one in (*started, -process.pid):  # What it left must not disturb the next.
+        _send(one, signal.SIGKILL)
     return process.exitcode
+
+
+def _send(process: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # It has just ended by itself.
+        os.kill(process, number)

@@ -5,75 +5,24 @@ import csv
 import functools
 import http.server
 import json
-import multiprocessing
+import shlex
 import shutil
 import time
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from fashion_keras.data import download as source
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import draw_sample
 from tests.benchmarks import cheap_backbone
-from tests.kills.commands import Job, in_a_process, run_module
+from tests.kills.commands import PROCESSES, Job, run_module
 from tuning import finalists, hyperband, results
 
-# Never the same twice.
-_TIMES = {"seconds", "sha256", "model_sha256", "run", "created"}
-_CHUNK, _PAUSE = 4096, 0.005  # Of the slow download.
-
-
-def _content(file: Path) -> Any:
-    """Return the content of a file, without times."""
-    if file.suffix == ".json":
-        return _timeless(json.loads(file.read_text(encoding="utf-8")))
-    with file.open(newline="", encoding="utf-8") as rows:
-        return [_timeless(row) for row in csv.DictReader(rows)]
-
-
-def _timeless(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _timeless(one) for name, one in value.items() if name not in _TIMES}
-    return [_timeless(one) for one in value] if isinstance(value, list) else value
-
-
-def _places(folder: Path) -> list[str]:
-    return ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
-
-
-def _contents(names: list[str], folder: Path) -> list[Any]:
-    return [_content(folder / "results" / name) for name in names]
-
-
-def _trials(folder: Path) -> Any:
-    """Return what a search made."""
-    names = ["trials.csv", "finalists.csv", "curves.csv", "best_config.json"]
-    return _contents([f"search/{name}" for name in names], folder)
-
-
-def _arrays(folder: Path) -> dict[str, bytes]:
-    """Return all features and feature maps, as bytes."""
-    files = sorted((folder / "cache" / "features").glob("*.npy"))
-    return {file.name: np.load(file).tobytes() for file in files}
-
-
-def _prepared(folder: Path) -> list[Any]:
-    """Return the photos of the prepared folder: how each is listed, and its pixels."""
-    (place,) = (path for path in (folder / "cache" / "prepared").iterdir() if path.suffix == "")
-    rows = _content(place / "photos.csv")
-    pixels = [Image.open(place / row["prepared"]).tobytes() for row in rows]
-    return [rows, _content(place / "quarantine.csv"), pixels]
-
-
-def _tree(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+_FOLDERS = "--results FOLDER/results --cache FOLDER/cache"
+_TIMES = {"seconds", "sha256", "model_sha256", "run", "created"}  # Never the same twice.
 
 
 def jobs(place: Path) -> list[Job]:
@@ -83,140 +32,104 @@ def jobs(place: Path) -> list[Job]:
         place: Folder for what all of them need.
     """
     photos = draw_sample(place / "photos", {"train": 6, "validation": 2, "test": 4})
-    model = str(place / "cheap.keras")
-    in_a_process(lambda: cheap_backbone.save_classifier(Path(model)))
-    common = ["--data", str(photos), "--image-size", "71", "--batch-size", "8", "--weights", model]
-    search = [*common, "--max-epochs", "3", "--factor", "3"]
-    final = [*common, "--learning-rate", "0.001", "--epochs", "12"]
-    final += ["--fine-tuning-epochs", "3", "--fine-tune-from", "block13"]
-    features = [*common, "--augmented-copies", "2", "--feature-maps", "--fine-tuning-copies", "1"]
-    features += ["--fine-tune-from", "block13"]
-    names = ["metrics.json", "predictions.csv", "history.csv"]
-    scores = functools.partial(_contents, [f"final/{name}" for name in names])
-    return [
-        Job(
-            "features",
-            lambda folder: run_module(
-                "fashion_keras.features", [*features, "--cache", str(folder / "cache")]
-            ),
-            _arrays,
-        ),
-        Job(
-            "search",
-            lambda folder: _search([*search, *_places(folder)]),
-            _trials,
-        ),
-        Job(
-            "workers",
-            lambda folder: _search([*search, *_places(folder), "--workers", "2"]),
-            _trials,
-        ),
-        Job(
-            "final",
-            lambda folder: run_module("fashion_keras.final", [*final, *_places(folder)]),
-            scores,
-        ),
-        *_jobs_of_a_saved_file(model, photos),
-    ]
-
-
-def _jobs_of_a_saved_file(model: str, photos: Path) -> list[Job]:
-    predict = [model, str(photos), "--format", "csv", "--batch-size", "4", "--resume"]
-    return [
-        Job(
-            "predict",
-            lambda folder: run_module(
-                "fashion_keras.predict", [*predict, "--out", str(folder / "rows.csv")]
-            ),
-            lambda folder: _content(folder / "rows.csv"),
-        ),
-        Job(
-            "export",
-            lambda folder: run_module(
-                "fashion_keras.export",
-                [model, "--format", "openvino", "--out", str(folder / "clothes.xml")],
-            ),
-            _tree,
-        ),
-    ]
-
-
-def _search(words: list[str]) -> None:
-    """Run a search that trains less again at its end than usual."""
+    model = place / "cheap.keras"
+    # In another process: a copy of one that has used TensorFlow stands still.
+    saving = PROCESSES.Process(target=cheap_backbone.save_classifier, args=(model,))
+    saving.start()
+    saving.join()
+    # A search trains less again at its end than usual.
     finalists.SEEDS, hyperband.FINALISTS = 2, 2
     finalists.CURVES = results.CURVES = {"droprate": (0.0, 0.5)}
-    run_module("tuning.search", words)
+    common = f"--data {photos} --image-size 71 --batch-size 8 --weights {model}"
+    tuned = f"{common} --fine-tune-from block13"
+    features = f"{tuned} --augmented-copies 2 --feature-maps --fine-tuning-copies 1"
+    search = f"tuning.search {common} --max-epochs 3 --factor 3 {_FOLDERS}"
+    final = f"{tuned} --learning-rate 0.001 --epochs 12 --fine-tuning-epochs 3 {_FOLDERS}"
+    predict = f"{model} {photos} --format csv --batch-size 4 --resume --out FOLDER/rows.csv"
+    export = f"{model} --format openvino --out FOLDER/clothes.xml"
+    trials = _rows("results/search", "trials.csv finalists.csv curves.csv best_config.json")
+    scores = _rows("results/final", "metrics.json predictions.csv history.csv")
+    mixed, prepared = _mixed(place), _files("cache/prepared/[!.]*/**/*")
+    return [
+        _job("features", f"fashion_keras.features {features} --cache FOLDER/cache",
+             _files("cache/features/*.npy")),
+        _job("search", search, trials),
+        _job("workers", f"{search} --workers 2", trials),
+        _job("final", f"fashion_keras.final {final}", scores),
+        _job("predict", f"fashion_keras.predict {predict}", _rows(".", "rows.csv")),
+        _job("export", f"fashion_keras.export {export}", _files("**/*")),
+        Job("prepare", lambda folder: prepare(str(mixed), folder / "cache"), prepared),
+        _download(place),
+    ]  # fmt: skip
 
 
-def prepare_job(place: Path) -> Job:
-    """Return the preparing of photos of many kinds, without splits."""
-    mixed = place / "mixed"
+def _job(name: str, line: str, made: Callable[[Path], Any]) -> Job:
+    def run(folder: Path) -> None:
+        run_module(*shlex.split(line.replace("FOLDER", str(folder))))
+
+    return Job(name, run, made)
+
+
+def _files(pattern: str) -> Callable[[Path], dict[str, bytes]]:
+    """Return a function from a folder to the bytes of the files in it."""
+    return lambda folder: {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.glob(pattern)
+        if file.is_file()
+    }
+
+
+def _rows(place: str, names: str) -> Callable[[Path], list[Any]]:
+    """Return a function from a folder to the content of CSV and JSON files, without times."""
+    return lambda folder: [_content(folder / place / name) for name in names.split()]
+
+
+def _content(file: Path) -> Any:
+    with file.open(newline="", encoding="utf-8") as text:
+        return _timeless(json.load(text) if file.suffix == ".json" else list(csv.DictReader(text)))
+
+
+def _timeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _timeless(one) for name, one in value.items() if name not in _TIMES}
+    return [_timeless(one) for one in value] if isinstance(value, list) else value
+
+
+def _mixed(place: Path) -> Path:
+    """Draw photos of many kinds, without splits."""
     drawn = draw_sample(place / "drawn", {"train": 12, "validation": 1, "test": 1}) / "train"
     for number, file in enumerate(sorted(drawn.rglob("*.jpg"))):
-        target = mixed / file.parent.name / f"{number:03}"
+        target = place / "mixed" / file.parent.name / f"{number:03}"
         target.parent.mkdir(parents=True, exist_ok=True)
         kind = ("jpg", "bmp", "png", "webp")[number % 4]
         with Image.open(file) as photo:
             mode = "RGBA" if kind == "png" else "RGB"
             photo.convert(mode).resize((200, 150)).save(target.with_suffix(f".{kind}"))
-    (mixed / "hat" / "broken.jpg").write_bytes(b"no photo")
-    return Job("prepare", lambda folder: _prepare(mixed, folder), _prepared)
+    (place / "mixed" / "hat" / "broken.jpg").write_bytes(b"no photo")
+    return place / "mixed"
 
 
-def _prepare(mixed: Path, folder: Path) -> None:
-    prepare(str(mixed), folder / "cache")
-
-
-@contextlib.contextmanager
-def download_job(place: Path) -> Iterator[Job]:
-    """Yield the download of a small data set from a slow server on this computer."""
+def _download(place: Path) -> Job:
+    """Return the download of a small data set from a slow server on this computer."""
     photos = draw_sample(place / "repository" / "sample", {"train": 2, "validation": 1, "test": 1})
-    archive = place / "served" / "photos.zip"
-    archive.parent.mkdir()
-    with zipfile.ZipFile(archive, "w") as packed:
-        for file in sorted(photos.rglob("*.jpg")):
-            packed.write(file, file.relative_to(photos.parent))
-    server = http.server.HTTPServer(("127.0.0.1", 0), functools.partial(_SlowHandler, archive))
-    process = multiprocessing.get_context("fork").Process(target=server.serve_forever, daemon=True)
-    process.start()
-    address = f"http://127.0.0.1:{server.server_address[1]}/photos.zip"
-    digest = source.photos_digest(photos)
-
-    def run(folder: Path) -> None:
-        source.ADDRESS, source.DIGEST = address, digest
-        source.download_clothing(folder / "cache")
-
-    def made(folder: Path) -> dict[str, bytes]:
-        return _tree(next((folder / "cache").glob("clothing-dataset-small-*[0-9a-f]")))
-
-    try:
-        yield Job("download", run, made)
-    finally:
-        process.kill()
-        process.join()
-        shutil.rmtree(archive.parent)
+    archive = shutil.make_archive(str(place / "photos"), "zip", photos.parent, "sample")
+    handler = functools.partial(_SlowHandler, directory=str(place))
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    PROCESSES.Process(target=server.serve_forever, daemon=True).start()
+    source.ADDRESS = f"http://127.0.0.1:{server.server_address[1]}/{Path(archive).name}"
+    source.DIGEST = source.photos_digest(photos)
+    made = _files("cache/clothing-dataset-small-*/**/*")
+    return Job("download", lambda folder: source.download_clothing(folder / "cache"), made)
 
 
-class _SlowHandler(http.server.BaseHTTPRequestHandler):
-    """Sends a file slowly, from where it is asked for."""
+class _SlowHandler(http.server.SimpleHTTPRequestHandler):
+    """Sends files slowly."""
 
-    def __init__(self, archive: Path, *args: Any) -> None:
-        self._archive = archive
-        super().__init__(*args)
-
-    def do_GET(self) -> None:  # noqa: N802 (the library's name)
-        content = self._archive.read_bytes()
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        if start >= len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        for place in range(start, len(content), _CHUNK):
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self.wfile.write(content[place : place + _CHUNK])
-            time.sleep(_PAUSE)
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while content := source.read(4096):
+                outputfile.write(content)
+                time.sleep(0.005)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 (the library's name)
         """Print nothing."""
