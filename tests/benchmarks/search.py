@@ -10,6 +10,7 @@ both are extrapolated to the default search on all photos. Writes
 """
 
 import dataclasses
+import functools
 import os
 import statistics
 import tempfile
@@ -33,38 +34,30 @@ from tuning.space import sample_config
 CONFIGURATIONS, EPOCHS, STEP = 10, 3, 10
 
 
-class PlainHyperModel(keras_tuner.HyperModel):
-    """What a user of Keras Tuner writes: augmentation, frozen backbone and head in one model."""
-
-    def __init__(self, base: Config, weights: str, classes: int) -> None:
-        super().__init__()
-        self.base, self.weights, self.classes = base, weights, classes
-
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """Return the compiled model of one trial."""
-        config = sample_config(hp, self.base)
-        side = config.image_size
-        backbone = keras.applications.Xception(
-            include_top=False, weights=self.weights, input_shape=(side, side, 3)
-        )
-        backbone.trainable = False
-        inputs = x = keras.Input((side, side, 3))
-        if config.augmented_copies:
-            x = keras.layers.RandomFlip("horizontal")(x)
-            x = keras.layers.RandomRotation(config.rotation)(x)
-            x = keras.layers.RandomZoom(config.zoom)(x)
-        x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
-        x = keras.layers.GlobalAveragePooling2D()(backbone(x, training=False))
-        x = keras.layers.Dense(config.inner_size, activation="relu")(x)
-        x = keras.layers.Dropout(config.droprate)(x)
-        outputs = keras.layers.Dense(self.classes, activation="softmax")(x)
-        model = keras.Model(inputs, outputs)
-        model.compile(
-            keras.optimizers.Adam(config.learning_rate),
-            "sparse_categorical_crossentropy",
-            metrics=["accuracy"],
-        )
-        return model
+def plain_model(
+    base: Config, weights: str, classes: int, hp: keras_tuner.HyperParameters
+) -> keras.Model:
+    """Return what a user of Keras Tuner writes: augmentation, frozen backbone and head in one."""
+    config = sample_config(hp, base)
+    side = config.image_size
+    backbone = keras.applications.Xception(
+        include_top=False, weights=weights, input_shape=(side, side, 3)
+    )
+    backbone.trainable = False
+    inputs = x = keras.Input((side, side, 3))
+    if config.augmented_copies:
+        x = keras.layers.RandomFlip("horizontal")(x)
+        x = keras.layers.RandomRotation(config.rotation)(x)
+        x = keras.layers.RandomZoom(config.zoom)(x)
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(x)
+    x = keras.layers.GlobalAveragePooling2D()(backbone(x, training=False))
+    x = keras.layers.Dense(config.inner_size, activation="relu")(x)
+    x = keras.layers.Dropout(config.droprate)(x)
+    outputs = keras.layers.Dense(classes, activation="softmax")(x)
+    model = keras.Model(inputs, outputs)
+    optimizer = keras.optimizers.Adam(config.learning_rate)
+    model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 class EpochClock(Recorder):
@@ -74,9 +67,7 @@ class EpochClock(Recorder):
         return self
 
 
-def timed_search(
-    hypermodel: keras_tuner.HyperModel, folder: Path, *data: Any, **options: Any
-) -> dict:
+def timed_search(hypermodel: Any, folder: Path, *data: Any, **options: Any) -> dict:
     """Run the ten configurations; return times, configurations and accuracies."""
     start, clock = time.monotonic(), EpochClock()
     tuner = keras_tuner.RandomSearch(
@@ -89,8 +80,8 @@ def timed_search(
     )
     tuner.search(*data, epochs=EPOCHS, verbose=0, callbacks=[clock], **options)
     seconds = time.monotonic() - start
-    later = [row["seconds"] for row in clock.history if row["epoch"] > 1]  # The first compiles.
-    epoch = statistics.median(later)
+    # The first one compiles.
+    epoch = statistics.median(row["seconds"] for row in clock.history if row["epoch"] > 1)
     trials = [tuner.oracle.trials[name] for name in sorted(tuner.oracle.trials)]
     return {
         "seconds": round(seconds, 1),
@@ -110,8 +101,8 @@ def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -
         )
         for split in ("train", "validation")
     )
-    hypermodel = PlainHyperModel(base, weights, len(prepared.labels))
-    return timed_search(hypermodel, folder, train, validation_data=validation)
+    build = functools.partial(plain_model, base, weights, len(prepared.labels))
+    return timed_search(build, folder, train, validation_data=validation)
 
 
 def our_search(base: Config, prepared: Prepared, folder: Path) -> dict:

@@ -4,8 +4,8 @@
 
 Half of the requests are bad in ten ways; eight clients send at the same time. Then the service is
 ended by SIGTERM while clients wait for an answer. Writes `results/benchmarks/service_faults.json`:
-how often each status was answered to which request, the memory after every thousandth request, the
-largest difference of it to that after a tenth of them, and how the service ended.
+how often each status was answered to which request, the memory at twenty moments, its
+largest difference to that after a tenth of them, and how the service ended.
 """
 
 import collections
@@ -97,7 +97,7 @@ def bombard(port: int, process: int, files: list[Path], count: int) -> tuple[dic
             status = send(port, request)
             with turn:
                 answers[request[0]][status] += 1
-                if next(done) % 1000 == 0:
+                if next(done) % max(1, count // 20) == 0:
                     memory.append(megabytes(process))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
