@@ -15,35 +15,14 @@ import random
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from fashion_keras import cli
-from tests.kills.commands import Job, log_of, start
-from tests.kills.disturbances import Disturbed, Quiet, full, killed, read_only, twice
+from tests.kills.commands import Job, log_of
+from tests.kills.disturbances import Act, full, killed, read_only, twice, undisturbed
 from tests.kills.jobs import jobs
 
 _LIMIT = 8  # Kills of one run.
-Act = Callable[[Job, Path, Quiet, int, random.Random], Disturbed]
-
-
-def undisturbed(job: Job, folder: Path) -> Quiet:
-    """Return what a quiet run makes, and what it takes.
-
-    Raises:
-        RuntimeError: If it fails.
-    """
-    begin = time.monotonic()
-    folder.mkdir()
-    process = start(job, folder)
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(
-            f"{job.name} ended with {process.exitcode}: {log_of(folder).read_text()}"
-        )
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return Quiet(job.made(folder), time.monotonic() - begin, size)
 
 
 def disturb(

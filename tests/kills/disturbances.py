@@ -6,7 +6,8 @@ import random
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +27,21 @@ class Quiet(NamedTuple):
 
 # How often a run was killed or ended by its disk, and what was wrong then.
 Disturbed = tuple[int, list[str]]
+Act = Callable[[Job, Path, Quiet, int, random.Random], Disturbed]
+
+
+def undisturbed(job: Job, folder: Path) -> Quiet:
+    """Return what a quiet run makes, and what it takes.
+
+    Raises:
+        RuntimeError: If it fails.
+    """
+    begin = time.monotonic()
+    folder.mkdir()
+    if code := _run(job, folder):
+        raise RuntimeError(f"{job.name} ended with {code}: {_last(folder)}")
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return Quiet(job.made(folder), time.monotonic() - begin, size)
 
 
 def killed(job: Job, folder: Path, quiet: Quiet, limit: int, dice: random.Random) -> Disturbed:
