@@ -15,7 +15,6 @@ from tests.kills.commands import Job, log_of
 from tests.kills.disturbances import Quiet, full, killed, twice
 
 ROOT = Path(__file__).parent.parent
-QUIET = Quiet("right", 0.1, 2**20)
 
 
 @pytest.mark.kills
@@ -32,45 +31,31 @@ def test_killed_commands_end_as_undisturbed_ones() -> None:
     assert int(found[1]) >= 6
 
 
-def job_that(made: str) -> Job:
-    return Job("any", lambda folder: None, lambda folder: made)
-
-
-def let_end(code: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each run end at once with a code, having printed a text."""
-
-    def start(job: Job, folder: Path) -> types.SimpleNamespace:
-        log_of(folder).write_text(text)
+@pytest.mark.parametrize(
+    ("act", "code", "printed", "made", "faults"),
+    [
+        (killed, 0, "done", "right", []),
+        (killed, 0, "done", "wrong", ["other results: wrong for right"]),
+        (killed, 5, "it failed", "right", ["it ended with 5: it failed"]),
+        (twice, 0, "done", "right", []),
+        (twice, 0, "done", "wrong", ["other results: wrong for right"]),
+        (twice, 5, "it failed", "right", ["beside another one it ended with 5: it failed"]),
+        (full, 1, "error", "right", ["on a full disk it ended with 1: error"]),
+        (full, 2, "Traceback", "right", ["on a full disk it ended with 2: Traceback"]),
+    ],
+)
+def test_a_run_that_ends_wrong_is_a_fault(act, code, printed, made, faults, tmp_path, monkeypatch):
+    def start(job, folder):
+        log_of(folder).write_text(printed)
         ended = {"join": lambda seconds=None: None, "is_alive": lambda: False}
         return types.SimpleNamespace(exitcode=code, pid=0, **ended)
 
     monkeypatch.setattr(disturbances, "start", start)
     monkeypatch.setattr(disturbances, "end", lambda process, number: process.exitcode)
-
-
-@pytest.mark.parametrize("act", [killed, twice])
-def test_a_run_that_ends_wrong_is_a_fault(
-    act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    dice = random.Random(1)  # noqa: S311
-    let_end(0, "all went well", monkeypatch)
-    assert act(job_that("right"), tmp_path / "a", QUIET, 3, dice)[1] == []
-    assert act(job_that("wrong"), tmp_path / "b", QUIET, 3, dice)[1] == [
-        "other results: wrong for right"
-    ]
-    let_end(5, "it went wrong", monkeypatch)
-    (fault,) = act(job_that("right"), tmp_path / "c", QUIET, 3, dice)[1]
-    assert fault.endswith("ended with 5: it went wrong")
-
-
-@pytest.mark.parametrize(("code", "text"), [(1, "error"), (2, "Traceback\nerror: no space")])
-def test_a_full_disk_is_one_line(
-    code: int, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(disturbances.subprocess, "run", lambda *_, **__: None)
-    let_end(code, text, monkeypatch)
-    found = full(job_that("right"), tmp_path / "a", QUIET, 3, random.Random(1))  # noqa: S311
-    assert found == (0, [f"on a full disk it ended with {code}: {text}"])
+    job, quiet = Job("any", lambda folder: None, lambda folder: made), Quiet("right", 0.1, 2**20)
+    found = act(job, tmp_path / "a", quiet, 3, random.Random(1))  # noqa: S311
+    assert found[1] == faults
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists the children of a process")
