@@ -100,6 +100,7 @@ def fine_tune(config: Config, trainer: Any, batches: Any, photos: int, extra: st
 
 def mixed(maps: Any, labels: Any) -> tuple[Any, Any]:
     """Mix each photo of a batch with another one: they come in random order already."""
-    share: Any = keras.random.beta((keras.ops.shape(maps)[0], 1), 0.2, 0.2)
+    shape: Any = keras.ops.shape(labels)
+    share: Any = keras.random.beta((shape[0], 1), 0.2, 0.2)
     wide = share[:, :, None, None]
     return maps * wide + maps[::-1] * (1 - wide), labels * share + labels[::-1] * (1 - share)

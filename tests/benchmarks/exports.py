@@ -173,7 +173,7 @@ def main() -> None:
     given = options.parse_args()
     photos = read_photos(given.photos)
     figures = measure(given.model, photos)
-    run = provenance() | {"load_average": round(os.getloadavg()[0], 1)}
+    run: dict[str, Any] = provenance() | {"load_average": round(os.getloadavg()[0], 1)}
     run["versions"] |= {package: importlib.metadata.version(package) for package in RUNTIMES}
     result = {"photos": len(photos), "rounds": ROUNDS, "rows": figures, "run": run}
     write(given.results, "exports", result)
