@@ -70,13 +70,14 @@ def jobs(work: Path, linked: Path, drawn: Path) -> dict[str, list[str]]:
     """Return all commands by name, those first whose files in the cache others use."""
     model, cache = str(work.parent / "cheap.keras"), ["--cache", f"{work}/cache"]
     folders = ["--results", f"{work}/results", *cache]
-    size = ["--batch-size", "256", "--image-size", str(IMAGE_SIZE), "--weights", model]
-    photos = ["--data", str(linked), *size]
+    size = ["--image-size", str(IMAGE_SIZE), "--feature-batch-size", "256"]
+    features = ["--data", str(linked), "--weights", model, *size]
+    photos = [*features, "--batch-size", "256"]
     heads = ["--epochs", "2", "--fine-tuning-epochs", "0"]
     tuned = ["--epochs", "2", "--fine-tuning-epochs", "2", "--fine-tune-from", "block13"]
     saved = ["--format", "saved_model", "--out", f"{work}/cheap_saved_model"]
     commands = {
-        "features": ["fashion_keras.features", *photos, *cache],
+        "features": ["fashion_keras.features", *features, *cache],
         "search": ["tuning.search", *photos, *folders, "--max-epochs", "3", "--factor", "2"],
         "lr_find": ["tuning.lr_find", *photos, *folders],
         "final, heads": ["fashion_keras.final", *photos, *folders, *heads],

@@ -40,11 +40,11 @@ def jobs(place: Path) -> list[Job]:
     # A search trains less again at its end than usual.
     finalists.SEEDS, hyperband.FINALISTS = 2, 2
     finalists.CURVES = results.CURVES = {"droprate": (0.0, 0.5)}
-    common = f"--data {photos} --image-size 71 --batch-size 8 --weights {model}"
-    tuned = f"{common} --fine-tune-from block13"
-    features = f"{tuned} --augmented-copies 2 --feature-maps --fine-tuning-copies 1"
+    base = f"--data {photos} --image-size 71 --feature-batch-size 8 --weights {model}"
+    common, tuned = f"{base} --batch-size 8", "--fine-tune-from block13"
+    features = f"{base} {tuned} --augmented-copies 2 --feature-maps --fine-tuning-copies 1"
     search = f"tuning.search {common} --max-epochs 3 --factor 3 {_FOLDERS}"
-    final = f"{tuned} --learning-rate 0.001 --epochs 12 --fine-tuning-epochs 3 {_FOLDERS}"
+    final = f"{common} {tuned} --learning-rate 0.001 --epochs 12 --fine-tuning-epochs 3 {_FOLDERS}"
     predict = f"{model} {photos} --format csv --batch-size 4 --resume --out FOLDER/rows.csv"
     export = f"{model} --format openvino --out FOLDER/clothes.xml"
     trials = _rows("results/search", "trials.csv finalists.csv curves.csv best_config.json")
