@@ -78,7 +78,8 @@ def workers(process: int) -> list[int]:
     found = []
     for one in descendants(process):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if Path(f"/proc/{one}/cmdline").read_bytes().startswith(b"ray::"):
+            title = Path(f"/proc/{one}/cmdline").read_bytes()
+            if title.startswith(b"ray::") and b"Agent" not in title:  # Ray ends with its agents.
                 found.append(one)
     return found
 
