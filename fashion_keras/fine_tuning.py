@@ -6,7 +6,6 @@ a trained head does not distort the features of the backbone.
 
 import dataclasses
 import json
-import math
 import sys
 import time
 import timeit
@@ -35,6 +34,7 @@ from fashion_keras.training import (
     restore,
     show_epochs,
     state_of,
+    steps_per_epoch,
     write_state,
 )
 
@@ -85,7 +85,7 @@ def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
 
 def learning_rates(config: Config, photos: int) -> Any:
     """Return the schedule for so many training photos: a rise, then a fall along a cosine."""
-    total = config.fine_tuning_epochs * math.ceil(photos / config.batch_size)
+    total = config.fine_tuning_epochs * steps_per_epoch(config, photos)
     warm_up = max(1, round(_WARM_UP * total))
     return keras.optimizers.schedules.CosineDecay(
         0.0,
@@ -194,6 +194,7 @@ def _fit(
         model.fit(
             train,
             validation_data=validation,
+            steps_per_epoch=steps_per_epoch(config, photos),
             initial_epoch=len(history),
             epochs=config.fine_tuning_epochs,
             shuffle=False,  # The batches are shuffled already.

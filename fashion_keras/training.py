@@ -24,8 +24,7 @@ from fashion_keras.model import build_backbone, build_head, versions
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
 MONITOR = "val_loss"
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
-_LAYOUT = 1  # Raise it when heads trained by older versions must not be used any more.
-_STEPS_IN_ONE_CALL = 32  # A step is so short that calling it costs as much as doing it.
+_LAYOUT = 2  # Raise it when heads trained by older versions must not be used any more.
 
 # A row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
 History = list[dict[str, Any]]
@@ -86,15 +85,20 @@ def head_data(config: Config, datasets: Datasets) -> HeadData:
     return HeadData(copies, train, validation, held_out, prepared.labels)
 
 
-def head_datasets(config: Config, data: HeadData) -> tuple[Any, Any]:
-    """Return batches of features and one-hot labels for training and validation.
+def head_datasets(config: Config, data: HeadData, first_epoch: int = 0) -> tuple[Any, Any]:
+    """Return batches of features and one-hot labels for training, without end, and validation.
 
     Only the first `config.augmented_copies` copies of `data` are used.
     """
     copies, classes = data.copies[: config.augmented_copies + 1], len(data.labels)
-    train = feature_batches(copies, data.classes, config.batch_size, config.seed)
+    train = feature_batches(copies, data.classes, config.batch_size, config.seed, first_epoch)
     validation = feature_batches([data.validation], data.validation_classes, 1024)
     return one_hot(train, classes), one_hot(validation, classes)
+
+
+def steps_per_epoch(config: Config, photos: int) -> int:
+    """Return the number of batches in an epoch."""
+    return math.ceil(photos / config.batch_size)
 
 
 def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
@@ -104,11 +108,13 @@ def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
     """
     keras.utils.set_random_seed(config.seed)
     head = build_head(config, classes)
-    steps = config.ema_epochs * math.ceil(photos / config.batch_size)  # That are averaged.
-    momentum = max(1 - 1 / steps, 0.0) if steps else 0.0
+    steps = steps_per_epoch(config, photos)
+    averaged = config.ema_epochs * steps
+    momentum = max(1 - 1 / averaged, 0.0) if averaged else 0.0
     average: Any = {"use_ema": momentum > 0, "ema_momentum": momentum}
     optimizer = keras.optimizers.Adam(config.learning_rate, **average)
-    compile_model(head, optimizer, config, _STEPS_IN_ONE_CALL)
+    # A whole epoch in one call: a step is so short that calling it costs as much as doing it.
+    compile_model(head, optimizer, config, steps_per_execution=steps)
     return head
 
 
@@ -148,8 +154,12 @@ def fit_head(
     listeners: list[Any] = [stopping, recorder, *callbacks]
     if model.optimizer.use_ema:  # First: the others see the model with averaged weights.
         listeners.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
-    # The batches are shuffled already.
-    options: dict[str, Any] = {"epochs": config.epochs, "shuffle": False, "verbose": 0}
+    options: dict[str, Any] = {
+        "steps_per_epoch": steps_per_epoch(config, len(data.classes)),
+        "epochs": config.epochs,
+        "shuffle": False,  # The batches are shuffled already.
+        "verbose": 0,
+    }
     model.fit(train, validation_data=validation, callbacks=listeners, **options)
     trained = _trained(config, len(data.labels), model.get_weights(), recorder.history)
     best = trained.best

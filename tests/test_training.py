@@ -142,7 +142,7 @@ def test_divergence_is_an_error(data):
 
 def test_state_of_adam_can_be_saved_and_loaded(data, tmp_path):
     first, second = (build_compiled_head(CONFIG, 10, 40) for _ in range(2))
-    first.fit(head_datasets(CONFIG, data)[0], verbose=0, shuffle=False)
+    first.fit(head_datasets(CONFIG, data)[0], steps_per_epoch=5, verbose=0, shuffle=False)
     write_state(tmp_path / "state.npz", state_of(first), [{"epoch": 1.0}])
     arrays, history = read_state(tmp_path / "state.npz")
     restore(second, arrays)
@@ -153,8 +153,8 @@ def test_state_of_adam_can_be_saved_and_loaded(data, tmp_path):
 def test_batches_hold_each_copy_in_turn_and_validation_in_order(datasets):
     config = dataclasses.replace(CONFIG, augmented_copies=2)
     data = head_data(config, datasets)
-    batches, validation = head_datasets(config, data)
-    assert (len(data.copies), int(batches.cardinality())) == (3, 5)
+    _, validation = head_datasets(config, data)
+    assert len(data.copies) == 3
     features, labels = next(validation.as_numpy_iterator())
     np.testing.assert_array_equal(features, data.validation)
     np.testing.assert_array_equal(labels.argmax(axis=1), data.validation_classes)

@@ -10,7 +10,14 @@ from fashion_keras.backend import keras
 import keras_tuner
 
 from fashion_keras.config import Config, deciding
-from fashion_keras.training import HeadData, build_compiled_head, head_datasets, restore, state_of
+from fashion_keras.training import (
+    HeadData,
+    build_compiled_head,
+    head_datasets,
+    restore,
+    state_of,
+    steps_per_epoch,
+)
 from tuning.space import sample_config
 
 # To trace a training step takes a second, longer than a short trial: models are used again, but
@@ -42,8 +49,14 @@ class FashionHyperModel(keras_tuner.HyperModel):
         Raises:
             FailedTrialError: If the validation loss is not a number in any epoch.
         """
-        train, validation = head_datasets(sample_config(hp, self.base), self.data)
-        fitted = model.fit(train, *args, validation_data=validation, shuffle=False, **kwargs)
+        config, first_epoch = sample_config(hp, self.base), kwargs.get("initial_epoch", 0)
+        train, validation = head_datasets(config, self.data, first_epoch)
+        kwargs |= {
+            "validation_data": validation,
+            "steps_per_epoch": steps_per_epoch(config, len(self.data.classes)),
+            "shuffle": False,  # The batches are shuffled already.
+        }
+        fitted = model.fit(train, *args, **kwargs)
         if not all(map(math.isfinite, fitted.history["val_loss"])):
             raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
         return fitted

@@ -94,7 +94,7 @@ def feature_batches(
     batch_size: int,
     seed: int | None = None,
     first_epoch: int = 0,
-    most_bytes: int = 2**28,
+    max_bytes: int = 2**28,
 ) -> Any:
     """Return features or feature maps with their class numbers as a dataset.
 
@@ -103,41 +103,39 @@ def feature_batches(
             `(photos, ...)`, or has its `shape`, `dtype`, `[:]` and rows by an array of numbers.
         numbers: Class number of each photo, `(photos,)`.
         batch_size: Photos in a batch; the last batch holds the rest.
-        seed: Each epoch takes the photos in another random order, each in one of its copies
-            chosen at random. Without a seed: the first copy, in order.
+        seed: The photos come again and again, in each epoch in another random order, each in one
+            of its copies chosen at random: tell `fit` the `steps_per_epoch`. (To begin a dataset
+            anew takes longer than a short epoch.) Without a seed: the first copy, once, in order.
         first_epoch: The first epoch has the order of this one (0 for the first) of a training.
-        most_bytes: If all copies take more, only the rows of each batch are read into memory.
+        max_bytes: If all copies take more, only the rows of each batch are read into memory.
 
     Returns:
         A `tf.data.Dataset` of features `(batch, ...)`, as in `copies`, and class numbers
         `(batch,)`, int32.
     """
     count = len(numbers)
-    epochs = itertools.count(first_epoch)
 
-    def epoch() -> Iterator[np.ndarray]:
-        if seed is None:
-            yield np.arange(count)
-        else:
-            generator = np.random.default_rng([seed, next(epochs)])
+    def orders() -> Iterator[np.ndarray]:
+        for epoch in itertools.count(first_epoch):
+            generator = np.random.default_rng([seed, epoch])
             photos = generator.permutation(count)
             yield generator.integers(len(copies), size=count)[photos] * count + photos
 
-    read = _reader(copies, most_bytes)
-    signature = tf.TensorSpec((count,), tf.int64)
-    order: Any = tf.data.Dataset.from_generator(epoch, output_signature=signature)
-    batches = (
-        order.flat_map(lambda rows: tf.data.Dataset.from_tensor_slices(rows).batch(batch_size))
-        .map(lambda rows: (read(rows), tf.gather(numbers.astype("int32"), rows % count)))
-        .apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
-        .prefetch(2)
-    )
-    return _without_autotuning(batches)
+    rows: Any = tf.data.Dataset.range(count).batch(batch_size)
+    if seed is not None:
+        signature = tf.TensorSpec((count,), tf.int64)
+        order: Any = tf.data.Dataset.from_generator(orders, output_signature=signature)
+        rows = order.flat_map(
+            lambda epoch: tf.data.Dataset.from_tensor_slices(epoch).batch(batch_size)
+        )
+    read = _reader(copies, max_bytes)
+    batches = rows.map(lambda rows: (read(rows), tf.gather(numbers.astype("int32"), rows % count)))
+    return _without_autotuning(batches.prefetch(2))
 
 
-def _reader(copies: Sequence[Any], most_bytes: int) -> Callable[[tf.Tensor], tf.Tensor]:
+def _reader(copies: Sequence[Any], max_bytes: int) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return a function from rows, numbered through all copies, to their features."""
-    if sum(math.prod(copy.shape) * copy.dtype.itemsize for copy in copies) <= most_bytes:
+    if sum(math.prod(copy.shape) * copy.dtype.itemsize for copy in copies) <= max_bytes:
         with tf.device("CPU"):
             features = tf.constant(np.concatenate([copy[:] for copy in copies]))
         return lambda rows: tf.gather(features, rows)

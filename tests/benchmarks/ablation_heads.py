@@ -13,7 +13,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
 from fashion_keras.model import FEATURES
-from fashion_keras.training import build_compiled_head, open_datasets
+from fashion_keras.training import build_compiled_head, open_datasets, steps_per_epoch
 from tests.benchmarks.folds import CrossValidate, Row, Scores
 
 # No early stopping: every choice gets the same training. Sizes and rate are the search's winner.
@@ -77,7 +77,14 @@ def train_heads(
             batches = batches.map(lambda x, y: (x, y, keras.ops.sum(y * weights, axis=-1)))
         callbacks = _showing(head, watch) if watch else []
         # At the end of `fit` the averaged weights, if there are any, take the place of the others.
-        head.fit(batches, epochs=config.epochs, shuffle=False, verbose=0, callbacks=callbacks)
+        head.fit(
+            batches,
+            steps_per_epoch=steps_per_epoch(config, len(numbers)),
+            epochs=config.epochs,
+            shuffle=False,
+            verbose=0,
+            callbacks=callbacks,
+        )
         heads.append(head)
     if count == 1:
         return heads[0]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
 from fashion_keras.fine_tuning import build_trainee, compile_trainee, learning_rates
-from fashion_keras.training import open_datasets
+from fashion_keras.training import open_datasets, steps_per_epoch
 from tests.benchmarks.ablation_heads import HEAD, softmax, train_heads
 from tests.benchmarks.folds import CrossValidate, Row, Scores
 
@@ -84,7 +83,7 @@ def rows(base: Config, cache: Path, validate: CrossValidate) -> Iterator[Row]:
 def fine_tune(config: Config, trainer: Any, batches: Any, photos: int, extra: str) -> None:
     """Fit the model from feature maps to logits, perhaps with something extra."""
     compile_trainee(trainer, config, learning_rates(config, photos))
-    steps = math.ceil(photos / config.batch_size)
+    steps = steps_per_epoch(config, photos)
     changes = {
         "average": {"use_ema": True, "ema_momentum": 1 - 1 / (2 * steps)},
         "decay": {"weight_decay": 0.05},
@@ -95,7 +94,8 @@ def fine_tune(config: Config, trainer: Any, batches: Any, photos: int, extra: st
         trainer.compile(optimizer, trainer.loss, metrics=["accuracy"])
     if extra == "mixup":
         batches = batches.map(mixed)
-    trainer.fit(batches, epochs=config.fine_tuning_epochs, shuffle=False, verbose=0)
+    epochs = config.fine_tuning_epochs
+    trainer.fit(batches, steps_per_epoch=steps, epochs=epochs, shuffle=False, verbose=0)
 
 
 def mixed(maps: Any, labels: Any) -> tuple[Any, Any]:

@@ -87,7 +87,6 @@ def test_features_without_seed_are_the_first_copy_in_order():
     numbers = np.arange(10, dtype="int32") * 7
     batches = feature_batches(numbered(10, 2), numbers, 4)
     assert [len(labels) for _, labels in batches] == [4, 4, 2]
-    assert int(batches.cardinality()) == 3
     features, labels = in_one(batches)
     np.testing.assert_array_equal(features, numbered(10, 1)[0])
     np.testing.assert_array_equal(labels, numbers)
@@ -96,7 +95,7 @@ def test_features_without_seed_are_the_first_copy_in_order():
 def test_each_epoch_takes_every_photo_once_in_a_random_copy():
     copies, numbers = numbered(50, 3), np.arange(50, dtype="int32") + 100
     batches, other = (feature_batches(copies, numbers, 8, seed=seed) for seed in (1, 2))
-    (first, labels), (second, _) = (in_one(batches) for _ in range(2))
+    (first, labels), (second, _) = (in_one(batches.skip(seen).take(7)) for seen in (0, 7))
     np.testing.assert_array_equal(first[:, 0] + 100, labels)
     for features in (first, second):
         assert sorted(features[:, 0]) == list(range(50))
@@ -104,8 +103,8 @@ def test_each_epoch_takes_every_photo_once_in_a_random_copy():
     assert first[:, 0].tolist() != second[:, 0].tolist()
     assert first[first[:, 0].argsort(), 1].tolist() != second[second[:, 0].argsort(), 1].tolist()
     resumed = feature_batches(copies, numbers, 8, seed=1, first_epoch=1)
-    np.testing.assert_array_equal(in_one(resumed)[0], second)
-    assert in_one(other)[0].tolist() not in (first.tolist(), second.tolist())
+    np.testing.assert_array_equal(in_one(resumed.take(7))[0], second)
+    assert in_one(other.take(7))[0].tolist() not in (first.tolist(), second.tolist())
 
 
 @pytest.mark.parametrize("seed", [None, 1])
@@ -115,12 +114,11 @@ def test_batches_are_the_same_from_memory_and_from_disk(seed, tmp_path):
         features = np.random.default_rng(copy).normal(size=(11, 2, 2, 3)).astype("float16")
         np.save(tmp_path / f"{copy}.npy", features)
         copies.append(np.load(tmp_path / f"{copy}.npy", mmap_mode="r"))
-    held = feature_batches(copies, numbers, 4, seed)
-    mapped = feature_batches(copies, numbers, 4, seed, most_bytes=1)
+    held = feature_batches(copies, numbers, 4, seed).take(6)  # Two epochs.
+    mapped = feature_batches(copies, numbers, 4, seed, max_bytes=1).take(6)
     assert held.element_spec == mapped.element_spec
-    for _ in range(2):
-        for one, other in zip(in_one(held), in_one(mapped), strict=True):
-            np.testing.assert_array_equal(one, other)
+    for one, other in zip(in_one(held), in_one(mapped), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_half_precision_becomes_float32_with_rows_of_labels():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.training import HeadData, build_compiled_head, head_datasets
+from fashion_keras.training import HeadData, build_compiled_head, head_datasets, steps_per_epoch
 from tuning import hypermodel as hypermodel_module
 from tuning.hypermodel import compiled_head, state_of
 from tuning.trials import train_trial
@@ -30,7 +30,8 @@ def nothing_compiled(monkeypatch):
 
 def fit(model, config, data, epochs=2):
     train, validation = head_datasets(config, data)
-    fitted = model.fit(train, validation_data=validation, epochs=epochs, shuffle=False, verbose=0)
+    options = {"steps_per_epoch": steps_per_epoch(config, 30), "epochs": epochs, "verbose": 0}
+    fitted = model.fit(train, validation_data=validation, shuffle=False, **options)
     return fitted.history, state_of(model)
 
 
