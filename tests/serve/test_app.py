@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from fashion_keras.serve.model import ServedModel
-from tests.serve.running import LABELS, RAW, SETTINGS, Running, form, photo, running, until
+from tests.serve.running import LABELS, RAW, SETTINGS, Gate, Running, form, photo, running, until
 
 SECRET = "s3cret"  # noqa: S105 (none)
 PHOTO = photo()
@@ -121,3 +122,15 @@ def test_openapi_describes_all_answers(service: Running) -> None:
     predict = paths["/predict"]["post"]
     assert set(predict["responses"]) == {*("200", "400", "408", "413", "415", "422", "503", "504")}
     assert {"image/*", "multipart/form-data"} < set(predict["requestBody"]["content"])
+
+
+def test_a_full_service_refuses_photos_but_is_alive(gated: ServedModel, gate: Gate) -> None:
+    with running(gated, dataclasses.replace(SETTINGS, photos=1, waiting=1)) as service:
+        first = threading.Thread(target=service.predict)
+        first.start()
+        until(lambda: gate.batches)
+        reply = service.predict()
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert service.ask("GET", "/health").status == 200
+        gate.open.set()
+        first.join()
