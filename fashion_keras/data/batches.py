@@ -103,9 +103,9 @@ def feature_batches(
             `(photos, ...)`, or has its `shape`, `dtype`, `[:]` and rows by an array of numbers.
         numbers: Class number of each photo, `(photos,)`.
         batch_size: Photos in a batch; the last batch holds the rest.
-        seed: The photos come again and again, in each epoch in another random order, each in one
-            of its copies chosen at random: tell `fit` the `steps_per_epoch`. (To begin a dataset
-            anew takes longer than a short epoch.) Without a seed: the first copy, once, in order.
+        seed: Epochs follow each other without end, each in another random order, each photo in one
+            of its copies chosen at random; `fit` needs `steps_per_epoch`. (To open a dataset again
+            takes longer than a short epoch.) Without a seed: the first copy, once, in order.
         first_epoch: The first epoch has the order of this one (0 for the first) of a training.
         max_bytes: If all copies take more, only the rows of each batch are read into memory.
 
@@ -114,23 +114,26 @@ def feature_batches(
         `(batch,)`, int32.
     """
     count = len(numbers)
-
-    def orders() -> Iterator[np.ndarray]:
-        for epoch in itertools.count(first_epoch):
-            generator = np.random.default_rng([seed, epoch])
-            photos = generator.permutation(count)
-            yield generator.integers(len(copies), size=count)[photos] * count + photos
-
     rows: Any = tf.data.Dataset.range(count).batch(batch_size)
     if seed is not None:
         signature = tf.TensorSpec((count,), tf.int64)
-        order: Any = tf.data.Dataset.from_generator(orders, output_signature=signature)
+        order: Any = tf.data.Dataset.from_generator(
+            lambda: _orders(count, len(copies), seed, first_epoch), output_signature=signature
+        )
         rows = order.flat_map(
             lambda epoch: tf.data.Dataset.from_tensor_slices(epoch).batch(batch_size)
         )
     read = _reader(copies, max_bytes)
     batches = rows.map(lambda rows: (read(rows), tf.gather(numbers.astype("int32"), rows % count)))
     return _without_autotuning(batches.prefetch(2))
+
+
+def _orders(count: int, copies: int, seed: int, first_epoch: int) -> Iterator[np.ndarray]:
+    """Yield the rows of each epoch, numbered through all copies."""
+    for epoch in itertools.count(first_epoch):
+        generator = np.random.default_rng([seed, epoch])
+        photos = generator.permutation(count)
+        yield generator.integers(copies, size=count)[photos] * count + photos
 
 
 def _reader(copies: Sequence[Any], max_bytes: int) -> Callable[[tf.Tensor], tf.Tensor]:
