@@ -35,7 +35,7 @@ def test_fields_that_json_does_not_name_keep_their_defaults(tmp_path):
         ),
         (b"[1, 2]", "Expected a JSON object. Received: [1, 2]"),
         (b"null", "Expected a JSON object. Received: None"),
-        (b'{"views": }', "Expecting value: line 1 column 11"),
+        (b'{"rotation": }', "Expecting value: line 1 column 14"),
         (b'{"seed": 0}', "`seed` must lie between 1"),
         (b"\xff\xd8\xff\xe0", "'utf-8' codec can't decode"),
     ],

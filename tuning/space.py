@@ -38,7 +38,7 @@ def searched_values(config: Config) -> dict[str, float]:
 
 
 def space_of(base: Config) -> list[dict[str, Any]]:
-    """Return the range of each hyperparameter: its `name`, `least`, `most` and `steps`."""
+    """Return the range of each hyperparameter: its `name`, `min`, `max` and `steps`."""
     import keras_tuner
 
     hp: Any = keras_tuner.HyperParameters()
@@ -49,4 +49,4 @@ def space_of(base: Config) -> list[dict[str, Any]]:
         else (one.name, "no", "yes", "either")
         for one in hp.space
     ]
-    return [dict(zip(("name", "least", "most", "steps"), one, strict=True)) for one in ranges]
+    return [dict(zip(("name", "min", "max", "steps"), one, strict=True)) for one in ranges]

@@ -7,16 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Names in results of earlier versions.
-_TODAY = {
-    "views": "augmented_copies",
-    "averaged_epochs": "ema_epochs",
-    "cut": "fine_tune_from",
-    "fine_tuning_views": "fine_tuning_copies",
-    "fine_tuning_rate": "fine_tuning_learning_rate",
-    "knob": "hyperparameter",
-}
-
 
 class Predictions(NamedTuple):
     """What a classifier predicted for labelled photos."""
@@ -83,18 +73,13 @@ def read_json(file: Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def todays_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Return hyperparameters by the names that they have today."""
-    return {_TODAY.get(name, name): value for name, value in values.items()}
-
-
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """Read a table, numbers as floats; empty if the file does not exist."""
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as source:
         rows = csv.DictReader(source)
-        return [todays_names({name: _number(text) for name, text in row.items()}) for row in rows]
+        return [{name: _number(text) for name, text in row.items()} for row in rows]
 
 
 def _number(text: str) -> float | str:

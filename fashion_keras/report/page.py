@@ -11,7 +11,7 @@ from fashion_keras.figures import learning_curves
 from fashion_keras.inspection import read_metadata
 from fashion_keras.report import gallery, sections
 from fashion_keras.report.html import write_page
-from fashion_keras.report.outcome import read_json, read_predictions, read_rows, todays_names
+from fashion_keras.report.outcome import read_json, read_predictions, read_rows
 from fashion_keras.report.search_page import search_section
 
 
@@ -38,7 +38,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
     training = read_json(sources.trained / "training.json")
     foreign = bool(training) and training.get("validation") != metadata.get("validation")
     training = {} if foreign else training
-    config = todays_names(read_json(sources.trained / "config.json")) if training else {}
+    config = read_json(sources.trained / "config.json") if training else {}
     metrics = read_json(sources.tested / "metrics.json")
     no_search = _why_no_search(sources, metadata, config)
     searched = {} if no_search else read_json(sources.search / "search.json")
@@ -98,7 +98,7 @@ def _why_no_search(sources: Sources, metadata: dict, config: dict) -> str:
     photos = summary.get("fingerprint")  # Earlier versions did not write it.
     if photos and photos != metadata.get("data", {}).get("fingerprint"):
         return f"The search next to {model} used other photos."
-    winner = todays_names(summary.get("winner", {}))
+    winner = summary.get("winner", {})
     if not winner or any(config.get(name) != value for name, value in winner.items()):
         return f"The search next to {model} found other hyperparameters than it was trained with."
     return ""

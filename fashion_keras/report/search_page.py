@@ -21,7 +21,7 @@ def write_search_page(
         folder: Has `trials.csv` and, in the end, `finalists.csv`, `curves.csv`, `search.json`.
         config: Hyperparameters that are not searched for.
         planned: Number of trials in all.
-        space: Range of each searched hyperparameter: `name`, `least`, `most` and `steps`.
+        space: Range of each searched hyperparameter: `name`, `min`, `max` and `steps`.
         file: Where to write the page.
     """
     content = {

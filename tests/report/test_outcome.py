@@ -27,8 +27,8 @@ def test_the_highest_losses_come_first():
     assert scored.caption(1) == "hat\npredicted as cap (0.80)\nloss 1.61"
 
 
-def test_numbers_of_tables_are_floats_and_old_names_are_todays(tmp_path):
-    (tmp_path / "rows.csv").write_text("stage,loss,views\nhead 1,0.5,1\nhead 2,,0\n")
+def test_numbers_of_tables_are_floats(tmp_path):
+    (tmp_path / "rows.csv").write_text("stage,loss,augmented_copies\nhead 1,0.5,1\nhead 2,,0\n")
     assert read_rows(tmp_path / "rows.csv") == [
         {"stage": "head 1", "loss": 0.5, "augmented_copies": 1},
         {"stage": "head 2", "loss": "", "augmented_copies": 0},

@@ -167,11 +167,11 @@ def test_history_of_another_training_is_not_shown(folder):
     ("winner", "photos", "reason"),
     [
         ({"learning_rate": 0.01}, "a", "other hyperparameters"),
-        ({"learning_rate": 0.001, "views": 3}, "a", "other hyperparameters"),
+        ({"learning_rate": 0.001, "augmented_copies": 3}, "a", "other hyperparameters"),
         ({}, "a", "other hyperparameters"),
         (WINNER, "b", "used other photos"),
         (WINNER, "a", ""),
-        ({"learning_rate": 0.001, "views": 1}, "", ""),
+        ({"learning_rate": 0.001, "augmented_copies": 1}, "", ""),
     ],
 )
 def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason, folder):

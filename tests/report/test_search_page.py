@@ -14,7 +14,7 @@ HEADER = (
 TRIALS = HEADER + "1,COMPLETED,0.001,100,0.2,1,4,0.8,0.6,1.5\n"
 BETTER = "2,COMPLETED,0.002,200,0.3,0,8,0.9,0.5,2.0\n3,COMPLETED,0.003,300,0.4,0,8,0.8,0.5,2.0\n"
 FAILED = "4,FAILED,0.1,16,0.5,0,4,,,1.5\n"
-SPACE = [{"name": "learning_rate", "least": 1e-4, "most": 0.1, "steps": "log"}]
+SPACE = [{"name": "learning_rate", "min": 1e-4, "max": 0.1, "steps": "log"}]
 FINALISTS = (
     "learning_rate,inner_size,droprate,augmented_copies,mean,spread,seed_1\n"
     + 2 * "0.1,16,0.5,0,0.81,0.01,0.81\n"
