@@ -17,6 +17,7 @@ from fashion_keras.backend import keras  # Before TensorFlow, whose start-up mes
 import tensorflow as tf
 
 from fashion_keras.config import RELEASED, Config, InputError
+from fashion_keras.inspection import check_file
 
 
 class Architecture(NamedTuple):
@@ -112,6 +113,7 @@ def _from_file(file: Path) -> keras.Model:
     try:
         if file.suffix != ".keras":
             return _without_top(str(file))
+        check_file(file)
         saved: Any = keras.saving.load_model(file, compile=False)
         backbone = _without_top(None)
         backbone.set_weights(saved.get_layer(BACKBONE).get_weights())
