@@ -154,7 +154,7 @@ def _epochs(rows: Rows, metric: str) -> list[Series]:
 
 
 def _column(rows: Rows, name: str) -> list[float]:
-    return [float(row[name] or "nan") for row in rows]
+    return [float("nan" if row[name] in (None, "") else row[name]) for row in rows]
 
 
 def trial_charts(trials: Rows) -> list[Chart]:

@@ -86,9 +86,9 @@ def test_trials_are_dots_that_grow_with_their_epochs():
 
 
 def test_best_so_far_ignores_trials_that_failed():
-    rows = [trial(val_accuracy=value) for value in (None, 0.5, "", 0.4, 0.7)]
+    rows = [trial(val_accuracy=value) for value in (None, 0.0, 0.5, "", 0.4, 0.7)]
     (series,) = best_so_far(rows).series
-    np.testing.assert_array_equal(series.y, [np.nan, 0.5, 0.5, 0.5, 0.7])
+    np.testing.assert_array_equal(series.y, [np.nan, 0.0, 0.5, 0.5, 0.5, 0.7])
 
 
 def test_hyperparameter_chart_has_a_line_for_each_value():
