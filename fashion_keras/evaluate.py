@@ -46,7 +46,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     Raises:
         InputError: If a class folder is not one of the labels, or there are no photos.
     """
-    from fashion_keras.data.scan import shown, subfolders
+    from fashion_keras.data.scan import find_files, shown, subfolders
 
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
@@ -57,11 +57,11 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
             f"Expected in {folder} folders named {', '.join(labels)}. "
             f"Received: {', '.join(unknown) or 'no folder'}."
         )
-    photos = []
-    for file in sorted(file for path in classes for file in path.rglob("*")):
-        name = file.relative_to(folder)
-        if not file.is_dir() and not any(part.startswith(".") for part in name.parts):
-            photos.append(Labelled(file, shown(name.as_posix()), name.parts[0]))
+    photos = [
+        Labelled(file, shown(file.relative_to(folder).as_posix()), path.name)
+        for path in classes
+        for file in find_files(path)
+    ]
     if not photos:
         raise InputError(f"No photos in the class folders of {folder}.")
     return photos
