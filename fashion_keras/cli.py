@@ -94,7 +94,7 @@ def parser(description: str, module: str, epilog: str = "") -> argparse.Argument
 def count(text: str) -> int:
     """Return the whole number, 1 or more, that an option gives."""
     if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on. Received: {text}")
+        raise argparse.ArgumentTypeError(f"expected an integer from 1 to 100000. Received: {text}")
     return int(text)
 
 

@@ -28,7 +28,7 @@ from fashion_keras.inspection import (
     read_metadata,
 )
 
-if TYPE_CHECKING:  # Importing Keras takes seconds, which commands need `RELEASED` before.
+if TYPE_CHECKING:  # Importing Keras takes seconds.
     from fashion_keras.backend import keras
     from fashion_keras.data.prepare import Prepared
 

@@ -71,7 +71,7 @@ def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch
     [
         ("--epochs many", "argument --epochs: invalid int value: 'many'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
-        ("--workers 0", "argument --workers: expected a whole number from 1 on. Received: 0"),
+        ("--workers 0", "argument --workers: expected an integer from 1 to 100000. Received: 0"),
     ],
 )
 def test_wrong_options_end_with_code_2(given, error, capsys):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
-from fashion_keras.config import InputError
+from fashion_keras.config import RELEASED, InputError
 from fashion_keras.predict.inputs import accept_any_name, expand, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows
 from fashion_keras.predict.rows import row_of, write_rows
 from fashion_keras.predict.sorting import check_labels, place
-from fashion_keras.saving import RELEASED
 
 if TYPE_CHECKING:
     from fashion_keras.classifier import Classifier

@@ -19,11 +19,11 @@ def check_target(file: Path, resume: bool) -> None:
     """Raise the error for a file that rows cannot be written to.
 
     Raises:
-        InputError: If it is a folder, its folder does not exist, or an earlier run left rows and
-            `resume` is not set.
+        InputError: If it is a folder or a device, its folder does not exist, or an earlier run
+            left rows and `resume` is not set.
     """
-    if file.is_dir():
-        raise InputError(f"Expected the name of a file for the rows. Received: the folder {file}")
+    if file.exists() and not file.is_file():
+        raise InputError(f"Expected the name of a file for the rows. Received: {file}")
     if not file.parent.is_dir():
         raise InputError(f"No folder {file.parent} for {file.name}: create it first.")
     if not resume and _unfinished(file).exists():

@@ -10,9 +10,8 @@ import socket
 from pathlib import Path
 
 from fashion_keras import cli
-from fashion_keras.config import InputError
+from fashion_keras.config import RELEASED, InputError
 from fashion_keras.inspection import check_file
-from fashion_keras.saving import RELEASED
 from fashion_keras.serve.settings import Settings
 
 _DESCRIPTION = """\

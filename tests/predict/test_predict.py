@@ -67,7 +67,7 @@ WRONG_USE = {
     "no input": ([], "the following arguments are required: INPUT"),
     "model alone": (["my.keras"], "error: Expected photos or folders after the model. Received: "),
     "imagenet alone": (["imagenet"], "Received: imagenet alone"),
-    "top 0": (["0.png", "--top", "0"], "--top: expected a whole number from 1 on. Received: 0"),
+    "top 0": (["0.png", "--top", "0"], "--top: expected an integer from 1 to 100000. Received: 0"),
     "threshold": (["0.png", "--threshold", "nan"], "expected a number from 0 to 1. Received: nan"),
     "empty list": (["-"], "error: Expected names of photos on standard input, one a line."),
     "no folder": (["0.png", "--out", "gone/rows"], "error: No folder gone for rows: create it"),

@@ -90,7 +90,7 @@ def test_other_options_are_refused_and_nothing_is_changed(name, value, file):
     assert (file.read_text(), unfinished(file).read_text()) == ("before", before)
 
 
-@pytest.mark.parametrize("name", ["", ".", "folder", "gone/out.csv"])
+@pytest.mark.parametrize("name", ["/dev/null", "", ".", "folder", "gone/out.csv"])
 def test_target_must_be_a_file_in_a_folder(name, tmp_path, monkeypatch):
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
