@@ -86,8 +86,8 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             labels=service.model.classifier.labels,
             threshold=service.settings.threshold,
             model=service.model.version,
-            most_photos=service.settings.photos,
-            most_photo_bytes=round(service.settings.photo_megabytes * 1e6),
+            max_photos=service.settings.photos,
+            max_photo_bytes=round(service.settings.photo_megabytes * 1e6),
         )
 
     @app.get("/metrics", tags=["state"], response_class=PlainTextResponse)

@@ -74,8 +74,8 @@ class Labels(BaseModel):
     labels: list[str]
     threshold: float = Field(description="below it the category is `uncertain`")
     model: str
-    most_photos: int = Field(description="in one request")
-    most_photo_bytes: int
+    max_photos: int = Field(description="in one request")
+    max_photo_bytes: int
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:

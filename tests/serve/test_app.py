@@ -65,7 +65,7 @@ def test_the_state_of_a_ready_service(service: Running) -> None:
     assert ready["status"] == "ready"
     labels = service.ask("GET", "/labels").json
     assert (labels["labels"], labels["model"]) == (LABELS, ready["model"])
-    limits = (labels["most_photos"], labels["most_photo_bytes"], labels["threshold"])
+    limits = (labels["max_photos"], labels["max_photo_bytes"], labels["threshold"])
     assert limits == (4, 50_000, 0.1)
 
 

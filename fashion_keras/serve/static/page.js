@@ -186,8 +186,8 @@ async function explain(entry) {
 async function showModel() {
   const response = await fetch("labels").catch(() => null);
   if (response && response.ok) {
-    const { labels, most_photo_bytes } = await response.json();
-    most = most_photo_bytes;
+    const { labels, max_photo_bytes } = await response.json();
+    most = max_photo_bytes;
     byId("model").textContent = `Categories: ${labels.join(", ")}.`;
     return;
   }
