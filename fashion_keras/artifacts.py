@@ -31,7 +31,7 @@ _DISK_ERRORS = {
 
 
 def fingerprint(**facts: Any) -> str:
-    """Return a key of 20 letters for values that JSON can hold; equal values give equal keys."""
+    """Return a key of 20 hexadecimal digits for JSON values; equal values give equal keys."""
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 

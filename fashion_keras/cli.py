@@ -223,7 +223,7 @@ def stage(name: str) -> Iterator[None]:
 
 
 def peak_memory() -> float | None:
-    """Return the most memory this process has held so far, in GB; None where it is not known."""
+    """Return the peak memory of this process so far, in GB; None where it is not known."""
     try:
         import resource
     except ImportError:  # Windows has no such module.

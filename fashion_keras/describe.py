@@ -9,7 +9,7 @@ from fashion_keras.inspection import read_metadata
 
 
 def lines_of(metadata: dict) -> list[str]:
-    """Return metadata (see `inspection.read_metadata`) as lines for people, one a known fact."""
+    """Return metadata (see `inspection.read_metadata`) as lines for people, one per known value."""
     data, test, labels = metadata.get("data"), metadata.get("test"), metadata["labels"]
     validation = metadata.get("validation")
     lines = {

@@ -71,7 +71,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     """Score a saved file, loaded again, the way the predict command uses it.
 
-    `predictions.csv` (one row a photo) and `confusion.png` are written into the folder `results`.
+    `predictions.csv` (one row per photo) and `confusion.png` are written into the folder `results`.
 
     Returns:
         The numbers of `metrics.scores`, the SHA-256 of the model file (`model_sha256`), and a

@@ -221,8 +221,8 @@ class _Keeper(Recorder):
         row = self.history[-1]
         if not np.isfinite([row["loss"], row["val_loss"]]).all():
             raise InputError(
-                f"Fine-tuning diverged in epoch {epoch + 1}: the loss is {row['loss']}, that of "
-                f"validation {row['val_loss']}. Try a smaller `--fine-tuning-learning-rate`."
+                f"Fine-tuning diverged in epoch {epoch + 1}: training loss {row['loss']}, "
+                f"validation loss {row['val_loss']}. Try a smaller `--fine-tuning-learning-rate`."
             )
         superseded = _files(self._states)
         with whole_file(Path(f"{self._states}-{epoch + 1:04d}.npz")) as unfinished:
@@ -258,7 +258,7 @@ def plan(
     key = fingerprint(config=wanted, budget=budget, features=features)
     file = cache / "plans" / f"{key}.json"
     if file.exists():
-        print(f"the plan made for this budget before is followed ({file})", flush=True)
+        print(f"following the plan made earlier for this budget ({file})", flush=True)
 
     def make(unfinished: Path) -> None:
         made = _planned(config, datasets, budget, start)
@@ -292,8 +292,8 @@ def _planned(
                 ],
             }
     raise InputError(  # For the last candidate.
-        f"The least that can be done takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes on "
-        f"this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
+        f"Even a head on frozen features takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes "
+        f"on this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
     )
 
 
@@ -327,13 +327,13 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
 
 
 def measure(config: Config, datasets: Datasets) -> dict[str, float]:
-    """Time steps through the backbone, of fine-tuning and of a head, in photos a second."""
+    """Time steps of the backbone, of fine-tuning and of a head, in photos per second."""
     classes, block = len(datasets.prepared.labels), chosen_fine_tune_from(config)
     batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
     pixels, labels = next(iter(one_hot(batches, classes)))
     augmentation = models.build_augmentation(config, config.augmentation_seed)
-    cut = None if block == PIXELS else block
-    features = models.build_feature_model(datasets.backbone, cut, config.precision)
+    first = None if block == PIXELS else block
+    features = models.build_feature_model(datasets.backbone, first, config.precision)
     found = features.predict_on_batch(pixels)
     head: Any = models.build_head(config, classes)
     trainee, *_ = build_trainee(config, datasets, head)

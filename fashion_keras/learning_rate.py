@@ -47,7 +47,7 @@ def rising_rates(low: float = LOW, high: float = HIGH, steps: int = STEPS) -> li
     """Return learning rates that rise from `low` to `high` by the same factor at each step.
 
     Raises:
-        InputError: If the range or the number of steps makes no test.
+        InputError: If the range or the number of steps cannot be used.
     """
     if not 1e-8 <= low < high <= 10:
         expected = "The range of a test must lie between 1e-8 and 10, its lower end first."

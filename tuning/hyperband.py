@@ -39,7 +39,7 @@ def search(
     Args:
         base: Fields that are not searched.
         max_epochs: Epochs of the longest trials.
-        factor: One in so many trials is trained on.
+        factor: One in this many trials is trained longer.
         results: Folder for `FILES`; the page is kept up to date while the search runs.
         cache: Folder for downloads, prepared photos, features and finished trials.
         workers: See `parallel.pool`.

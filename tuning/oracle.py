@@ -53,7 +53,7 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
     Args:
         base: Fields that are not searched; `seed` is that of the sampling.
         max_epochs: Epochs of the longest trials.
-        factor: One in so many trials is trained on.
+        factor: One in this many trials is trained longer.
         folder: For files of Keras Tuner, which are never read again.
     """
 

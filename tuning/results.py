@@ -1,4 +1,4 @@
-"""Writes what a search finds: a line a trial, tables, pictures, the page, TensorBoard."""
+"""Writes what a search finds: a line per trial, tables, pictures, the page, TensorBoard."""
 
 import dataclasses
 import json

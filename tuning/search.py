@@ -12,7 +12,7 @@ _FIELDS = [name for name in names() if name not in _NOT_HERE and not name.starts
 _DESCRIPTION = """\
 Find the best learning rate, inner size, droprate and use of augmented copies with
 Hyperband. Every photo goes through the backbone once; trials train only the small head.
-Finished trials are kept in the folder of --cache: the same command given again goes on.
+Finished trials are kept in the folder of --cache: the same command continues after them.
 
 With --workers N trials run in N processes on this machine, or on the Ray cluster that
 $RAY_ADDRESS names (see docs/cluster.md). The trials and their results are the same."""
@@ -28,7 +28,7 @@ def options() -> argparse.ArgumentParser:
     cli.add_config_options(parser, _FIELDS, BASE)
     for option, default, text in (
         ("--max-epochs", 30, "epochs of the longest trials"),
-        ("--factor", 3, "one in so many trials is trained on, 2 or more"),
+        ("--factor", 3, "one in this many trials is trained longer, 2 or more"),
     ):
         help_text = f"{text} (default: {default})"
         parser.add_argument(option, type=int, default=default, metavar="INT", help=help_text)

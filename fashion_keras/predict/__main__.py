@@ -56,7 +56,7 @@ def _ray_data() -> Any:
 def _predict(
     classifier: "Classifier", names: list[str], given: argparse.Namespace
 ) -> Iterator[dict]:
-    """Yield one row a photo, in order (see `rows.row_of`), each photo sorted before its row."""
+    """Yield one row per photo, in order (see `rows.row_of`), each photo sorted before its row."""
     if given.engine == "ray":
         rows = _ray_data().predict_rows(classifier, names, given)
     else:

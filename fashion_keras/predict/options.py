@@ -12,8 +12,8 @@ from fashion_keras.predict.web import is_address
 
 IMAGENET = "imagenet"
 _DESCRIPTION = """\
-Predict the category of photos: one row a photo with its category, its probability and the next best
-categories. A photo that cannot be read is a row with the reason, never the end of the run.
+Predict the category of photos: one row per photo with its category, its probability and the next
+best categories. A photo that cannot be read is a row with the reason, never the end of the run.
 
 Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage."""
 _EXAMPLES = """\
@@ -34,10 +34,10 @@ def options() -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="files, folders (with all in them), patterns in quotes, http(s) addresses, or - for a "
-        "list of these on standard input, one a line; before them, optionally, the model: a .keras "
-        "file, or `imagenet` for plain Xception with its thousand classes (default: the released "
-        "model); with --engine ray also s3:// and gs:// (all below what ends in /), and tables of "
-        "photos: .parquet with columns `bytes` and `file` or `path`",
+        "list of these on standard input, one per line; before them, optionally, the model: a "
+        ".keras file, or `imagenet` for plain Xception with its thousand classes (default: the "
+        "released model); with --engine ray also s3:// and gs:// (all below what ends in /), and "
+        "tables of photos: .parquet with columns `bytes` and `file` or `path`",
     )
     _add_row_options(parser)
     _add_file_options(parser)
@@ -50,7 +50,7 @@ def _add_row_options(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=(*FORMATS, "parquet"),
         default="table",
-        help="table for people, csv with a header, json (one list), jsonl (one object a line), "
+        help="table for people, csv with a header, json (one list), jsonl (one object per line), "
         "parquet (with --engine ray) (default: %(default)s)",
     )
     parser.add_argument(
@@ -65,8 +65,8 @@ def _add_row_options(parser: argparse.ArgumentParser) -> None:
         type=cli.probability,
         default=0.0,
         metavar="FLOAT",
-        help="call photos `uncertain` whose best category is less probable than this, from 0 to 1 "
-        "(default: %(default)s)",
+        help="call a photo `uncertain` if its best category is less probable than this, from 0 to "
+        "1 (default: %(default)s)",
     )
 
 
@@ -107,8 +107,8 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=cli.count,
         metavar="INT",
-        help="with --engine ray: processes that hold the model (default: one a graphics card or, "
-        "without any, one for every two CPUs)",
+        help="with --engine ray: processes that hold the model (default: one per graphics card "
+        "or, without any, one for every two CPUs)",
     )
     parser.add_argument(
         "--batch-size",
@@ -156,11 +156,11 @@ def _problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     if given.out and str(given.out) in names:
         yield f"`--out` would replace {given.out}, which is one of the photos."
     if not names:
-        yield "Expected names of photos on standard input, one a line. Received: none"
+        yield "Expected names of photos on standard input, one per line. Received: none"
     if given.resume and not given.out:
         yield "`--resume` continues a file: give its name with `--out FILE`."
     if given.link and not given.sort_into:
-        yield "`--link` is about sorting: give a folder with `--sort-into FOLDER`."
+        yield "`--link` is an option of sorting: give a folder with `--sort-into FOLDER`."
     elsewhere = [name for name in names if is_address(name) or is_cloud(name)]
     if given.sort_into and elsewhere:
         yield f"`--sort-into` takes photos on this computer. Received: {elsewhere[0]}"
@@ -168,7 +168,7 @@ def _problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
 
 def _plain_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     if given.workers:
-        yield "`--workers` is about Ray: add `--engine ray`."
+        yield "`--workers` is an option of Ray: add `--engine ray`."
     if writes_parts(given):
         yield "Parquet, folders and cloud storage are written with `--engine ray`."
     if place := next(filter(is_cloud, names), None):

@@ -77,7 +77,7 @@ def count_photos(names: Iterable[str]) -> int:
 def predict_rows(
     classifier: "Classifier", names: list[str], given: argparse.Namespace
 ) -> Iterator[dict]:
-    """Yield one row a photo (see `rows.row_of`), in order unless tables are mixed with others.
+    """Yield one row per photo (see `rows.row_of`), in order unless tables are mixed with others.
 
     A worker that dies is replaced and its photos are predicted again: no row is lost or duplicated.
 

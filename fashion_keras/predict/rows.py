@@ -68,7 +68,7 @@ def write_rows(
     Args:
         rows: See `row_of`.
         kind: One of `FORMATS`: `table` for people, `csv` with a header, `json` (one list) or
-            `jsonl` (one object a line).
+            `jsonl` (one object per line).
         top: As given to `row_of`.
         target: Where to write.
         width: Columns for the file's name in a table.

@@ -22,7 +22,7 @@ def add_option(options: argparse.ArgumentParser) -> None:
         "--tensorboard",
         type=Path,
         metavar="FOLDER",
-        help="folder to write to for TensorBoard, which shows the run while it goes on: "
+        help="folder to write to for TensorBoard, which shows the run while it lasts: "
         "`tensorboard --logdir FOLDER` (default: nothing is written)",
     )
 

@@ -17,9 +17,9 @@ from fashion_keras.serve.settings import Settings
 _DESCRIPTION = """\
 Serve a classifier: a page to drop photos on, and an interface for programs (see /docs).
 
-While the model is being loaded the service already answers /health; /ready answers when it is
-warmed. SIGTERM answers what was asked and ends with exit code 0. SIGHUP loads the model's file
-again; it takes over only if it loads and answers.
+While the model is being loaded the service already answers /health; /ready succeeds once it is
+warmed up. On SIGTERM the service finishes its requests and ends with exit code 0. On SIGHUP it
+loads the model's file again; the new model takes over only if it loads and answers.
 
 There is no password and no encryption, and slow clients keep their connection: put a reverse proxy
 in front if strangers can reach the port. Needs the extra: pip install 'fashion_keras[serve]'"""
@@ -88,7 +88,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def _stop(number: int, _: object) -> None:
-    """End at once: uvicorn has answered what was asked, or there is nothing to answer yet."""
+    """End at once: uvicorn has finished its requests, or there are none yet."""
     with contextlib.suppress(OSError):
         os.write(1, b"stopped\n")
     os._exit(0)  # A thread that still loads the model could not be stopped.
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
     listener = listen(host, port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
-    print(f"serving {settings.model} on http://{shown}:{port}, documented on /docs", flush=True)
+    print(f"serving {settings.model} on http://{shown}:{port}, documented at /docs", flush=True)
     if workers == 1:
         serve(settings, listener)
     else:

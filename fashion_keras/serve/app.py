@@ -76,7 +76,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/ready", tags=["state"], responses=refusals(503))
     async def ready() -> State:
-        """Answer as soon as the model is loaded and warmed."""
+        """Answer as soon as the model is loaded and warmed up."""
         return State(status="ready", model=service.model.version)
 
     @app.get("/labels", tags=["state"], responses=refusals(503))

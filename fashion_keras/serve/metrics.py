@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, and one access line a request."""
+"""Metrics for Prometheus, and one line per request in the log."""
 
 import datetime
 import json

@@ -1,4 +1,4 @@
-"""The model of a service: loaded, checked, warmed, with its queue."""
+"""The model of a service: loaded, checked, warmed up, with its queue."""
 
 import dataclasses
 import time

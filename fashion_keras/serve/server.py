@@ -23,7 +23,7 @@ _HEALTHY = 60  # Seconds in which a worker must answer its supervisor, also whil
 
 
 def serve(settings: Settings, listener: socket.socket) -> None:
-    """Serve until SIGTERM or SIGINT, then answer what was asked.
+    """Serve until SIGTERM or SIGINT, then finish the requests.
 
     Raises:
         InputError: If the model cannot be loaded.
@@ -106,7 +106,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)  # Answers what was asked.
+        os.kill(os.getpid(), signal.SIGTERM)  # Finishes its requests.
 
 
 def _application(settings: Settings, failed: Any) -> Any:

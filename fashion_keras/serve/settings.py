@@ -1,4 +1,4 @@
-"""Settings of the service: how it answers, and the limits of what it accepts."""
+"""Settings of the service: how it answers, and its limits, such as that of uploads."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,16 +24,16 @@ class Settings:
     model: Path
     top: int = _option(3, "number of most probable categories in an answer")
     threshold: float = _option(
-        0.5, "call photos `uncertain` whose best category is less probable", cli.probability
+        0.5, "call a photo `uncertain` if its best category is less probable", cli.probability
     )
-    batch_size: int = _option(16, "most photos that go through the model together")
-    photos: int = _option(32, "most photos in one request")
-    photo_megabytes: float = _option(15, "most megabytes of one photo")
-    photo_megapixels: float = _option(50, "most megapixels of one photo")
-    body_megabytes: float = _option(60, "most megabytes of one request")
-    held_megabytes: float = _option(300, "most megabytes of all requests at a time")
-    waiting: int = _option(128, "most photos that wait for the model")
-    seconds_to_send: float = _option(30, "seconds in which a request must arrive")
+    batch_size: int = _option(16, "maximum number of photos that go through the model together")
+    photos: int = _option(32, "maximum number of photos in one request")
+    photo_megabytes: float = _option(15, "maximum size of one photo in megabytes")
+    photo_megapixels: float = _option(50, "maximum size of one photo in megapixels")
+    body_megabytes: float = _option(60, "maximum size of one request in megabytes")
+    held_megabytes: float = _option(300, "maximum size of all requests together in megabytes")
+    waiting: int = _option(128, "maximum number of photos that wait for the model")
+    seconds_to_send: float = _option(30, "seconds within which a request must arrive")
     deadline: float = _option(30, "seconds after which a request is given up")
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ async def uploads_of(
         async with asyncio.timeout(settings.seconds_to_send):
             uploads = await _read(request, chunks(), settings.photos)
         if not uploads:
-            raise HTTPException(422, "the request has no photo")
+            raise HTTPException(422, "the request contains no photo")
         for upload in uploads:
             if len(upload.content) > settings.photo_megabytes * 1e6:
                 raise _too_large(f"{upload.name}: a photo", settings.photo_megabytes)
@@ -86,7 +86,7 @@ async def uploads_of(
 
 
 def _too_large(what: str, most: float) -> HTTPException:
-    return HTTPException(413, f"{what} may have {most:g} MB at most")
+    return HTTPException(413, f"{what} may have at most {most:g} MB")
 
 
 async def _read(request: Request, chunks: AsyncGenerator[bytes, None], most: int) -> list[Upload]:

@@ -64,9 +64,9 @@ def checked(*arguments):
     ("arguments", "error"),
     [
         (["--resume"], "`--resume` continues a file: give its name with"),
-        (["--link"], "`--link` is about sorting: give a folder with"),
+        (["--link"], "`--link` is an option of sorting: give a folder with"),
         (["http://a.b/c", "--sort-into", "s"], "photos on this computer. Received: http://a.b/c"),
-        (["--workers", "2"], "`--workers` is about Ray: add `--engine ray`"),
+        (["--workers", "2"], "`--workers` is an option of Ray: add `--engine ray`"),
         (["--format", "parquet", "--out", "x"], "are written with `--engine ray`"),
         (["--format", "csv", "--out", "x/"], "are written with `--engine ray`"),
         (["s3://shop/a.jpg"], r"is read with `--engine ray`. Received: s3://shop/a\.jpg"),

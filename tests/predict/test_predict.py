@@ -69,7 +69,7 @@ WRONG_USE = {
     "imagenet alone": (["imagenet"], "Received: imagenet alone"),
     "top 0": (["0.png", "--top", "0"], "--top: expected an integer from 1 to 100000. Received: 0"),
     "threshold": (["0.png", "--threshold", "nan"], "expected a number from 0 to 1. Received: nan"),
-    "empty list": (["-"], "error: Expected names of photos on standard input, one a line."),
+    "empty list": (["-"], "error: Expected names of photos on standard input, one per line."),
     "no folder": (["0.png", "--out", "gone/rows"], "error: No folder gone for rows: create it"),
     "unfinished": (["0.png", "--out", "left"], "error: An earlier run left .left.unfinished."),
     "photo": (["0.png", "1.png", "--out", "1.png"], "error: `--out` would replace 1.png, which is"),

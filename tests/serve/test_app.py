@@ -44,7 +44,7 @@ def test_each_photo_has_its_answer_or_reason(service: Running) -> None:
     [
         (404, "Not Found", ("GET", "/nothing")),
         (405, "Method Not Allowed", ("GET", "/predict")),
-        (413, "a request may have 0.2 MB at most", ("POST", "/predict", b"x" * 300_000, RAW)),
+        (413, "a request may have at most 0.2 MB", ("POST", "/predict", b"x" * 300_000, RAW)),
         (422, "damaged", ("POST", "/predict", PHOTO[:300], RAW)),
         (422, "expected a category of", ("POST", "/explain?category=car", PHOTO, RAW)),
         (422, "not a photo in", ("POST", "/explain", b"no", RAW)),
