@@ -198,7 +198,7 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
     """Return the random layers that make an augmented copy of each photo; `seed` decides all draws.
 
     They are never part of a saved model: Keras' random layers act whenever a model is called
-    without `training=False`.
+    without `training=False`. With any change here raise `_LAYOUT` of `features` and `fine_tuning`.
     """
     # In float32 under any policy: half precision cannot hold the values 0 to 255 exactly.
     flip = keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")
