@@ -79,6 +79,8 @@ def final(
 
     start = time.monotonic()
     check_free(results)
+    if log_dir:
+        log_dir.mkdir(parents=True, exist_ok=True)  # TensorFlow would fail late, with a traceback.
     datasets, planned = prepare_datasets(config, cache, workers), None
     prepared = datasets.prepared
     if budget is not None:

@@ -19,14 +19,7 @@ import numpy as np
 from fashion_keras import __version__
 from fashion_keras.artifacts import whole_file
 from fashion_keras.config import RELEASED, Config, InputError
-from fashion_keras.inspection import (
-    CONFIG,
-    FORMAT,
-    METADATA,
-    check_file,
-    layer_name,
-    read_metadata,
-)
+from fashion_keras.inspection import CONFIG, FORMAT, METADATA, check_file, layer_name, read_metadata
 
 if TYPE_CHECKING:  # Importing Keras takes seconds.
     from fashion_keras.backend import keras

@@ -226,6 +226,7 @@ def test_options_go_before_the_configuration_and_that_before_the_search(used, tm
         (["--config", "gone.json"], "No configuration file at gone.json; `python -m tuning"),
         (["--data", "gone"], "error: No folder "),
         (["--weights", "gone.h5"], "error: No weights file gone.h5"),
+        (["--tensorboard", "/dev/null"], "File exists: '/dev/null'"),
         (["--fine-tune-from", "block99"], "error: `fine_tune_from` must be"),
     ],
 )

@@ -54,6 +54,8 @@ def search(
     """
     start = time.monotonic()
     check_free(results)
+    if log_dir:
+        log_dir.mkdir(parents=True, exist_ok=True)  # TensorFlow would fail late, with a traceback.
     base = dataclasses.replace(base, epochs=max_epochs)
     datasets = prepare_datasets(base, cache, workers)
     print(f"everything will be in {results}", flush=True)
