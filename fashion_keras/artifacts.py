@@ -23,9 +23,10 @@ from filelock import FileLock, Timeout
 
 from fashion_keras.config import InputError
 
-# h5py, TensorFlow and others raise errors of their own, with the system's words in them.
+# h5py, TensorFlow and others raise errors of their own, with the system's words in them or others.
+_FULL = "No space left on device|[Ee]rrno = 28|Disk quota exceeded"
 _DISK_ERRORS = {
-    "full": (errno.ENOSPC, r"No space left on device|[Ee]rrno = 28|Disk quota exceeded"),
+    "full": (errno.ENOSPC, rf"{_FULL}|\d requested and \d+ written|Not enough free space to write"),
     "read-only": (errno.EROFS, r"Read-only file system|[Ee]rrno = 30"),
 }
 

@@ -173,6 +173,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
         (OSError(errno.EROFS, "Read-only file system", "/r/one"), "read-only"),
         (RuntimeError("errno = 28, error message = 'No space left on device'"), "full"),
         (RuntimeError("/x; No space left on device"), "full"),
+        (OSError("400000 requested and 262112 written"), "full"),  # By `numpy.save`.
     ],
 )
 def test_disks_are_blamed_in_whatever_words_a_library_uses(error, state):
