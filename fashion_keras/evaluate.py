@@ -146,8 +146,7 @@ def main(arguments: list[str] | None = None) -> None:
         "example:\n  python -m fashion_keras.evaluate results/final/fashion.keras photos/test",
     )
     options.add_argument("model", type=Path, help="a .keras file of this project")
-    folder_help = "folder that holds one folder of photos for each category"
-    options.add_argument("folder", type=Path, help=folder_help)
+    options.add_argument("folder", type=Path, help="folder with a folder of photos per category")
     cli.add_results_option(options, "results/evaluation", "the files written")
     given = options.parse_args(arguments)
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])

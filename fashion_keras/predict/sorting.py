@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from fashion_keras.artifacts import whole_file
+from fashion_keras.artifacts import fingerprint
 from fashion_keras.config import InputError
 from fashion_keras.predict.rows import UNCERTAIN
 
@@ -27,8 +27,7 @@ def check_labels(labels: Iterable[str]) -> None:
 def place(file: Path, folder: Path, link: bool) -> Path:
     """Copy or link one photo into a folder, unless it is there already; return its place there.
 
-    Nothing in the folder is ever replaced: a photo whose name is taken by another one gets a
-    number.
+    Nothing there is ever replaced: a photo whose name is taken by another one gets a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
     number = 1
@@ -41,7 +40,12 @@ def place(file: Path, folder: Path, link: bool) -> Path:
     if link:
         target.symlink_to(file.resolve())
     else:
-        with whole_file(target) as unfinished:
+        # Short, however long the photo's name is; after a kill the same photo is written there.
+        unfinished = folder / f".{fingerprint(name=target.name)}.unfinished"
+        try:
             shutil.copyfile(file, unfinished)
-        shutil.copystat(file, target)  # Not before: `whole_file` must be allowed to write.
+            unfinished.replace(target)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        shutil.copystat(file, target)
     return target
