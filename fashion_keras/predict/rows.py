@@ -1,4 +1,4 @@
-"""Predictions as rows, for the command, Ray and the service; add a column in this module alone."""
+"""Predictions as rows, for the command, Ray and the service (its `schemas` list the columns)."""
 
 from __future__ import annotations
 
