@@ -79,8 +79,10 @@ def listen(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        if port not in range(65536):  # Python would leave a socket open.
+            raise OSError("expected a number from 0 to 65535")
         listener = socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"Cannot listen on {host}, port {port}: {error}") from error
     # Connections inherit it. Without it, the second write of each answer waits 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
