@@ -5,6 +5,7 @@ import collections
 import contextlib
 import dataclasses
 import importlib.metadata
+import importlib.util
 import itertools
 import os
 import platform
@@ -153,11 +154,20 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
     )
 
 
+def workers(text: str) -> int:
+    """Return the number of processes that an option gives; for several, Ray must be there."""
+    number = count(text)
+    if number > 1 and not importlib.util.find_spec("ray"):
+        message = 'more than 1 needs Ray: pip install "fashion_keras[ray]"'
+        raise argparse.ArgumentTypeError(message)
+    return number
+
+
 def add_workers_option(options: argparse.ArgumentParser) -> None:
     """Add `--workers`, the number of processes of `parallel.pool`."""
     options.add_argument(
         "--workers",
-        type=count,
+        type=workers,
         default=1,
         metavar="N",
         help="processes that work at the same time; more than one needs Ray (pip install "

@@ -72,9 +72,14 @@ def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch
         ("--epochs many", "argument --epochs: invalid int value: 'many'"),
         ("--epoch 3", "unrecognized arguments: --epoch 3"),
         ("--workers 0", "argument --workers: expected an integer from 1 to 100000. Received: 0"),
+        (
+            "--workers 2",
+            'argument --workers: more than 1 needs Ray: pip install "fashion_keras[ray]',
+        ),
     ],
 )
-def test_wrong_options_end_with_code_2(given, error, capsys):
+def test_wrong_options_end_with_code_2(given, error, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # Ray is not installed.
     parser = options("epochs")
     cli.add_workers_option(parser)
     with pytest.raises(SystemExit, match="^2$"):
