@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.config import RELEASED, InputError
+from fashion_keras.inspection import read_metadata
 from fashion_keras.predict.inputs import accept_any_name, expand, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows
@@ -106,6 +107,8 @@ def main(arguments: list[str] | None = None) -> None:
     given.model, inputs = model_and_inputs(given.inputs)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
+    if given.model != IMAGENET:
+        read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
     if given.engine == "ray":
         names = _ray_data().prepare(names)
     write = print_rows
