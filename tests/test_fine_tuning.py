@@ -61,6 +61,7 @@ def weights_of(tuned: FineTuned) -> list[np.ndarray]:
     return [*tuned.backbone.get_weights(), *tuned.head.get_weights()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
 def test_fine_tuning_lowers_the_loss_and_trains_copies(fine_tune_from, datasets, tmp_path):
     config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from)
@@ -90,6 +91,7 @@ def test_rate_rises_then_falls_to_nothing():
     assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_interrupted_run_continues_and_ends_as_one_that_was_not(datasets, tmp_path, capsys):
     seen: list[int] = []
 
@@ -115,6 +117,7 @@ def test_interrupted_run_continues_and_ends_as_one_that_was_not(datasets, tmp_pa
     assert all(map(np.array_equal, weights_of(again), weights_of(parts)))
 
 
+@pytest.mark.slow
 def test_order_of_photos_does_not_depend_on_what_was_drawn_before(datasets, tmp_path):
     config = dataclasses.replace(CONFIG, fine_tune_from="pixels", fine_tuning_epochs=1)
     found = []
@@ -140,6 +143,7 @@ def test_start_follows_the_machine_unless_it_is_given(monkeypatch):
         assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
 def test_batch_normalisation_never_moves(fine_tune_from, prepared, tmp_path):
     backbone = normalised_backbone()
@@ -159,6 +163,7 @@ def half_precision(monkeypatch):
     precision_in_force.cache_clear()
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_half_precision_gives_float32(half_precision, prepared, tmp_path):
     losses = []
     for precision in ("float32", "mixed_float16"):
@@ -255,6 +260,7 @@ def test_copies_are_kept_where_they_take_no_time(datasets, tmp_path):
     assert len(made["left_out"]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
 def test_speed_is_measured_without_changing_a_weight(fine_tune_from, datasets):
     before = [weight.tobytes() for weight in datasets.backbone.get_weights()]

@@ -125,6 +125,7 @@ def test_the_test_ends_where_the_loss_explodes():
     assert len(range_test(plain_model(), not_a_number, [0.1] * 3).losses) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
 def test_fine_tuning_changes_nothing_that_was_trained(fine_tune_from, datasets):
     config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from)
@@ -153,6 +154,7 @@ def test_a_rate_is_a_number_or_auto(capsys):
     assert "expected a number or `auto`. Received: fast" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_auto_puts_the_number_into_the_configuration(datasets, tmp_path, capsys):
     found = with_found_rate(CONFIG, datasets, tmp_path / "rate.png")
     assert found == dataclasses.replace(CONFIG, learning_rate=found.learning_rate)

@@ -62,6 +62,7 @@ def small_xception(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keras.applications.Xception", build)
 
 
+@pytest.mark.slow
 def test_imagenet_backbone_is_frozen_and_gives_feature_maps(real_weights: Path) -> None:
     backbone = build_backbone(str(real_weights))
     assert (backbone.trainable_weights, backbone.name) == ([], BACKBONE)

@@ -72,10 +72,12 @@ def equal(first: TrainedHead, second: TrainedHead) -> bool:
     return rows[0] == rows[1] and all(map(np.array_equal, *weights))
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_weights_to_the_last_bit(data):
     assert equal(fit_head(CONFIG, data), fit_head(CONFIG, data))
 
 
+@pytest.mark.slow
 def test_weights_of_the_best_epoch_are_kept(data):
     trained = fit_head(WILD, data)
     assert trained.history[-1]["loss"] < 0.8 * trained.history[0]["loss"]
@@ -94,6 +96,7 @@ def test_patience_ends_training_early(data):
     assert len(trained.history) == trained.best["epoch"] + 2 < 40
 
 
+@pytest.mark.slow
 def test_history_has_one_row_of_six_columns_an_epoch(data, tmp_path):
     history = fit_head(CONFIG, data).history
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -105,6 +108,7 @@ def test_history_has_one_row_of_six_columns_an_epoch(data, tmp_path):
     assert read == history
 
 
+@pytest.mark.slow
 def test_a_finished_head_is_found_and_callbacks_see_epochs(datasets, tmp_path, monkeypatch, capsys):
     def listener(seen: list[Any]) -> keras.callbacks.Callback:
         return keras.callbacks.LambdaCallback(
@@ -168,6 +172,7 @@ def test_average_keeps_more_the_longer_it_is(epochs, kept):
         assert optimizer.ema_momentum == pytest.approx(kept)
 
 
+@pytest.mark.slow
 def test_validation_sees_the_averaged_weights(data):
     averaged = fit_head(dataclasses.replace(CONFIG, ema_epochs=2), data).history
     plain = fit_head(dataclasses.replace(CONFIG, ema_epochs=0), data).history

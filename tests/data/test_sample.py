@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from fashion_keras.data.sample import LABELS, draw_photo, draw_sample
 
@@ -23,6 +24,7 @@ def colours(seeds: range) -> tuple[np.ndarray, np.ndarray]:
     return np.array(rows), np.arange(len(LABELS)).repeat(len(seeds))
 
 
+@pytest.mark.slow
 def test_seed_decides_every_byte_and_more_photos_keep_the_first(tmp_path):
     first = contents(draw_sample(tmp_path / "first", {"train": 1, "test": 1}, seed=3))
     assert set(first) == {f"{one}/{label}/000.jpg" for one in ("train", "test") for label in LABELS}

@@ -191,6 +191,7 @@ def test_temperature_of_the_saved_file_is_shown(page, folder):
     assert "before temperature scaling" in page.words
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_version_give_a_page(folder):
     released = ROOT / "results" / "released"
     for name in ("config.json", "training.json", "history.csv"):

@@ -51,6 +51,7 @@ def test_the_best_mean_comes_first_and_nothing_is_trained_twice(trainer, monkeyp
     assert len(trained) == 6
 
 
+@pytest.mark.slow
 def test_curves_have_each_value_and_epoch(trainer, monkeypatch):
     monkeypatch.setattr(finalists, "CURVES", {"droprate": (0.0, 0.5)})
     rows = curves(CONFIG, trainer)
@@ -63,6 +64,7 @@ def test_curves_have_each_value_and_epoch(trainer, monkeypatch):
     assert all(0 <= row["val_accuracy"] <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_has_a_reason(data):
     huge = data._replace(validation=np.full((12, 2048), 1e38, "float32"))
     outcome, _ = finalists.train_history(huge, CONFIG)

@@ -40,6 +40,7 @@ def assert_equal(one, other):
         np.testing.assert_array_equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ema_epochs", [0.0, 1.0])
 def test_a_model_that_is_used_again_trains_as_a_fresh_one(data, ema_epochs):
     first = dataclasses.replace(BASE, inner_size=16, ema_epochs=ema_epochs)
@@ -61,6 +62,7 @@ def test_another_architecture_is_compiled_again(field):
     assert compiled_head(BASE, 3, 30) is not compiled_head(other, 3, 30)
 
 
+@pytest.mark.slow
 def test_a_trial_that_goes_on_from_a_state_is_the_one_that_is_trained_as_its_parents_were(data):
     parent, state = train_trial(data, BASE, VALUES, [2], None, True)
     hypermodel_module._COMPILED.clear()

@@ -20,6 +20,7 @@ def run(tmp_path, sample_folder, tiny_backbone, monkeypatch):
     return lambda *more: lr_find.main([*words, *more]), tmp_path / "lr_find"
 
 
+@pytest.mark.slow
 def test_the_head_is_tested_and_all_is_written(run, capsys, sample_folder, tmp_path):
     command, folder = run
     command("--steps", "150", "--low", "0.0001")
@@ -40,6 +41,7 @@ def test_the_head_is_tested_and_all_is_written(run, capsys, sample_folder, tmp_p
     assert {file.name for file in folder.iterdir()} == {"head.json", "head.png"}
 
 
+@pytest.mark.slow
 def test_a_curve_that_suggests_nothing_is_drawn_all_the_same(run):
     command, folder = run
     with pytest.raises(InputError, match="lowers the loss clearly"):
@@ -48,6 +50,7 @@ def test_a_curve_that_suggests_nothing_is_drawn_all_the_same(run):
     assert (folder / "head.png").exists()
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_tested_after_its_cost_is_printed(run, capsys):
     command, folder = run
     words = ["--fine-tune", "--steps", "150", "--fine-tune-from", "block13", "--epochs", "2"]
