@@ -128,6 +128,7 @@ def test_order_of_photos_does_not_depend_on_what_was_drawn_before(datasets, tmp_
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_divergence_is_said_and_not_kept(datasets, tmp_path):
     head = new_head()
     head.head.set_weights([np.full_like(weight, np.inf) for weight in head.head.get_weights()])
