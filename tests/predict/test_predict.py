@@ -80,6 +80,7 @@ WRONG_USE = {
 @pytest.mark.parametrize("use", WRONG_USE)
 def test_wrong_use_ends_with_2_and_changes_nothing(use, run, photos, monkeypatch):
     Path(".left.unfinished").touch()
+    monkeypatch.setattr(classifier_module, "load_classifier", None)  # It is not called.
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
     before = {path: path.read_bytes() for path in Path().iterdir()}
     arguments, error = WRONG_USE[use]

@@ -73,6 +73,9 @@ def test_a_trial_that_goes_on_from_a_state_is_the_one_that_is_trained_as_its_par
     assert [row["epoch"] for row in child.rows] == [3, 4, 5]
     assert again.rows == child.rows
     assert kept is None
+    hypermodel_module._COMPILED.clear()
+    whole, _ = train_trial(data, BASE, VALUES, [5], None, False)
+    assert whole.rows == parent.rows + child.rows  # The order of the photos goes on, too.
 
 
 def test_a_loss_that_is_no_number_fails_the_trial(data):
