@@ -46,8 +46,7 @@ def save_classifier(
 
     The file is written under another name, reloaded, compared with the model in memory and only
     then renamed: an interruption or a full disk never harms an earlier file. Weights stay float32
-    but are rounded to half precision, which halves the file and changes probabilities by less
-    than 0.005 (measured on real photos).
+    but are rounded to half precision, which halves the file.
 
     Args:
         backbone: See `build_backbone`; its weights are rounded in memory, too.

@@ -31,7 +31,7 @@ MAIN_LINE = (
     "final",
 )
 WINGS = {"predict", "check", "report", "export", "serve"}
-ALLOWED = {("final", "report"), ("tuning", "report"), ("serve", "predict"), ("check", "serve")}
+ALLOWED = {("final", "report"), ("tuning", "report"), ("serve", "predict")}
 FILES = sorted([*ROOT.glob("fashion_keras/**/*.py"), *ROOT.glob("tuning/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
 

@@ -192,7 +192,7 @@ def test_temperature_of_the_saved_file_is_shown(page, folder):
 
 
 @pytest.mark.slow
-def test_results_of_an_earlier_version_give_a_page(folder):
+def test_the_released_results_give_a_page(folder):
     released = ROOT / "results" / "released"
     for name in ("config.json", "training.json", "history.csv"):
         shutil.copy(released / name, folder / "final")
