@@ -30,15 +30,15 @@ def test_features_are_the_same_bytes(workers, prepared, tiny_backbone, tmp_path,
     monkeypatch.setattr("fashion_keras.features._PHOTOS", 15)
     config = Config(image_size=71, feature_batch_size=5)
 
-    def made(number, arrays, block=None):
-        cache = tmp_path / f"{number} {block}"
-        FeatureStore(prepared, config, tiny_backbone, cache, number).make(arrays, block)
+    def made(number, arrays):
+        cache = tmp_path / str(number)
+        FeatureStore(prepared, config, tiny_backbone, cache, number).make(arrays, "block13")
         return {file.name: file.read_bytes() for file in cache.rglob("*.npy")}
 
     arrays = [("train", 1), ("validation", 0)]
-    found = made(2, arrays, "block13")
+    found = made(2, arrays)
     assert len(found) == 2 * (3 + 2)
-    assert found == made(1, arrays, "block13")
+    assert found == made(1, arrays)
     # Workers keep the model, but not for other weights.
     tiny_backbone.set_weights([weight + 0.01 for weight in tiny_backbone.get_weights()])
     assert made(2, arrays[1:]) == made(1, arrays[1:])
