@@ -84,6 +84,7 @@ OTHERS |= {"--workers": "2", "--tensorboard": "log"}
 def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(hyperband, "search", lambda *call: calls.append(call))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # Ray is installed.
     for words in ([], [option, OTHERS[option]]):
         search_module.main(words)
     usual, other = (decided(*call, folder=tmp_path / f"{n}") for n, call in enumerate(calls))
