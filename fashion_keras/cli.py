@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import os
 import platform
+import re
 import shlex
 import signal
 import sys
@@ -26,6 +27,12 @@ Item = TypeVar("Item")
 GOES_ON = "what was finished is kept, and the same command continues from there"
 BEGINS_ANEW = "no results were written; the same command starts from the beginning"
 _LINE_EVERY = 30.0  # Seconds between two lines of progress where there is no terminal.
+# Errors of these names, or with these words: each backend calls it other errors.
+_OUT_OF_MEMORY = re.compile(
+    "Resource_?Exhausted|MemoryError|out of memory|can't allocate memory|bad_alloc|ALLOC_FAILED|"
+    "Dst tensor is not init",
+    re.IGNORECASE,
+)
 _seconds: dict[str, float] = collections.defaultdict(float)  # Of each stage of this process.
 
 
@@ -230,6 +237,23 @@ def stage(name: str) -> Iterator[None]:
     _seconds[name] += seconds
     if seconds >= 1:
         print(f"{name}: took {duration(seconds)}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def memory_advice(option: str, photos: int) -> Iterator[None]:
+    """Turn an out-of-memory error into an `InputError`: a smaller value of the option `option`.
+
+    On a CPU the system often ends the process without an error instead.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise
+        smaller = f"`{option} {photos // 2}`" if photos > 1 else "a smaller `--image-size`"
+        raise InputError(
+            f"Out of memory with {photos} photos in a batch: try {smaller}, or end other programs."
+        ) from error
 
 
 def peak_memory() -> float | None:

@@ -235,12 +235,10 @@ def _computed(
     chunks: Iterable[_Chunk], folder: Path, config: Config, model: keras.Model
 ) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
     """Yield each chunk and what the model gives for it."""
-    from fashion_keras.model import memory_advice
-
     size = config.feature_batch_size
     with closing(_one_ahead(_batches(chunks, folder, config))) as batches:
         for chunk in chunks:
-            with memory_advice("--feature-batch-size", size):
+            with cli.memory_advice("--feature-batch-size", size):
                 steps = range(0, len(chunk.photos), size)
                 parts = [_narrowed(model.predict_on_batch(next(batches))) for _ in steps]
             yield chunk, {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}

@@ -18,7 +18,7 @@ import numpy as np
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once, one_at_a_time, whole_file
 from fashion_keras.backend import keras
-from fashion_keras.cli import duration, stage
+from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
 from fashion_keras.features import training_arrays
@@ -190,7 +190,7 @@ def _fit(
         restore(model, state)
         show_epochs(history, model, callbacks)
     keeper = _Keeper(history, states)
-    with models.memory_advice("--batch-size", config.batch_size):
+    with memory_advice("--batch-size", config.batch_size):
         model.fit(
             train,
             validation_data=validation,

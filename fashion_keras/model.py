@@ -5,7 +5,6 @@ import functools
 import hashlib
 import importlib.metadata
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,10 +48,6 @@ BLOCKS, FEATURES = _ARCHITECTURE.blocks, _ARCHITECTURE.features
 PIXELS, _CPU_DEFAULT = "pixels", "block11"  # Where fine-tuning starts with `auto`.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
-# Errors of these names, or with these words: graphics cards call it other errors.
-_OUT_OF_MEMORY = re.compile(
-    "ResourceExhausted|MemoryError|out of memory|bad_alloc|ALLOC_FAILED|Dst tensor is not init"
-)
 
 
 def check_weights(weights: str) -> Path | None:
@@ -364,20 +359,3 @@ def divisible(batches: Any, devices: int) -> Any:
         return tf.gather(inputs, rows % count), tf.gather(labels, rows % count), weights
 
     return batches.map(fill_up) if devices > 1 else batches
-
-
-@contextlib.contextmanager
-def memory_advice(option: str, photos: int) -> Iterator[None]:
-    """Turn an out-of-memory error into an `InputError`: a smaller value of the option `option`.
-
-    On a CPU the system often ends the process without an error instead.
-    """
-    try:
-        yield
-    except (tf.errors.OpError, MemoryError) as error:
-        if not _OUT_OF_MEMORY.search(f"{type(error).__name__}: {error}"):
-            raise
-        smaller = f"`{option} {photos // 2}`" if photos > 1 else "a smaller `--image-size`"
-        raise InputError(
-            f"Out of memory with {photos} photos in a batch: try {smaller}, or end other programs."
-        ) from error

@@ -295,3 +295,22 @@ def test_messages_of_an_import_are_shown_if_it_fails_or_they_are_asked_for(tmp_p
     keras.write_text("import os; os.write(2, b'hello')")
     assert python(program, tmp_path).stderr == ""
     assert python(program, tmp_path, TF_CPP_MIN_LOG_LEVEL="0").stderr == "hello"
+
+
+@pytest.mark.parametrize(
+    ("photos", "error", "advice"),
+    [
+        (32, RuntimeError("RESOURCE_EXHAUSTED: no 4 GB"), "32 .* try `--batch-size 16`"),
+        (1, MemoryError(), "1 photos .* a smaller `--image-size`"),
+        (8, RuntimeError("Dst tensor is not initialized"), "size 4`"),
+        (8, RuntimeError("DefaultCPUAllocator: can't allocate memory"), "size 4`"),
+    ],
+)
+def test_too_little_memory_says_what_to_try(photos: int, error: Exception, advice: str) -> None:
+    with pytest.raises(InputError, match=advice), cli.memory_advice("--batch-size", photos):
+        raise error
+
+
+def test_other_errors_stay() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), cli.memory_advice("--batch-size", 8):
+        raise RuntimeError("a bug")

@@ -26,7 +26,6 @@ from fashion_keras.model import (
     check_weights,
     copied,
     divisible,
-    memory_advice,
     precision_in_force,
     unfreeze,
 )
@@ -270,21 +269,3 @@ def test_batches_are_filled_up_with_rows_of_weight_0() -> None:
         pytest.approx([4 / 3] * 3 + [0]),
     ]
     assert [part.tolist() for part in last] == [[3, 4], [3, 4], [1, 1]]
-
-
-@pytest.mark.parametrize(
-    ("photos", "error", "advice"),
-    [
-        (32, tf.errors.ResourceExhaustedError(None, None, ""), "32 .* try `--batch-size 16`"),
-        (1, MemoryError(), "1 photos .* a smaller `--image-size`"),
-        (8, tf.errors.InternalError(None, None, "Dst tensor is not initialized"), "size 4`"),
-    ],
-)
-def test_too_little_memory_says_what_to_try(photos: int, error: Exception, advice: str) -> None:
-    with pytest.raises(InputError, match=advice), memory_advice("--batch-size", photos):
-        raise error
-
-
-def test_other_errors_of_tensorflow_stay() -> None:
-    with pytest.raises(tf.errors.InternalError), memory_advice("--batch-size", 8):
-        raise tf.errors.InternalError(None, None, "a bug")

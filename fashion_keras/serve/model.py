@@ -49,11 +49,11 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
     """
     version = f"{file.name}@{sha256_of(file)[:12]}"
     classifier = load_classifier(file)
-    run, side = classifier.model.predict_on_batch, classifier.image_size
+    run, side = classifier.probabilities, classifier.image_size
     grey = np.full((1, side, side, 3), 127.0, "float32")
     sizes = batch_sizes(batch_size)
     for size in sizes:
-        rows = np.asarray(run(grey.repeat(size, axis=0)))
+        rows = run(grey.repeat(size, axis=0))
         if not np.allclose(rows.sum(axis=-1), 1, atol=1e-3):
             raise InputError(f"{file} does not answer with probabilities; train it again.")
     explain = explainer(classifier.model)
@@ -61,7 +61,7 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         start = time.monotonic()
-        rows = np.asarray(run(pixels))
+        rows = run(pixels)
         observe(len(pixels), time.monotonic() - start)
         return rows
 
