@@ -59,7 +59,7 @@ def test_names_of_backends_are_known() -> None:
 def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Return the decoded real photos, and what TensorFlow finds here."""
     photos = tmp_path_factory.mktemp("photos")
-    program.write_photos(real_data / "test", photos)
+    program.write_photos(real_data / "validation", photos, 8)  # Each takes seconds in some.
     return photos, environments.run(Path(sys.executable), "tensorflow", RELEASED, photos)
 
 

@@ -44,17 +44,17 @@ examples:
 """
 
 
-def write_photos(folder: Path, target: Path) -> None:
-    """Decode `PHOTOS` photos, taken evenly from a folder, each into its own `.npy` file.
+def write_photos(folder: Path, target: Path, count: int = PHOTOS) -> None:
+    """Decode so many photos, taken evenly from a folder, each into its own `.npy` file.
 
     Every second one is brought to another size, since many data sets have only one.
     """
     files = sorted(file for file in folder.rglob("[!.]*.*") if file.is_file())
-    if len(files) < PHOTOS:
-        raise InputError(f"Expected {PHOTOS} photos in {folder}. Received: {len(files)}.")
-    sides = np.geomspace(*SIDES, PHOTOS).round()
+    if len(files) < count:
+        raise InputError(f"Expected {count} photos in {folder}. Received: {len(files)}.")
+    sides = np.geomspace(*SIDES, count).round()
     for number, side in enumerate(sides):
-        image = Image.fromarray(read_photo(files[number * len(files) // PHOTOS]).pixels)
+        image = Image.fromarray(read_photo(files[number * len(files) // count]).pixels)
         if number % 2:
             scale = side / max(image.size)
             image = image.resize((round(image.width * scale), round(image.height * scale)))
