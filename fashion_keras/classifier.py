@@ -10,18 +10,17 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from fashion_keras import onnx_file
 from fashion_keras.cli import memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
+from fashion_keras.inspection import metadata_in
 from fashion_keras.saving import load_model
-
-if TYPE_CHECKING:  # Importing Keras takes seconds.
-    from fashion_keras.backend import keras
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
 # Pillow reads a file when its pixels are first needed; two threads at once get garbage.
@@ -78,13 +77,13 @@ class Classifier:
     """A loaded classifier; see `load_classifier`.
 
     Attributes:
-        model: Pixels `(batch, height, width, 3)`, any height and width, uint8 or float in
-            [0, 255], to probabilities `(batch, classes)`.
+        model: A Keras model from pixels `(batch, height, width, 3)`, any height and width, uint8
+            or float in [0, 255], to probabilities `(batch, classes)`; None for an `.onnx` file.
         metadata: See `inspection.read_metadata`.
-        engine: Computes what `model` does, faster.
+        engine: Computes what `model` does, faster or without Keras.
     """
 
-    model: keras.Model
+    model: Any
     metadata: dict
     engine: Callable[[np.ndarray], np.ndarray] | None = None
 
@@ -115,7 +114,8 @@ class Classifier:
         Args:
             photos: One photo or any number of them, even endless: paths, bytes, images of Pillow
                 or arrays in any mixture. They are consumed a few batches ahead.
-            batch_size: Photos that go through the model together.
+            batch_size: Photos that go through the model together; those of an `.onnx` file go one
+                by one.
             read: Returns the pixels of one of `photos`; raises `PhotoError` if it cannot.
 
         Raises:
@@ -124,6 +124,8 @@ class Classifier:
         """
         if batch_size < 1:
             raise InputError(f"`batch_size` must be 1 or more. Received: {batch_size}")
+        if self.model is None:  # Photos keep their sizes, and batches would not be faster.
+            batch_size = 1
         one = isinstance(photos, ONE_PHOTO) and getattr(photos, "ndim", 3) < 4
         several: Any = [photos] if one else photos
         decoded = self._decoded(several, 2 * batch_size, read)
@@ -163,7 +165,12 @@ class Classifier:
             yield unread(photo, pixels) if failed else self.named(photo, next(rows))
 
     def resize(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the pixels of one photo in the model's own size; may run in any thread."""
+        """Return the pixels of one photo in the model's own size; may run in any thread.
+
+        An `.onnx` file resizes photos itself.
+        """
+        if self.model is None:
+            return pixels
         resize = self.model.get_layer("resize")
         return np.asarray(resize(pixels[None].astype("float32")))[0]
 
@@ -174,9 +181,15 @@ class Classifier:
 
 
 def load_classifier(path: str | os.PathLike) -> Classifier:
-    """Load a classifier that `python -m fashion_keras.final` saved.
+    """Load a classifier that `python -m fashion_keras.final` saved, or its export to `.onnx`.
+
+    The latter is run by ONNX Runtime; Keras is not imported.
 
     Raises:
         InputError: If the file is no whole classifier of this project, or is not safe to load.
     """
-    return Classifier(*load_model(Path(path)))
+    path = Path(path)
+    if path.suffix == onnx_file.SUFFIX:
+        run, texts = onnx_file.open_onnx(path)
+        return Classifier(None, metadata_in(texts, path), run)
+    return Classifier(*load_model(path))

@@ -56,7 +56,12 @@ def main(arguments: list[str] | None = None) -> None:
         "fashion_keras.describe",
         "example:\n  python -m fashion_keras.describe results/final/fashion.keras --json",
     )
-    options.add_argument("model", type=Path, metavar="MODEL", help="a .keras file of this project")
+    options.add_argument(
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="a .keras file of this project, or its export to .onnx",
+    )
     options.add_argument(
         "--json", action="store_true", help="print all of it as JSON, with the whole fingerprint"
     )

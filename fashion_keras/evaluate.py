@@ -145,7 +145,9 @@ def main(arguments: list[str] | None = None) -> None:
         "fashion_keras.evaluate",
         "example:\n  python -m fashion_keras.evaluate results/final/fashion.keras photos/test",
     )
-    options.add_argument("model", type=Path, help="a .keras file of this project")
+    options.add_argument(
+        "model", type=Path, help="a .keras file of this project, or its export to .onnx"
+    )
     options.add_argument("folder", type=Path, help="folder with a folder of photos per category")
     cli.add_results_option(options, "results/evaluation", "the files written")
     given = options.parse_args(arguments)

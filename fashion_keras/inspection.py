@@ -1,10 +1,13 @@
-"""Looks into a `.keras` file without loading it: its metadata, and whether it is safe to load."""
+"""Looks into a saved file without loading it: its metadata, and whether it is safe to load."""
 
 import base64
+import contextlib
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
+from fashion_keras import onnx_file
 from fashion_keras.config import InputError
 
 FORMAT = 1
@@ -40,7 +43,10 @@ def layer_name(metadata: dict) -> str:
 
 
 def read_metadata(path: Path) -> dict:
-    """Read the metadata of a saved classifier; neither the model nor Keras is loaded.
+    """Read the metadata of a saved classifier, without importing Keras.
+
+    Args:
+        path: A `.keras` file of this project, or its export to `.onnx`.
 
     Returns:
         `format`, `labels`, `image_size` and, where known, `backbone`, `created`, `data`,
@@ -49,8 +55,19 @@ def read_metadata(path: Path) -> dict:
     Raises:
         InputError: If the file does not exist or is no classifier of this project.
     """
+    if path.suffix == onnx_file.SUFFIX:
+        return metadata_in(onnx_file.open_onnx(path, optimise=False)[1], path)
     (text,) = _read(path, CONFIG)
     return _parsed(text, path)[1]
+
+
+def metadata_in(texts: dict[str, str], path: Path) -> dict:
+    """Return the metadata among the texts of an `.onnx` file (see `onnx_file.open_onnx`)."""
+    try:
+        metadata = json.loads(texts["metadata"])
+    except ValueError:
+        metadata = None
+    return _usable(metadata, path)
 
 
 def check_file(path: Path) -> tuple[dict, dict[str, bytes]]:
@@ -102,19 +119,26 @@ def _read(path: Path, *names: str) -> list[bytes]:
         raise InputError(f"{path} {kind}: {error}") from error
 
 
-def _parsed(text: bytes, path: Path) -> tuple[dict, dict]:
+def _parsed(text: bytes, path: Path) -> tuple[Any, dict]:
     """Return the configuration of a model, and the metadata in the name of its last layer."""
+    config = metadata = None
+    with contextlib.suppress(AttributeError, LookupError, TypeError, ValueError):  # Another model.
+        config = json.loads(text)
+        packed = config["config"]["layers"][-1]["config"]["name"].removeprefix(_PREFIX)
+        metadata = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
+    return config, _usable(metadata, path)
+
+
+def _usable(metadata: Any, path: Path) -> dict:
+    """Return metadata that this version can use; raise the error for all else."""
     unusable = InputError(
         f"{path} holds no labels: it was not saved by this project. "
         "`python -m fashion_keras.final` makes such a file."
     )
     try:
-        config = json.loads(text)
-        packed = config["config"]["layers"][-1]["config"]["name"].removeprefix(_PREFIX)
-        metadata = json.loads(base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4)))
         newer, labels = metadata["format"] > FORMAT, metadata.get("labels")
         usable = labels and isinstance(labels, list) and all(map(str.isprintable, labels))
-    except (AttributeError, LookupError, TypeError, ValueError) as error:  # Of another model.
+    except (AttributeError, LookupError, TypeError) as error:
         raise unusable from error
     if newer:
         raise InputError(
@@ -123,4 +147,4 @@ def _parsed(text: bytes, path: Path) -> tuple[dict, dict]:
         )
     if not usable:
         raise unusable
-    return config, metadata
+    return metadata

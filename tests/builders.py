@@ -2,10 +2,12 @@
 
 import argparse
 import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from fashion_keras.backend import keras
@@ -48,6 +50,30 @@ def save_strong(file: Path, labels: list[str] = LABELS, seed: int = 1) -> Path:
     head.set_weights([weight * 4 for weight in head.get_weights()])
     save_classifier(backbone, head, labels, 71, file)
     return file
+
+
+def save_tiny_onnx(file: Path, metadata: Any = None) -> np.ndarray:
+    """Save a classifier by mean colour as the export does; return its weights `(3, classes)`."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'fashion_keras[export]'")
+    helper, weights = onnx.helper, np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
+    nodes = [
+        helper.make_node("ReduceMean", ["pixels"], ["colour"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["colour", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("pixels", 1, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info("probabilities", 1, ["batch", 4])],
+        [onnx.numpy_helper.from_array(weights / 9, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    metadata = metadata or {"format": 1, "labels": LABELS, "image_size": 71}
+    texts = {"labels": json.dumps(LABELS), "metadata": json.dumps(metadata)}
+    helper.set_model_props(model, texts)
+    onnx.save(model, str(file))
+    return weights / 9
 
 
 def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:

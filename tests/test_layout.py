@@ -15,6 +15,7 @@ MAIN_LINE = (
     "backend",
     "parallel",
     "data",
+    "onnx_file",
     "inspection",
     "model",
     "features",
@@ -74,7 +75,7 @@ def test_only_the_backend_imports_keras_and_only_tuning_keras_tuner():
 
 
 def test_the_listing_stays_short():
-    for package, most in (("fashion_keras", 27), ("tuning", 10)):
+    for package, most in (("fashion_keras", 28), ("tuning", 10)):
         assert len({path.name for path in (ROOT / package).iterdir()} - {"__pycache__"}) <= most
 
 
@@ -94,7 +95,7 @@ def test_files_and_functions_stay_short():
         assert {(name, length) for name, length in functions(file) if length > 40} == set(), file
 
 
-@pytest.mark.parametrize(("files", "budget"), [(FILES, 10_700), (TESTS, 12_000)])
+@pytest.mark.parametrize(("files", "budget"), [(FILES, 11_700), (TESTS, 13_000)])
 def test_the_code_stays_within_its_budget(files, budget):
     assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= budget
 

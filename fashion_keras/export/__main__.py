@@ -16,8 +16,9 @@ import numpy as np
 from fashion_keras import __version__, cli
 from fashion_keras.artifacts import only_one
 from fashion_keras.config import InputError
-from fashion_keras.export.formats import EXTRA, FORMATS, INPUT, OUTPUT, check_packages, with_names
+from fashion_keras.export.formats import EXTRA, FORMATS, check_packages, with_names
 from fashion_keras.export.runtimes import largest_difference, open_export, read_photos
+from fashion_keras.onnx_file import INPUT, OUTPUT, SUFFIX
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
 # measured. Half precision keeps 11 bits of each weight: at most 0.006 was measured over 713 photos,
@@ -91,6 +92,8 @@ def _check(model: Path, name: str, target: Path, half: bool) -> None:
     from fashion_keras.inspection import read_metadata
 
     read_metadata(model)
+    if model.suffix == SUFFIX:
+        raise InputError(f"Expected a .keras file to export. Received: {model}")
     chosen = FORMATS[name]
     if half and not chosen.half:
         able = ", ".join(other for other in FORMATS if FORMATS[other].half)

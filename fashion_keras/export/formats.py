@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashion_keras.config import InputError
+from fashion_keras.onnx_file import INPUT, OUTPUT
 
-INPUT, OUTPUT = "pixels", "probabilities"
 LABELS_FILE, METADATA_FILE = "labels.txt", "fashion.json"
 EXTRA = "assets.extra"  # TensorFlow's folder in a SavedModel for files that it does not read.
 SECTION = "fashion_keras"  # Of OpenVINO's `rt_info`: the labels and the metadata, as JSON.

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +15,8 @@ import numpy as np
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
-from fashion_keras.export.formats import EXTRA, INPUT, LABELS_FILE, OUTPUT, SECTION, import_openvino
-
-Run = Callable[[np.ndarray], np.ndarray]
+from fashion_keras.export.formats import EXTRA, LABELS_FILE, SECTION, import_openvino
+from fashion_keras.onnx_file import INPUT, OUTPUT, Run, open_onnx
 
 _MOST_PHOTOS = 32
 _DRAWN_SIZES = ((240, 320), (320, 240), (299, 299), (71, 71), (33, 400), (1024, 683), (500, 501))
@@ -50,10 +49,8 @@ def open_export(name: str, path: Path) -> Opened:
 
 
 def _open_onnx(path: Path) -> tuple[Run, list[str]]:
-    onnxruntime: Any = importlib.import_module("onnxruntime")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    labels = json.loads(session.get_modelmeta().custom_metadata_map["labels"])
-    return lambda pixels: session.run([OUTPUT], {INPUT: pixels})[0], labels
+    run, texts = open_onnx(path)
+    return run, json.loads(texts["labels"])
 
 
 def _open_litert(path: Path) -> tuple[Run, list[str]]:

@@ -26,7 +26,7 @@ def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
     Raises:
         InputError: If there is no input.
     """
-    if words[0] != IMAGENET and not words[0].endswith(".keras"):
+    if words[0] != IMAGENET and not words[0].endswith((".keras", ".onnx")):
         return str(RELEASED), words
     if len(words) == 1:
         raise InputError(f"Expected photos or folders after the model. Received: {words[0]} alone")
@@ -34,11 +34,15 @@ def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _load(given: argparse.Namespace) -> "Classifier":
-    """Load a `.keras` file, or the classifier of ImageNet's thousand classes."""
+    """Load a `.keras` or `.onnx` file, or the classifier of ImageNet's thousand classes."""
     from fashion_keras.classifier import load_classifier
-    from fashion_keras.predict.imagenet import load_imagenet
 
-    classifier = load_imagenet() if given.model == IMAGENET else load_classifier(given.model)
+    if given.model == IMAGENET:
+        from fashion_keras.predict.imagenet import load_imagenet
+
+        classifier = load_imagenet()
+    else:
+        classifier = load_classifier(given.model)
     given.top = min(given.top, len(classifier.labels))
     if given.sort_into:
         check_labels(classifier.labels)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
+from fashion_keras.onnx_file import SUFFIX
 from fashion_keras.predict.resume import check_target
 from fashion_keras.predict.rows import FORMATS
 from fashion_keras.predict.web import is_address
@@ -35,9 +36,10 @@ def options() -> argparse.ArgumentParser:
         metavar="INPUT",
         help="files, folders (with all in them), patterns in quotes, http(s) addresses, or - for a "
         "list of these on standard input, one per line; before them, optionally, the model: a "
-        ".keras file, or `imagenet` for plain Xception with its thousand classes (default: the "
-        "released model); with --engine ray also s3:// and gs:// (all below what ends in /), and "
-        "tables of photos: .parquet with columns `bytes` and `file` or `path`",
+        ".keras file, its export to .onnx (which needs no Keras), or `imagenet` for plain Xception "
+        "with its thousand classes (default: the released model); with --engine ray also s3:// and "
+        "gs:// (all below what ends in /), and tables of photos: .parquet with columns `bytes` and "
+        "`file` or `path`",
     )
     _add_row_options(parser)
     _add_file_options(parser)
@@ -115,7 +117,8 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
         type=cli.count,
         default=32,
         metavar="INT",
-        help="photos that go through the model together (default: %(default)s)",
+        help="photos that go through the model together; those of an .onnx file go one by one "
+        "(default: %(default)s)",
     )
 
 
@@ -177,6 +180,8 @@ def _plain_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str
 
 def _ray_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     parts, tables = writes_parts(given), any(map(is_table, names))
+    if Path(given.model).suffix == SUFFIX:
+        yield f"`--engine ray` takes a .keras file. Received: {given.model}"
     if parts and (given.format not in ("csv", "parquet") or not given.out):
         received = f"--format {given.format} --out {given.out or ''}".rstrip()
         yield f"Expected `--format csv` or `parquet` with `--out FOLDER/`. Received: {received}"

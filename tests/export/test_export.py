@@ -21,6 +21,7 @@ from fashion_keras.data.photo import read_photo
 from fashion_keras.export.__main__ import export_classifier, main, options
 from fashion_keras.export.formats import FORMATS
 from fashion_keras.export.runtimes import Opened, open_export, read_photos
+from fashion_keras.inspection import read_metadata
 from fashion_keras.model import build_head
 from fashion_keras.saving import RELEASED, save_classifier
 from tests.builders import options_of
@@ -76,6 +77,17 @@ def check_documented(name: str, target: Path) -> None:
         assert known.astype(str).split() == [label.replace(" ", "_") for label in LABELS]
 
 
+def check_classifier(export: Path, model: Path, most: float) -> None:
+    """Check that an export to ONNX, loaded, gives the rows of the saved file."""
+    photos = [photo(90, 120), photo(71, 71), photo(130, 80), photo(720, 1200)]
+    found, expected = (
+        np.stack([one.probabilities for one in load_classifier(file).predict(photos)])
+        for file in (export, model)
+    )
+    np.testing.assert_allclose(found, expected, atol=most)
+    assert read_metadata(export) == read_metadata(model)
+
+
 def write_earlier(target: Path) -> list[str]:
     """Write what an earlier export and a killed one left; return the names of an export."""
     work = target.with_name(f".{target.name}.unfinished")
@@ -104,6 +116,8 @@ def test_runtime_gives_the_probabilities_of_keras(name, half, model):
         opened = open_export(name, target)
         check_documented(name, target)
     assert opened.labels == LABELS
+    if name == "onnx":
+        check_classifier(target, model, 1e-2 if half else 1e-5)
     for pixels in (photo(50, 200)[None], np.stack([photo(130, 80), photo(130, 80)[::-1]])):
         expected = np.asarray(called(pixels, training=False))
         found = opened.run(pixels.astype("float32"))
@@ -271,3 +285,5 @@ def test_released_model_gives_the_same_on_real_photos(name, real_data, tmp_path)
     target = tmp_path / f"our{FORMATS[name].ending}"
     description = export_classifier(RELEASED, name, target, read_photos(real_data / "test")[::4])
     assert description["compared_with_keras"]["largest_difference"] < 1e-5
+    if name == "onnx":
+        check_classifier(target, RELEASED, 1e-5)

@@ -1,0 +1,66 @@
+"""An `.onnx` file of the export, run by ONNX Runtime: neither Keras nor TensorFlow is needed."""
+
+import importlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashion_keras.config import InputError
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+SUFFIX = ".onnx"
+INPUT, OUTPUT = "pixels", "probabilities"
+
+
+def open_onnx(path: Path, optimise: bool = True) -> tuple[Run, dict[str, str]]:
+    """Open an exported classifier, on the processor and in float32.
+
+    Args:
+        path: A file that `python -m fashion_keras.export --format onnx` wrote.
+        optimise: Take a few tenths of a second to make it fast; not needed to read the texts.
+
+    Returns:
+        A function that maps pixels `(batch, height, width, 3)`, of any size, from 0 to 255, to
+        probabilities `(batch, classes)`, in any thread; and the texts `labels` and `metadata`
+        inside the file, both JSON.
+
+    Raises:
+        InputError: If the file does not exist, is damaged or no such export, or ONNX Runtime is
+            not installed.
+    """
+    onnxruntime = _import_runtime(path)
+    if not path.is_file():
+        raise InputError(
+            f"No model file {path}; `python -m fashion_keras.export --format onnx` makes one."
+        )
+    options = onnxruntime.SessionOptions()
+    # TensorFlow's variable, which `serve --workers` sets; 0 is a thread per core.
+    options.intra_op_num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+    if not optimise:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime has a class for each kind, without a common one.
+        reason = f"(copy or export it again): {str(error)[:300]}"
+        raise InputError(f"{path} is damaged, or no .onnx file {reason}") from error
+    texts = session.get_modelmeta().custom_metadata_map
+    names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
+    if names != [INPUT, OUTPUT] or not {"labels", "metadata"} <= texts.keys():
+        raise InputError(
+            f"{path} is no export of this project; `python -m fashion_keras.export MODEL --format "
+            "onnx` makes one."
+        )
+    return lambda pixels: session.run([OUTPUT], {INPUT: pixels.astype("float32")})[0], texts
+
+
+def _import_runtime(path: Path) -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{path} needs ONNX Runtime, which is not installed. Run `pip install onnxruntime`."
+        ) from error
