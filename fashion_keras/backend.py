@@ -1,15 +1,18 @@
-"""Imports Keras, with TensorFlow's start-up messages hidden; other modules take it from here.
+"""Imports Keras, with TensorFlow's start-up messages hidden; other modules take both from here.
 
 The messages are written to the process's own standard error, before any Python setting can
 silence them. Set TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2 to see them.
 """
 
 import contextlib
+import functools
+import importlib.util
 import logging
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -38,13 +41,44 @@ def quiet(*outputs: int) -> Iterator[None]:
                 os.write(2, hidden.read())
 
 
-if os.environ.get("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+def _quiet_start() -> contextlib.AbstractContextManager[None]:
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") != "3":  # The user asks for messages.
+        return contextlib.nullcontext()
     # Each trial of a search compiles a model of its own; TensorFlow warns of that as a mistake.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    with quiet(2):
-        import keras
-else:  # The user asks to see messages.
+    return quiet(2)
+
+
+with _quiet_start():
     import keras
 
-__all__ = ["keras", "quiet"]
+
+@functools.cache
+def tensorflow() -> Any:
+    """Return TensorFlow, which reads batches under every backend; None if it is not installed."""
+    if not importlib.util.find_spec("tensorflow"):
+        return None
+    with _quiet_start():
+        import tensorflow as tf
+    if keras.backend.backend() != "tensorflow":
+        tf.config.set_visible_devices([], "GPU")  # It would take all memory of the cards.
+    return tf
+
+
+@contextlib.contextmanager
+def all_cards() -> Iterator[int]:
+    """Share the training of what is built within among all graphics cards; yield their number."""
+    if keras.backend.backend() != "tensorflow":
+        yield 1
+        return
+    tf = tensorflow()
+    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+    if len(devices) == 1:
+        yield 1
+        return
+    print(f"working on {len(devices)} devices", flush=True)
+    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+        yield len(devices)
+
+
+__all__ = ["all_cards", "keras", "quiet", "tensorflow"]

@@ -214,15 +214,24 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
 
 def provenance(start: float) -> dict:
     """Return where a number comes from; `start` is `time.monotonic()` as the command began."""
-    packages = ("keras", "tensorflow", "keras-tuner", "numpy", "pillow")
+    packages = ("keras", "tensorflow", "jax", "torch", "keras-tuner", "numpy", "pillow")
     return {
         "command": " ".join(["python", *sys.orig_argv[1:]]),
         "seconds": round(time.monotonic() - start, 1),
         "stages": {name: round(seconds, 1) for name, seconds in _seconds.items()},
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": versions(packages),
         "python": platform.python_version(),
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 @contextlib.contextmanager

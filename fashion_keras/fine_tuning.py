@@ -17,12 +17,18 @@ import numpy as np
 
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once, one_at_a_time, whole_file
-from fashion_keras.backend import keras
+from fashion_keras.backend import all_cards, keras
 from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, deciding
-from fashion_keras.data.batches import class_numbers, feature_batches, load_split, one_hot
+from fashion_keras.data.batches import (
+    class_numbers,
+    divisible,
+    feature_batches,
+    load_split,
+    one_hot,
+)
 from fashion_keras.features import training_arrays
-from fashion_keras.model import PIXELS, chosen_fine_tune_from, copied, precision_in_force, strategy
+from fashion_keras.model import PIXELS, chosen_fine_tune_from, copied, precision_in_force
 from fashion_keras.training import (
     Datasets,
     History,
@@ -164,8 +170,9 @@ def fine_tune(
     """
     key = fine_tuning_key(config, datasets, trained.head)
     states = cache / "fine-tuning" / key  # The epoch and a suffix are added to this name.
-    with one_at_a_time(states.with_suffix(".lock"), "this fine-tuning"), strategy().scope():
-        trained_backbone, head, history = _fit(config, datasets, trained.head, states, callbacks)
+    with one_at_a_time(states.with_suffix(".lock"), "this fine-tuning"), all_cards() as cards:
+        fitted = _fit(config, datasets, trained.head, states, callbacks, cards)
+    trained_backbone, head, history = fitted
     backbone = copied(datasets.backbone)  # It computes in float32 whatever the trained one did.
     backbone.set_weights(trained_backbone.get_weights())
     validation = {name: history[-1][f"val_{name}"] for name in ("loss", "accuracy")}
@@ -178,10 +185,11 @@ def _fit(
     head: keras.Model,
     states: Path,
     callbacks: Sequence[keras.callbacks.Callback],
+    cards: int,
 ) -> tuple[keras.Model, keras.Model, History]:
     state, history = read_state(_files(states)[-1]) if _files(states) else ([], [])
     batches = fine_tuning_datasets(config, datasets, len(history))
-    train, validation = (models.divisible(one, strategy().num_replicas_in_sync) for one in batches)
+    train, validation = (divisible(one, cards) for one in batches)
     model, backbone, head = build_trainee(config, datasets, head, len(history))
     photos = len(datasets.prepared.split("train"))
     compile_trainee(model, config, learning_rates(config, photos))

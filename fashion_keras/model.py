@@ -3,18 +3,14 @@
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fashion_keras.backend import keras  # Before TensorFlow, whose start-up messages it hides.
-
-# isort: split
-import tensorflow as tf
-
+from fashion_keras.backend import keras
 from fashion_keras.config import RELEASED, Config, InputError
 from fashion_keras.inspection import check_file
 
@@ -186,7 +182,7 @@ def weights_digest(model: keras.Model) -> str:
 def versions() -> list[str]:
     """Return the versions that decide the last bits of what models compute, for keys."""
     engine = keras.backend.backend()
-    return [keras.__version__, engine, importlib.metadata.version(engine)]
+    return [keras.__version__, engine, sys.modules[engine].__version__]
 
 
 def build_augmentation(config: Config, seed: int) -> keras.Sequential:
@@ -333,29 +329,3 @@ def precision_in_force(wanted: str) -> str:
 def _has_amx() -> bool:
     cpu = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
     return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8")
-
-
-@functools.cache
-def strategy() -> Any:
-    """Return how fine-tuning is shared: among all graphics cards if there are several, or not."""
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
-        return tf.distribute.get_strategy()
-    print(f"working on {len(devices)} devices", flush=True)
-    return tf.distribute.MirroredStrategy([device.name for device in devices])
-
-
-def divisible(batches: Any, devices: int) -> Any:
-    """Fill up batches of inputs and labels with rows of weight 0, to be shared evenly by devices.
-
-    The mean loss of a batch, and so its gradient, stays the same.
-    """
-
-    def fill_up(inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
-        count = tf.shape(labels)[0]
-        size = -(-count // devices) * devices
-        rows = tf.range(size)
-        weights = tf.where(rows < count, tf.cast(size / count, tf.float32), 0.0)
-        return tf.gather(inputs, rows % count), tf.gather(labels, rows % count), weights
-
-    return batches.map(fill_up) if devices > 1 else batches

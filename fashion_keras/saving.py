@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import importlib.metadata
 import io
 import json
 import platform
@@ -18,6 +17,7 @@ import numpy as np
 
 from fashion_keras import __version__
 from fashion_keras.artifacts import whole_file
+from fashion_keras.cli import versions
 from fashion_keras.config import RELEASED, Config, InputError
 from fashion_keras.inspection import CONFIG, FORMAT, METADATA, check_file, layer_name, read_metadata
 
@@ -60,6 +60,7 @@ def save_classifier(
     Raises:
         RuntimeError: If the reloaded file does not give the same probabilities.
     """
+    from fashion_keras.backend import keras
     from fashion_keras.model import build_classifier
 
     _round_weights(backbone)
@@ -70,7 +71,7 @@ def save_classifier(
         "image_size": image_size,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"fashion_keras": __version__, "python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in ("keras", "tensorflow", "numpy")},
+        | versions(("keras", keras.backend.backend(), "numpy")),
         "temperature": temperature,
         **(metadata or {}),
     }

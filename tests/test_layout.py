@@ -72,6 +72,7 @@ def test_only_the_backend_imports_keras_and_only_tuning_keras_tuner():
         roots = {name.partition(".")[0] for name in names}
         assert "keras" not in roots or file.name == "backend.py", file
         assert "keras_tuner" not in roots or place(file) == "tuning", file
+        assert "tensorflow" not in roots or file.name == "backend.py", file
 
 
 def test_the_listing_stays_short():

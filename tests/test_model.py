@@ -7,7 +7,6 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from fashion_keras import model as models
 from fashion_keras.backend import keras
@@ -25,7 +24,6 @@ from fashion_keras.model import (
     build_trainer,
     check_weights,
     copied,
-    divisible,
     precision_in_force,
     unfreeze,
 )
@@ -257,15 +255,3 @@ def test_precision_is_used_where_it_is_faster(wanted, amx, cards, expected, monk
     assert precision_in_force.__wrapped__(wanted) == expected
     line = f"{wanted} would be no faster on this CPU: computing in float32\n"
     assert capsys.readouterr().out == ("" if wanted == expected else line)
-
-
-def test_batches_are_filled_up_with_rows_of_weight_0() -> None:
-    batches = tf.data.Dataset.from_tensor_slices((np.arange(5.0), np.arange(5))).batch(3)
-    assert divisible(batches, 1) is batches
-    first, last = divisible(batches, 2).as_numpy_iterator()
-    assert [part.tolist() for part in first] == [
-        [0, 1, 2, 0],
-        [0, 1, 2, 0],
-        pytest.approx([4 / 3] * 3 + [0]),
-    ]
-    assert [part.tolist() for part in last] == [[3, 4], [3, 4], [1, 1]]

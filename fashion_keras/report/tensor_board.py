@@ -1,6 +1,7 @@
 """Writes what TensorBoard shows of training runs and trials: curves, settings, pictures."""
 
 import argparse
+import importlib.util
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,11 +17,17 @@ from fashion_keras.report.outcome import Predictions
 _PHOTOS, _COLUMNS = 12, 4  # In the picture of the worst predictions.
 
 
+def _folder(text: str) -> Path:
+    if not importlib.util.find_spec("tensorflow"):
+        raise argparse.ArgumentTypeError("TensorFlow writes it: pip install tensorflow")
+    return Path(text)
+
+
 def add_option(options: argparse.ArgumentParser) -> None:
     """Add `--tensorboard`."""
     options.add_argument(
         "--tensorboard",
-        type=Path,
+        type=_folder,
         metavar="FOLDER",
         help="folder to write to for TensorBoard, which shows the run while it lasts: "
         "`tensorboard --logdir FOLDER` (default: nothing is written)",
@@ -61,9 +68,11 @@ def add_run(
     """
     if any(log_dir.glob("events.out.tfevents.*")):
         return
-    import tensorflow as tf
     from tensorboard.plugins.hparams import api, summary
 
+    from fashion_keras.backend import tensorflow
+
+    tf = tensorflow()
     writer = tf.summary.create_file_writer(str(log_dir))
     with writer.as_default(step=0):
         name = f"{log_dir.parent.name}/{log_dir.name}"  # Another search has such trials, too.
@@ -80,8 +89,7 @@ def add_run(
 
 def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path]) -> None:
     """Write the confusion matrix and the worst predictions; `files` are paths by photos' names."""
-    import tensorflow as tf
-
+    from fashion_keras.backend import tensorflow
     from fashion_keras.figures import draw_confusion, draw_sheet, tile_of
     from fashion_keras.metrics import confusion
 
@@ -93,6 +101,7 @@ def add_predictions(log_dir: Path, scored: Predictions, files: Mapping[str, Path
     ]
     rows = [tiles[start : start + _COLUMNS] for start in range(0, len(tiles), _COLUMNS)]
     draw_sheet(rows, "Worst predictions", sheet)
+    tf = tensorflow()
     writer = tf.summary.create_file_writer(str(log_dir))
     with writer.as_default(step=0):
         for name, png in (("confusion matrix", matrix), ("worst predictions", sheet)):
