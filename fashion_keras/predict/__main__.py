@@ -10,6 +10,7 @@ from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.inspection import read_metadata
+from fashion_keras.onnx_file import SUFFIX
 from fashion_keras.predict.inputs import accept_any_name, expand, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows
@@ -114,6 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.model != IMAGENET:
         read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
     if given.engine == "ray":
+        if given.model.endswith(SUFFIX):
+            raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
         names = _ray_data().prepare(names)
     write = print_rows
     if given.out:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
-from fashion_keras.onnx_file import SUFFIX
 from fashion_keras.predict.resume import check_target
 from fashion_keras.predict.rows import FORMATS
 from fashion_keras.predict.web import is_address
@@ -180,8 +179,6 @@ def _plain_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str
 
 def _ray_problems(given: argparse.Namespace, names: list[str]) -> Iterator[str]:
     parts, tables = writes_parts(given), any(map(is_table, names))
-    if Path(given.model).suffix == SUFFIX:
-        yield f"`--engine ray` takes a .keras file. Received: {given.model}"
     if parts and (given.format not in ("csv", "parquet") or not given.out):
         received = f"--format {given.format} --out {given.out or ''}".rstrip()
         yield f"Expected `--format csv` or `parquet` with `--out FOLDER/`. Received: {received}"
