@@ -15,18 +15,16 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from fashion_keras import cli
+from fashion_keras import cli, engine
 from fashion_keras.artifacts import fingerprint, in_words, one_at_a_time, whole_file
 from fashion_keras.config import Config, InputError, deciding
+from fashion_keras.data.chunks import Chunks, Features
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare, summary
-from fashion_keras.parallel import Pool, pool
-
-if TYPE_CHECKING:  # Importing Keras takes seconds, which `--help` does not need.
-    from fashion_keras.backend import keras
+from fashion_keras.parallel import Pool, on_this_machine, pool
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
 _PHOTOS = 256  # In a chunk, about: a whole number of batches.
@@ -42,45 +40,6 @@ def training_arrays(copies: int) -> list[Array]:
     return [*(("train", copy) for copy in range(copies + 1)), ("validation", 0)]
 
 
-class Chunks:
-    """Rows of several `.npy` files, read as one array when they are asked for.
-
-    All files but the last one hold equally many rows.
-    """
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        self._files = files
-        first, last = (np.load(file, mmap_mode="r") for file in (files[0], files[-1]))
-        self._rows = len(first)
-        count = self._rows * (len(files) - 1) + len(last)
-        self.shape: tuple[int, ...] = (count, *first.shape[1:])
-        self.dtype: np.dtype = first.dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """Return the rows of a number, a slice, an array of numbers or a mask."""
-        numbers = np.arange(len(self))[rows]
-        found = np.empty((*numbers.shape, *self.shape[1:]), self.dtype)
-        owners = numbers // self._rows
-        for owner in np.unique(owners):
-            mine = owners == owner
-            # A map that stays open would count what was read through it as memory of this process.
-            chunk = np.load(self._files[owner], mmap_mode="r")
-            found[mine] = chunk[numbers[mine] % self._rows]
-        return found
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return self[:].astype(dtype or self.dtype, copy=False)
-
-    def __reduce__(self) -> tuple:
-        return np.asarray, (self[:],)  # Another computer may not have the files.
-
-
-Features = np.ndarray | Chunks
-
-
 class _Chunk(NamedTuple):
     """One copy of some photos: what is missing of it."""
 
@@ -93,6 +52,10 @@ class FeatureStore:
     """The features and feature maps of a data set through one backbone, computed at first need.
 
     They are kept in `folder`, below the cache; `workers` processes compute (see `parallel.pool`).
+
+    Attributes:
+        engine: What runs the backbone (see `engine.engines`): the one that these features were
+            begun with, or the best for so many photos.
     """
 
     def __init__(
@@ -100,13 +63,15 @@ class FeatureStore:
     ) -> None:
         from fashion_keras.model import precision_in_force, versions, weights_digest
 
+        precision = precision_in_force(config.precision)
         self._prepared = prepared
         self._config = config
         self._backbone = backbone
+        self._cache = cache
         self._workers = workers
-        self._models: dict[str | None, keras.Model] = {}
+        self._runs: dict[str | None, engine.Run] = {}
         self._facts = deciding(config, "features") | {
-            "precision": precision_in_force(config.precision),
+            "precision": precision,
             "weights": weights_digest(backbone),
             "versions": versions(),
             "layout": _LAYOUT,
@@ -119,6 +84,10 @@ class FeatureStore:
             parts = [photos[start : start + size] for start in range(0, len(photos), size)]
             digests = [fingerprint(photos=[photo.sha256 for photo in part]) for part in parts]
             self._chunks[split] = list(zip(parts, digests, strict=True))
+        engines = engine.engines(len(prepared.photos), config.image_size, precision)
+        if workers > 1 and not on_this_machine():
+            engines.reverse()  # A cluster may have graphics cards.
+        self.engine = next(filter(self._begun, engines), engines[0])
 
     def features(self, split: str, copy: int = 0) -> Features:
         """Return the features of a split, or of an augmented copy; missing ones are computed.
@@ -187,18 +156,37 @@ class FeatureStore:
             if chunks:
                 self._compute(chunks, count - found, fine_tune_from)
 
-    def _compute(self, chunks: Sequence[_Chunk], photos: int, fine_tune_from: str | None) -> None:
-        from fashion_keras.model import build_feature_model
+    def run(self, fine_tune_from: str | None = None) -> engine.Run:
+        """Return what computes: from pixels to a dictionary, as `model.build_feature_model`."""
+        if fine_tune_from not in self._runs:
+            from fashion_keras.model import build_feature_model
 
+            model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
+            run: Any = None
+            if self.engine != engine.KERAS:
+                facts = self._facts | {"fine_tune_from": fine_tune_from}
+                run = engine.converted(model, self._config.image_size, self._cache, facts)
+            self._runs[fine_tune_from] = run or model.predict_on_batch
+        return self._runs[fine_tune_from]
+
+    def _begun(self, name: str) -> bool:
+        """Return whether there are features of the photos as they are, made by an engine."""
+        files = (file for split in self._chunks for file in self._files(split, 0, None, name))
+        return any(file.exists() for file in files)
+
+    def _compute(self, chunks: Sequence[_Chunk], photos: int, fine_tune_from: str | None) -> None:
         settings = (self._prepared.folder, self._config)
+        engine.advise(photos, self._config.image_size)
+        run = self.run(fine_tune_from)
         with pool(min(self._workers, len(chunks))) as workers:
             if workers.size == 1:
-                model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
-                kept = self._models.setdefault(fine_tune_from, model)  # It is compiled already.
-                computed = _computed(chunks, *settings, kept)
+                computed = _computed(chunks, *settings, run)
             else:
+                converted = isinstance(run, engine.OpenVINO)
                 model = self._backbone.to_json(), self._backbone.get_weights()
-                shared = workers.share((*model, self._facts["weights"], fine_tune_from))
+                shared = workers.share(
+                    (self._facts["weights"], fine_tune_from, run if converted else model)
+                )
                 computed = _computed_by(workers, chunks, *settings, shared)
             label = f"features at {self._config.image_size} px"
             shown = cli.progress(computed, photos, label, lambda done: len(done[0].photos))
@@ -221,8 +209,13 @@ class FeatureStore:
                 chunks.append(_Chunk(photos, seed, new))
         return chunks
 
-    def _files(self, split: str, copy: int, fine_tune_from: str | None = None) -> list[Path]:
+    def _files(
+        self, split: str, copy: int, fine_tune_from: str | None = None, engine_name: str = ""
+    ) -> list[Path]:
         facts: dict[str, Any] = dict(self._facts)
+        name = engine_name or self.engine
+        if name != engine.KERAS:  # Keras is among the versions.
+            facts |= {"engine": name}
         if copy:
             facts |= deciding(self._config, "copies") | {"copy": copy}
         if fine_tune_from:
@@ -232,15 +225,15 @@ class FeatureStore:
 
 
 def _computed(
-    chunks: Iterable[_Chunk], folder: Path, config: Config, model: keras.Model
+    chunks: Iterable[_Chunk], folder: Path, config: Config, run: engine.Run
 ) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
-    """Yield each chunk and what the model gives for it."""
+    """Yield each chunk and what the engine gives for it."""
     size = config.feature_batch_size
     with closing(_one_ahead(_batches(chunks, folder, config))) as batches:
         for chunk in chunks:
             with cli.memory_advice("--feature-batch-size", size):
                 steps = range(0, len(chunk.photos), size)
-                parts = [_narrowed(model.predict_on_batch(next(batches))) for _ in steps]
+                parts = [_narrowed(run(next(batches))) for _ in steps]
             yield chunk, {name: np.concatenate([one[name] for one in parts]) for name in parts[0]}
 
 
@@ -292,23 +285,24 @@ def _computed_by(
         yield done
 
 
-_on_this_worker: dict[tuple, Any] = {}  # The model of the task before.
+_on_this_worker: dict[tuple, engine.Run] = {}  # What computed the task before.
 
 
 def chunk_of(
     chunk: _Chunk, contents: Sequence[bytes], config: Config, backbone: tuple
 ) -> dict[str, np.ndarray]:
-    """Return what the backbone gives for the photos of one chunk; runs on a worker."""
-    from fashion_keras.backend import keras
-    from fashion_keras.model import build_feature_model
+    """Return what the backbone gives for the photos of one chunk; runs on a worker.
 
-    text, weights, digest, fine_tune_from = backbone
+    `backbone` is the digest of its weights, where fine-tuning starts, and a converted model, or
+    the JSON of the backbone and its weights.
+    """
+    digest, fine_tune_from, model = backbone
     key = (digest, fine_tune_from, config)
     if key not in _on_this_worker:
         _on_this_worker.clear()
-        model: Any = keras.models.model_from_json(text)
-        model.set_weights(weights)
-        _on_this_worker[key] = build_feature_model(model, fine_tune_from, config.precision)
+        if not isinstance(model, engine.OpenVINO):
+            model = _rebuilt(model, fine_tune_from, config)
+        _on_this_worker[key] = model
     with tempfile.TemporaryDirectory() as name:
         for photo, content in zip(chunk.photos, contents, strict=True):
             file = Path(name, photo.prepared)
@@ -316,6 +310,16 @@ def chunk_of(
             file.write_bytes(content)
         ((_, found),) = _computed([chunk], Path(name), config, _on_this_worker[key])
     return found
+
+
+def _rebuilt(sent: tuple, fine_tune_from: str | None, config: Config) -> engine.Run:
+    from fashion_keras.backend import keras
+    from fashion_keras.model import build_feature_model
+
+    text, weights = sent
+    backbone: Any = keras.models.model_from_json(text)
+    backbone.set_weights(weights)
+    return build_feature_model(backbone, fine_tune_from, config.precision).predict_on_batch
 
 
 _FIELDS = ("data", "split_seed", "weights", "augmented_copies") + tuple(

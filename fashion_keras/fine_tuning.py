@@ -341,15 +341,15 @@ def measure(config: Config, datasets: Datasets) -> dict[str, float]:
     pixels, labels = next(iter(one_hot(batches, classes)))
     augmentation = models.build_augmentation(config, config.augmentation_seed)
     first = None if block == PIXELS else block
-    features = models.build_feature_model(datasets.backbone, first, config.precision)
-    found = features.predict_on_batch(pixels)
+    features = datasets.store.run(first)
+    found = features(pixels)
     head: Any = models.build_head(config, classes)
     trainee, *_ = build_trainee(config, datasets, head)
     for model in (head, trainee):
         compile_trainee(model, config, 0.0)
     inputs = pixels if block == PIXELS else found["feature_maps"]
     steps = {
-        "forward": lambda: features.predict_on_batch(augmentation(pixels, training=True)),
+        "forward": lambda: features(augmentation(pixels, training=True)),
         "fine_tuning": lambda: trainee.train_on_batch(inputs, labels),
         "head": lambda: head.train_on_batch(found["features"], labels),
     }

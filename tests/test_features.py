@@ -171,6 +171,53 @@ def test_half_precision_gives_other_features_where_it_is_in_force(prepared, tmp_
 
 
 @pytest.fixture
+def openvino(monkeypatch):
+    """Let OpenVINO be worth it for any number of photos."""
+    pytest.importorskip("openvino", exc_type=ImportError)
+    monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
+
+
+@pytest.mark.slow
+def test_openvino_gives_what_keras_gives_with_feature_maps_and_without(
+    store, openvino, prepared, tiny_backbone, tmp_path
+):
+    converted = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    assert (store.engine, converted.engine[:9]) == ("keras", "openvino ")
+    maps = converted.feature_maps("validation", 1, "block13")[:]
+    features = converted.features("validation", 1)
+    np.testing.assert_allclose(features, store.features("validation", 1), atol=1e-5)
+    expected = store.feature_maps("validation", 1, "block13")[:]
+    np.testing.assert_allclose(maps, expected, atol=1e-2)  # Rounded to half precision.
+    assert len(arrays_in(tmp_path)) == 2 * 2
+    for file in converted._files("validation", 1):
+        file.unlink()
+    np.testing.assert_array_equal(converted.features("validation", 1), features)
+
+
+def test_features_go_on_with_the_engine_that_they_were_begun_with(
+    small_chunks, store, openvino, prepared, tiny_backbone, tmp_path
+):
+    store.features("train", 0)
+    for file in arrays_in(tmp_path)[1:]:
+        file.unlink()
+    assert FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path).engine == "keras"
+    other = dataclasses.replace(CONFIG, image_size=80)
+    assert FeatureStore(prepared, other, tiny_backbone, tmp_path).engine != "keras"
+    arrays_in(tmp_path)[0].unlink()
+    assert FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path).engine != "keras"
+
+
+def test_workers_of_a_cluster_may_have_graphics_cards(
+    openvino, prepared, tiny_backbone, tmp_path, monkeypatch
+):
+    engines = []
+    for address in ("local", "ray://elsewhere:1"):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        engines.append(FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path, 2).engine)
+    assert (engines[0][:9], engines[1]) == ("openvino ", "keras")
+
+
+@pytest.fixture
 def words(sample_folder, tmp_path, tiny_backbone, monkeypatch):
     """Return the common words of the command; the backbone is tiny."""
     monkeypatch.setattr("fashion_keras.model.build_backbone", lambda weights: tiny_backbone)

@@ -132,6 +132,17 @@ def test_key_and_output_stay_while_all_fields_change_that_do_not_decide_them(
 
 
 @pytest.mark.slow
+def test_key_and_output_change_with_the_engine(base, photos, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", exc_type=ImportError)
+    before = base("features")
+    monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
+    key, output = made("features", BASE, photos, tmp_path)
+    assert (key != before[0], output != before[1]) == (True, True)
+    monkeypatch.setattr("fashion_keras.engine._on_cpu", lambda: False)
+    assert made("features", BASE, photos, tmp_path) == before
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OTHERS.keys() - {"data", "precision"}))
 def test_key_and_output_change_with_each_field_that_decides_them(name, base, photos):
     kind = first_kind(name)

@@ -26,13 +26,21 @@ def workers():
         yield running
 
 
-def test_features_are_the_same_bytes(workers, prepared, tiny_backbone, tmp_path, monkeypatch):
+@pytest.mark.parametrize("engine", ["keras", "openvino"])
+def test_features_are_the_same_bytes(
+    engine, workers, prepared, tiny_backbone, tmp_path, monkeypatch
+):
+    pytest.importorskip(engine, exc_type=ImportError)
     monkeypatch.setattr("fashion_keras.features._PHOTOS", 15)
+    if engine == "openvino":
+        monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
     config = Config(image_size=71, feature_batch_size=5)
 
     def made(number, arrays):
         cache = tmp_path / str(number)
-        FeatureStore(prepared, config, tiny_backbone, cache, number).make(arrays, "block13")
+        store = FeatureStore(prepared, config, tiny_backbone, cache, number)
+        assert store.engine.startswith(engine)
+        store.make(arrays, "block13")
         return {file.name: file.read_bytes() for file in cache.rglob("*.npy")}
 
     arrays = [("train", 1), ("validation", 0)]

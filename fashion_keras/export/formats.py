@@ -5,7 +5,6 @@ import importlib
 import importlib.util
 import json
 import os
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashion_keras.config import InputError
+from fashion_keras.engine import import_openvino
 from fashion_keras.onnx_file import INPUT, OUTPUT
 
 LABELS_FILE, METADATA_FILE = "labels.txt", "fashion.json"
@@ -136,12 +136,6 @@ def _store_in_half(onnx: Any, graph: Any) -> None:
     nodes = [*casts, *graph.node]  # In the order of computation.
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-def import_openvino() -> Any:
-    """Import OpenVINO without its telemetry, which sends a message at each import."""
-    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
-    return importlib.import_module("openvino")
 
 
 def _write_openvino(model: Any, target: Path, metadata: dict, half: bool) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
-from fashion_keras.export.formats import EXTRA, LABELS_FILE, SECTION, import_openvino
+from fashion_keras.engine import import_openvino
+from fashion_keras.export.formats import EXTRA, LABELS_FILE, SECTION
 from fashion_keras.onnx_file import INPUT, OUTPUT, Run, open_onnx
 
 _MOST_PHOTOS = 32
