@@ -26,7 +26,11 @@ from fashion_keras.config import InputError
 # h5py, TensorFlow and others raise errors of their own, with the system's words in them or others.
 _FULL = "No space left on device|[Ee]rrno = 28|Disk quota exceeded"
 _DISK_ERRORS = {
-    "full": (errno.ENOSPC, rf"{_FULL}|\d requested and \d+ written|Not enough free space to write"),
+    "full": (
+        errno.ENOSPC,
+        rf"{_FULL}|\d requested and \d+ written|Not enough free space to write|"
+        "basic_ios::clear: iostream error",  # OpenVINO's.
+    ),
     "read-only": (errno.EROFS, r"Read-only file system|[Ee]rrno = 30"),
 }
 

@@ -162,24 +162,27 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
 
 
 def workers(text: str) -> int:
-    """Return the number of processes that an option gives; for several, Ray must be there."""
-    number = count(text)
-    if number > 1 and not importlib.util.find_spec("ray"):
-        message = 'more than 1 needs Ray: pip install "fashion_keras[ray]"'
+    """Return the number of processes that an option gives; on a cluster, Ray must be there."""
+    number, cluster = count(text), os.environ.get("RAY_ADDRESS", "local") != "local"
+    if number > 1 and cluster and not importlib.util.find_spec("ray"):
+        message = 'more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]"'
         raise argparse.ArgumentTypeError(message)
     return number
 
 
-def add_workers_option(options: argparse.ArgumentParser) -> None:
-    """Add `--workers`, the number of processes of `parallel.pool`."""
+def add_workers_option(options: argparse.ArgumentParser, search: bool = False) -> None:
+    """Add `--workers`, the number of processes of `parallel.pool`.
+
+    For a search it is None by default, for the number that `parallel.default_workers` returns.
+    """
+    default = "one for each core, at most 4, that train heads" if search else "1"
     options.add_argument(
         "--workers",
         type=workers,
-        default=1,
+        default=None if search else 1,
         metavar="N",
-        help="processes that work at the same time; more than one needs Ray (pip install "
-        '"fashion_keras[ray]") and runs on this machine, or on the cluster that $RAY_ADDRESS '
-        "names (default: 1)",
+        help="processes that work at the same time, on this machine, or on the Ray cluster that "
+        f"$RAY_ADDRESS names (default: {default})",
     )
 
 

@@ -1,20 +1,30 @@
-"""The same tasks in this process, or in several processes on one machine or many with Ray.
+"""The same tasks in this process, in several processes on this machine, or on a Ray cluster.
 
 A task is a function of a module with plain arguments. It receives all that it needs and returns
 what it made, and its caller writes it: workers need no disk in common.
 """
 
 import collections
+import concurrent.futures
 import contextlib
 import functools
+import itertools
+import multiprocessing
 import os
+import pickle
+import signal
 import socket
+import tempfile
+import threading
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from fashion_keras.config import InputError
 
-_RETRIES = 3  # Times that Ray runs a task again whose process died.
+_RETRIES = 3  # Times that a task is run again whose process died.
+_MAX_WORKERS = 4  # By default: each takes about a gigabyte of memory.
 
 
 class Pool:
@@ -45,15 +55,121 @@ class Pool:
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[Pool]:
-    """Yield a pool: this process for one worker, Ray for more (see `connected`)."""
+    """Yield a pool: this process for one worker; for more, processes here or on a Ray cluster.
+
+    The variable RAY_ADDRESS names the cluster (see `connected`).
+    """
     if workers <= 1:
         yield Pool()
-        return
-    threads = max(1, (os.cpu_count() or 1) // workers)  # On this machine workers share the cores.
-    environment = {"env_vars": {"TF_NUM_INTRAOP_THREADS": str(threads)}}
-    local = {"num_cpus": workers, "runtime_env": environment} if on_this_machine() else {}
-    with connected(**local) as ray:
-        yield _OnRay(ray, workers)
+    elif on_this_machine():
+        with contextlib.closing(_Processes(workers)) as processes:
+            yield processes
+    else:
+        with connected() as ray:
+            yield _OnRay(ray, workers)
+
+
+def default_workers() -> int:
+    """Return how many processes train heads fastest on this machine.
+
+    On a CPU the steps of a head are too short to be shared by several cores.
+    """
+    from fashion_keras.backend import keras
+
+    alone = keras.distribution.list_devices("gpu") or not on_this_machine()
+    return 1 if alone else min(os.cpu_count() or 1, _MAX_WORKERS)
+
+
+class _Shared(NamedTuple):
+    file: Path
+
+
+class _Processes(Pool):
+    """Processes on this machine, with equal shares of its cores."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._folder = tempfile.TemporaryDirectory(prefix="shared-")
+        self._numbers = itertools.count()
+        self._waiting: dict[concurrent.futures.Future, tuple] = {}
+        self._deaths = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._executor = concurrent.futures.ProcessPoolExecutor(
+            self.size,
+            multiprocessing.get_context("spawn"),  # A copy of a process with TensorFlow hangs.
+            initializer=_begin_worker,
+            initargs=(max(1, (os.cpu_count() or 1) // self.size),),
+        )
+
+    def share(self, value: Any) -> Any:
+        file = Path(self._folder.name, str(next(self._numbers)))
+        file.write_bytes(pickle.dumps(value))
+        return _Shared(file)
+
+    def submit(self, label: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
+        task = (label, function, arguments)
+        try:
+            self._waiting[self._executor.submit(_run_task, function, *arguments)] = task
+        except BrokenProcessPool as error:
+            self._start_again(task, error)
+
+    def next_done(self) -> tuple[Any, Any]:
+        while True:
+            future = next(concurrent.futures.as_completed(self._waiting))
+            task = self._waiting.pop(future)
+            try:
+                return task[0], future.result()
+            except BrokenProcessPool as error:
+                self._start_again(task, error)
+
+    def _start_again(self, task: tuple, error: Exception) -> None:
+        """Submit all tasks, and one more, to other processes, because one has died."""
+        self._deaths += 1
+        if self._deaths > _RETRIES:
+            raise _died(self._deaths) from error
+        tasks = [*self._waiting.values(), task]
+        self._waiting.clear()
+        self._executor.shutdown()
+        self._start()
+        for label, function, arguments in tasks:
+            self.submit(label, function, *arguments)
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for process in multiprocessing.active_children():
+            process.kill()
+        self._executor.shutdown()
+        self._folder.cleanup()
+
+
+def _begin_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command itself ends its workers.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_task(function: Callable[..., Any], *arguments: Any) -> Any:
+    return function(*(_load(one.file) if isinstance(one, _Shared) else one for one in arguments))
+
+
+@functools.lru_cache(maxsize=1)
+def _load(file: Path) -> Any:
+    return pickle.loads(file.read_bytes())  # noqa: S301 (the command itself wrote it)
+
+
+def _died(times: int) -> InputError:
+    return InputError(
+        f"Workers died {times} times, perhaps for lack of memory. Try fewer `--workers`."
+    )
 
 
 class _OnRay(Pool):
@@ -62,14 +178,14 @@ class _OnRay(Pool):
         self._ray = ray
         cards = ray.cluster_resources().get("GPU", 0)
         options = {"num_cpus": 1, "num_gpus": min(1, cards / workers), "max_retries": _RETRIES}
-        self._remote = functools.cache(ray.remote(**options))
+        self._run_task = ray.remote(**options)(_run_task)
         self._labels: dict[Any, Any] = {}
 
     def share(self, value: Any) -> Any:
         return self._ray.put(value)
 
     def submit(self, label: Hashable, function: Callable[..., Any], *arguments: Any) -> None:
-        self._labels[self._remote(function).remote(*arguments)] = label
+        self._labels[self._run_task.remote(function, *arguments)] = label
 
     def next_done(self) -> tuple[Any, Any]:
         (task, *_), _ = self._ray.wait(list(self._labels))
@@ -79,14 +195,11 @@ class _OnRay(Pool):
         except self._ray.exceptions.RayTaskError as error:
             raise error.cause from error
         except self._ray.exceptions.RayError as error:
-            raise InputError(
-                f"A worker died {_RETRIES + 1} times at the same task, perhaps for lack of memory. "
-                "Try fewer `--workers`."
-            ) from error
+            raise _died(_RETRIES + 1) from error
 
 
 def on_this_machine() -> bool:
-    """Return whether Ray is started here, as the variable RAY_ADDRESS names no cluster."""
+    """Return whether workers run here, as the variable RAY_ADDRESS names no cluster."""
     return os.environ.get("RAY_ADDRESS", "local") == "local"
 
 

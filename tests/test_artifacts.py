@@ -174,6 +174,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
         (RuntimeError("errno = 28, error message = 'No space left on device'"), "full"),
         (RuntimeError("/x; No space left on device"), "full"),
         (OSError("400000 requested and 262112 written"), "full"),  # By `numpy.save`.
+        (RuntimeError("basic_ios::clear: iostream error"), "full"),  # By OpenVINO.
     ],
 )
 def test_disks_are_blamed_in_whatever_words_a_library_uses(error, state):

@@ -74,12 +74,13 @@ def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch
         ("--workers 0", "argument --workers: expected an integer from 1 to 100000. Received: 0"),
         (
             "--workers 2",
-            'argument --workers: more than 1 needs Ray: pip install "fashion_keras[ray]',
+            'argument --workers: more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]',
         ),
     ],
 )
 def test_wrong_options_end_with_code_2(given, error, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # Ray is not installed.
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     parser = options("epochs")
     cli.add_workers_option(parser)
     with pytest.raises(SystemExit, match="^2$"):

@@ -1,9 +1,11 @@
-"""Tests of tasks in this process and on Ray."""
+"""Tests of tasks in this process, in others and on Ray."""
 
+import multiprocessing
 import os
 import re
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -27,31 +29,63 @@ def refuse() -> None:
     raise InputError("give another photo")
 
 
-def results(workers, count):
-    with pool(workers) as tasks:
-        shared = tasks.share([1, 2, 3])
-        for number in range(count):
-            tasks.submit(number, add, shared, number)
-        return [tasks.next_done() for _ in range(count)]
+def die(mark: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def pending(workers, count):
+    shared = workers.share([1, 2, 3])
+    for number in range(count):
+        workers.submit(number, add, shared, number)
+    return [workers.next_done() for _ in range(count)]
+
+
+@pytest.fixture
+def ray_address(monkeypatch):
+    """Start Ray on this machine, and let the variable name it as a cluster."""
+    pytest.importorskip("ray")
+    with connected(num_cpus=2) as ray:
+        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        yield
+
+
+def check_workers(mark: Path) -> None:
+    with pool(2) as workers:
+        assert sorted(pending(workers, 5)) == [(number, 6 + number) for number in range(5)]
+        workers.submit("killed", die_once, mark)
+        assert workers.next_done() == ("killed", "done")
+        workers.submit("refused", refuse)
+        with pytest.raises(InputError, match="^give another photo$"):
+            workers.next_done()
+        workers.submit("lost", die, mark)
+        with pytest.raises(InputError, match=r"^Workers died 4 times, .* fewer `--workers`\.$"):
+            workers.next_done()
 
 
 def test_tasks_run_in_order_in_this_process():
-    assert results(1, 3) == [(0, 6), (1, 7), (2, 8)]
+    with pool(1) as workers:
+        assert pending(workers, 3) == [(0, 6), (1, 7), (2, 8)]
 
 
 @pytest.mark.slow
-def test_ray_gives_the_same_results_survives_a_killed_worker_and_passes_errors_on(tmp_path):
-    pytest.importorskip("ray")
-    assert sorted(results(2, 5)) == results(1, 5)
-    with pool(2) as tasks:
-        tasks.submit("killed", die_once, tmp_path / "mark")
-        assert tasks.next_done() == ("killed", "done")
-        tasks.submit("refused", refuse)
-        with pytest.raises(InputError, match="^give another photo$"):
-            tasks.next_done()
+def test_processes_survive_a_killed_one_and_pass_errors_on(tmp_path):
+    check_workers(tmp_path / "mark")
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_ray_survives_a_killed_worker_and_passes_errors_on(ray_address, tmp_path):
+    check_workers(tmp_path / "mark")
+
+
+def test_processes_end_at_once_whatever_they_do():
+    with pool(2) as workers:
+        workers.submit("long", time.sleep, 600)
+    assert not multiprocessing.active_children()
 
 
 def test_without_ray_the_error_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r'pip install "fashion_keras\[ray\]"$'):
         with pool(4):

@@ -1,8 +1,10 @@
-"""What workers on Ray make is what this process makes, to the last bit."""
+"""What workers make is what this process makes, to the last bit."""
 
+import functools
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.parallel import pool
+from fashion_keras.parallel import connected, pool
 from fashion_keras.training import HeadData
 from tests.tuning.test_trials import Shuffled, outcomes_of, play, search
 from tuning.trials import train_trial
@@ -19,16 +21,25 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def workers():
-    """Start two workers for all tests: to start one and import Keras in it takes seconds."""
-    pytest.importorskip("ray")
+def processes():
+    """Start two workers for several tests: to start one and import Keras in it takes seconds."""
     with pool(2) as running:
         yield running
 
 
+@pytest.fixture
+def on_ray(monkeypatch):
+    """Start two workers of Ray, which the variable names as a cluster."""
+    pytest.importorskip("ray")
+    with connected(num_cpus=2) as ray:
+        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        with pool(2) as running:
+            yield running
+
+
 @pytest.mark.parametrize("engine", ["keras", "openvino"])
 def test_features_are_the_same_bytes(
-    engine, workers, prepared, tiny_backbone, tmp_path, monkeypatch
+    engine, on_ray, prepared, tiny_backbone, tmp_path, monkeypatch
 ):
     pytest.importorskip(engine, exc_type=ImportError)
     monkeypatch.setattr("fashion_keras.features._PHOTOS", 15)
@@ -52,7 +63,7 @@ def test_features_are_the_same_bytes(
     assert made(2, arrays[1:]) == made(1, arrays[1:])
 
 
-def test_heads_and_their_states_are_the_same_to_the_last_bit(workers):
+def test_heads_and_their_states_are_the_same_to_the_last_bit(processes):
     dice = np.random.default_rng(1)
     copies = [dice.random((30, 2048), "float32") for _ in range(3)]
     classes = np.arange(30, dtype="int32") % 3
@@ -61,26 +72,28 @@ def test_heads_and_their_states_are_the_same_to_the_last_bit(workers):
     values = {"learning_rate": 0.01, "inner_size": 16, "droprate": 0.3, "augmented": True}
     expected = [parent := train_trial(data, base, values, [2], None, True)]
     expected += [train_trial(data, base, values, [2, 3], parent[1], True)]
-    shared = workers.share(data)
-    workers.submit(0, train_trial, shared, base, values, [2], None, True)
-    workers.submit(1, train_trial, shared, base, values, [2, 3], parent[1], True)
-    found = dict(workers.next_done() for _ in range(2))
+    shared = processes.share(data)
+    processes.submit(0, train_trial, shared, base, values, [2], None, True)
+    processes.submit(1, train_trial, shared, base, values, [2, 3], parent[1], True)
+    found = dict(processes.next_done() for _ in range(2))
     for number, (outcome, state) in enumerate(expected):
         assert (found[number][0].rows, found[number][1]) == (outcome.rows, state)
 
 
+def unsteady(mark: Path, data: Any, base: Config, values: dict, rounds: Any, *others: Any) -> Any:
+    time.sleep(values["droprate"] * 0.3)
+    if values["droprate"] > 0.4 and rounds[-1] == 3 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return play(data, base, values, rounds, *others)
+
+
 @pytest.mark.kills
-def test_trials_are_the_same_though_a_worker_is_killed(workers, tmp_path):
+@pytest.mark.parametrize("place", ["processes", "on_ray"])
+def test_trials_are_the_same_though_a_worker_is_killed(place, request, tmp_path):
+    workers = request.getfixturevalue(place)
     _, _, expected = search(tmp_path / "alone", Shuffled(1))
     mark = tmp_path / "killed"
-
-    def unsteady(data: Any, base: Config, values: dict, rounds: Any, *others: Any) -> Any:
-        time.sleep(values["droprate"] * 0.3)
-        if values["droprate"] > 0.4 and rounds[-1] == 3 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return play(data, base, values, rounds, *others)
-
-    _, _, found = search(tmp_path / "ray", workers, unsteady)
+    _, _, found = search(tmp_path / "others", workers, functools.partial(unsteady, mark))
     assert mark.exists()
     assert outcomes_of(found) == outcomes_of(expected)

@@ -13,7 +13,7 @@ from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, to_json
-from fashion_keras.parallel import pool
+from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions
 from fashion_keras.saving import data_fingerprint
@@ -31,7 +31,7 @@ def search(
     factor: int,
     results: Path,
     cache: Path,
-    workers: int = 1,
+    workers: int | None = None,
     log_dir: Path | None = None,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
@@ -42,7 +42,8 @@ def search(
         factor: One in this many trials is trained longer.
         results: Folder for `FILES`; the page is kept up to date while the search runs.
         cache: Folder for downloads, prepared photos, features and finished trials.
-        workers: See `parallel.pool`.
+        workers: Processes that compute features and train heads; None for one and for
+            `parallel.default_workers`.
         log_dir: Folder to write to for TensorBoard; None for nothing.
 
     Returns:
@@ -57,7 +58,7 @@ def search(
     if log_dir:
         log_dir.mkdir(parents=True, exist_ok=True)  # TensorFlow would fail late, with a traceback.
     base = dataclasses.replace(base, epochs=max_epochs)
-    datasets = prepare_datasets(base, cache, workers)
+    datasets = prepare_datasets(base, cache, workers or 1)
     print(f"everything will be in {results}", flush=True)
     # Trials of few epochs are too short for a moving average of weights to mean anything.
     trial_base = dataclasses.replace(base, ema_epochs=0.0)
@@ -69,7 +70,7 @@ def search(
         key = fingerprint(head=head_key(trial_base, datasets), plan=plan)
         log_dir = log_dir and log_dir / f"search-{key[:8]}"  # The same if it goes on.
         report = Report(trial_base, plan, work, results / PAGE, log_dir)
-        with pool(workers) as running:
+        with pool(workers or default_workers()) as running:
             keys = functools.partial(head_key, datasets=datasets)
             trainer = Trainer(data, keys, cache / "trials", running)
             _run(oracle, trial_base, trainer, report)

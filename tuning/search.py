@@ -14,8 +14,8 @@ Find the best learning rate, inner size, droprate and use of augmented copies wi
 Hyperband. Every photo goes through the backbone once; trials train only the small head.
 Finished trials are kept in the folder of --cache: the same command continues after them.
 
-With --workers N trials run in N processes on this machine, or on the Ray cluster that
-$RAY_ADDRESS names (see docs/cluster.md). The trials and their results are the same."""
+Trials run in several processes on this machine, or on the Ray cluster that $RAY_ADDRESS
+names (see docs/cluster.md). However many there are, trials and results are the same."""
 _EXAMPLES = """\
 examples:
   python -m tuning.search --data photos/ && python -m fashion_keras.final
@@ -33,7 +33,7 @@ def options() -> argparse.ArgumentParser:
         help_text = f"{text} (default: {default})"
         parser.add_argument(option, type=int, default=default, metavar="INT", help=help_text)
     cli.add_folder_options(parser)
-    cli.add_workers_option(parser)
+    cli.add_workers_option(parser, search=True)
     tensor_board.add_option(parser)
     return parser
 

@@ -74,12 +74,13 @@ def descendants(process: int) -> Iterator[int]:
 
 
 def workers(process: int) -> list[int]:
-    """Return the processes of a command that do tasks for Ray (Linux)."""
+    """Return the processes of a command that do tasks (Linux)."""
     found = []
     for one in descendants(process):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             title = Path(f"/proc/{one}/cmdline").read_bytes()
-            if title.startswith(b"ray::") and b"Agent" not in title:  # Ray ends with its agents.
+            of_ray = title.startswith(b"ray::") and b"Agent" not in title  # Ray ends with agents.
+            if of_ray or b"spawn_main" in title:
                 found.append(one)
     return found
 

@@ -53,7 +53,7 @@ def jobs(place: Path) -> list[Job]:
     return [
         _job("features", f"fashion_keras.features {features} --cache FOLDER/cache",
              _files("cache/features/*.npy")),
-        _job("search", search, trials),
+        _job("search", f"{search} --workers 1", trials),
         _job("workers", f"{search} --workers 2", trials),
         _job("final", f"fashion_keras.final {final}", scores),
         _job("predict", f"fashion_keras.predict {predict}", _rows(".", "rows.csv")),

@@ -13,6 +13,7 @@ from tuning import search as search_module
 from tuning.oracle import Oracle
 
 SMALL = ["--image-size", "71", "--batch-size", "8", "--max-epochs", "2", "--factor", "2"]
+SMALL += ["--workers", "1"]  # Others need seconds to start.
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def rows_of(file):
 def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     run, cache, sample_folder, capsys
 ):
-    folder = run()
+    folder = run("--workers", "2")
     output = capsys.readouterr().out
     best, trials = read_config(folder / "best_config.json"), rows_of(folder / "trials.csv")
     ranked = rows_of(folder / "finalists.csv")
