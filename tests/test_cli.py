@@ -74,7 +74,7 @@ def test_next_command_has_what_was_given_and_found_and_nothing_usual(monkeypatch
         ("--workers 0", "argument --workers: expected an integer from 1 to 100000. Received: 0"),
         (
             "--workers 2",
-            'argument --workers: more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]',
+            'more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]',
         ),
     ],
 )
