@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fashion_keras.backbones import ARCHITECTURES
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used; the message says what to do instead."""
@@ -42,12 +44,22 @@ class Config:
         "photos: `clothing` (clothing-dataset-small, downloaded once), `sample` (drawn), or a "
         "folder with train/validation/test folders of class folders, or with class folders only",
     )
+    backbone: str = _field(
+        "xception",
+        "backbone, with the size of its weights and its top-1 accuracy on ImageNet: "
+        + ", ".join(
+            f"{name} ({known.megabytes} MB, {known.accuracy:.3f})"
+            for name, known in ARCHITECTURES.items()
+        ),
+        choices=tuple(ARCHITECTURES),
+        decides="features",
+    )
     weights: str = _field(
         "imagenet",
         "initial weights of the backbone: `imagenet` (downloaded once; where that is not possible, "
         "set $FASHION_KERAS_WEIGHTS to a copy of the file), `released` (the model that comes with "
-        "this package), a weights file of Keras' Xception without its top, or a `.keras` file "
-        "saved by this project",
+        "this package, an Xception), a weights file of the same backbone in Keras without its top, "
+        "or a `.keras` file saved by this project",
     )
     image_size: int = _field(
         299, "side in pixels to which photos are resized", (71, 2000), "features"
@@ -89,9 +101,10 @@ class Config:
     )
     fine_tune_from: str = _field(
         "auto",
-        "first trainable part of the backbone while fine-tuning: `block2` to `block14` of Xception "
-        "(on feature maps that are computed once), `pixels` (all of it, on freshly augmented "
-        "photos), or `auto` (`pixels` with a graphics card, else `block11`)",
+        "first trainable layer of the backbone while fine-tuning, or how its name begins: `block2` "
+        "to `block14` of Xception (on feature maps that are computed once; other backbones: see "
+        "docs/backbones.md), `pixels` (all of it, on freshly augmented photos), or `auto` "
+        "(`pixels` with a graphics card, else a late block: `block11` of Xception)",
         decides="fine_tuning",
     )
     fine_tuning_copies: int = _field(

@@ -93,7 +93,7 @@ class FeatureStore:
         """Return the features of a split, or of an augmented copy; missing ones are computed.
 
         Returns:
-            `(photos, model.FEATURES)` float32, in the order of `Prepared.split`.
+            `(photos, channels)` float32, in the order of `Prepared.split`.
         """
         self.make([(split, copy)])
         files = self._files(split, copy)
@@ -357,17 +357,18 @@ def main(arguments: list[str] | None = None) -> None:
 
     from fashion_keras import model as models
 
-    models.check_weights(config.weights)
+    models.check_weights(config)
     models.check_fine_tune_from(config)
     block = models.chosen_fine_tune_from(config)
     if given.feature_maps and block == models.PIXELS:
         raise InputError(
             f"`--fine-tune-from {config.fine_tune_from}` starts from photos on this machine and "
-            "needs no feature maps. Choose a block, such as `--fine-tune-from block11`."
+            "needs no feature maps. Choose a block, such as `--fine-tune-from "
+            f"{models.ARCHITECTURES[config.backbone].block}`."
         )
     prepared = prepare(config.data, given.cache, config.split_seed)
     print(summary(prepared))
-    backbone = models.build_backbone(config.weights)
+    backbone = models.build_backbone(config)
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
     if given.feature_maps:  # First, because they give features, too.
         store.make_feature_maps(config.fine_tuning_copies, block)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras import onnx_file
+from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.config import InputError
 
 FORMAT = 1
@@ -16,9 +17,9 @@ METADATA = "fashion.json"  # A copy of the metadata for people and other program
 # The last layer is named by this and the metadata, which so survive any load and save by Keras.
 _PREFIX = "facts_"
 _TENSOR = "__keras_tensor__"  # A reference to another layer's output in a configuration.
-# What a classifier consists of, by module. All of Keras would be too much: its `Lambda` runs code,
-# its `TFSMLayer` and `TorchModuleWrapper` load other files, its `StringLookup` reads them, and any
-# of its functions can stand for an activation.
+# What a classifier consists of, by module; some backbones need more (see `backbones`). All of Keras
+# would be too much: its `Lambda` runs code, its `TFSMLayer` and `TorchModuleWrapper` load other
+# files, its `StringLookup` reads them, and any of its functions can stand for an activation.
 _PARTS = {
     "keras": {"DTypePolicy"},
     "keras.initializers": {"GlorotUniform", "Ones", "Zeros"},
@@ -84,11 +85,14 @@ def check_file(path: Path) -> tuple[dict, dict[str, bytes]]:
     text, weights = _read(path, CONFIG, WEIGHTS)
     config, metadata = _parsed(text, path)
     config.pop("compile_config", None)  # Of a user who trained the model further; not loaded.
+    backbone = ARCHITECTURES.get(str(metadata.get("backbone")))
+    more = backbone.parts if backbone else {}
 
     def check(part: dict) -> None:
         module, name = str(part.get("module")), str(part.get("class_name", _TENSOR))
         custom = part.get("registered_name") not in (None, name)
-        if name != _TENSOR and (custom or name not in _PARTS.get(module, ())):
+        known = {*_PARTS.get(module, ()), *more.get(module, ())}
+        if name != _TENSOR and (custom or name not in known):
             raise InputError(
                 f"{path} is refused: it holds custom code or parts that a classifier does not "
                 f"need ({module!a:.99}: {name!a:.99})."

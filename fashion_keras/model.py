@@ -4,114 +4,98 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.backend import keras
 from fashion_keras.config import RELEASED, Config, InputError
-from fashion_keras.inspection import check_file
+from fashion_keras.inspection import check_file, read_metadata
 
-
-class Architecture(NamedTuple):
-    """One kind of backbone, as `keras.applications` builds it."""
-
-    build: Callable[..., keras.Model]
-    address: str  # Of its ImageNet weights.
-    scale: float  # From pixels in [0, 255] to what it expects; `offset` is added then.
-    offset: float
-    blocks: tuple[str, ...]  # First words of layers' names, from which on it can be fine-tuned.
-    features: int  # Channels of its output.
-
-
-ARCHITECTURES = {
-    # Chollet 2017, "Xception: Deep Learning with Depthwise Separable Convolutions".
-    "xception": Architecture(
-        build=lambda **options: keras.applications.Xception(**options),
-        address="https://storage.googleapis.com/tensorflow/keras-applications/xception/"
-        "xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        scale=1 / 127.5,
-        offset=-1,
-        blocks=tuple(f"block{number}" for number in range(2, 15)),
-        features=2048,
-    )
-}
-BACKBONE = "xception"  # Also the name of its layer in every model built here.
-_ARCHITECTURE = ARCHITECTURES[BACKBONE]
-BLOCKS, FEATURES = _ARCHITECTURE.blocks, _ARCHITECTURE.features
-PIXELS, _CPU_DEFAULT = "pixels", "block11"  # Where fine-tuning starts with `auto`.
+PIXELS = "pixels"  # As the place where fine-tuning starts: all of the backbone is trained.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 
 
-def check_weights(weights: str) -> Path | None:
-    """Return the file that `Config.weights` names; None for a download.
+def check_weights(config: Config) -> Path | None:
+    """Return the file that `config.weights` names; None for a download.
 
     Raises:
-        InputError: If there is no such file.
+        InputError: If there is no such file, or it is a classifier with another backbone.
     """
+    weights, name = config.weights, config.backbone
     copy = os.environ.get(WEIGHTS_VARIABLE) if weights == "imagenet" else None
     if weights == "imagenet" and not copy:
         return None
     file = RELEASED if weights == "released" else Path(copy or weights).expanduser()
-    if file.is_file():
-        return file
-    advice = (
-        f"Correct ${WEIGHTS_VARIABLE}, which names it."
-        if copy
-        else "`--weights` takes `imagenet`, `released`, a weights file of Xception without its top "
-        "(.h5), or a .keras file saved by this project."
-    )
-    raise InputError(f"No weights file {file}. {advice}")
+    if not file.is_file():
+        advice = (
+            f"Correct ${WEIGHTS_VARIABLE}, which names it."
+            if copy
+            else "`--weights` takes `imagenet`, `released`, a weights file of "
+            f"{ARCHITECTURES[name].constructor} without its top (.h5), or a .keras file saved by "
+            "this project."
+        )
+        raise InputError(f"No weights file {file}. {advice}")
+    if file.suffix == ".keras" and (found := read_metadata(file).get("backbone", name)) != name:
+        raise InputError(
+            f"The backbone in {file} is {found!a:.99}. Give `--backbone` and `--weights` that go "
+            f"together. Received: --backbone {name} --weights {weights}"
+        )
+    return file
 
 
-def build_backbone(weights: str) -> keras.Model:
-    """Return the frozen backbone, without its top.
+def build_backbone(config: Config) -> keras.Model:
+    """Return the frozen backbone, without its top, with the weights of `config.weights`.
 
-    Args:
-        weights: See `Config.weights`. Of a saved classifier only the backbone is used.
+    Of a saved classifier only the backbone is used.
 
     Returns:
         Model from scaled pixels `(batch, height, width, 3)` to feature maps
-        `(batch, rows, columns, FEATURES)`.
+        `(batch, rows, columns, channels)`; its name is `config.backbone`.
 
     Raises:
         InputError: If the weights cannot be downloaded, found or used.
     """
-    file = check_weights(weights)
+    file = check_weights(config)
     if file:
-        backbone = _from_file(file)
+        backbone = _from_file(config.backbone, file)
     else:
         with patient_download(
-            f"the ImageNet weights from {_ARCHITECTURE.address}",
-            "Give a copy of the file with `--weights FILE`, or start from the released model with "
-            "`--weights released`.",
+            f"the ImageNet weights of {ARCHITECTURES[config.backbone].constructor}",
+            "Give a copy of the file with `--weights FILE`, or start from the released model, an "
+            "Xception, with `--weights released`.",
         ):
-            backbone = _without_top("imagenet")
+            backbone = _without_top(config.backbone, "imagenet")
     backbone.trainable = False
     return backbone
 
 
-def _without_top(weights: str | None) -> keras.Model:
-    return _ARCHITECTURE.build(
-        include_top=False, weights=weights, input_shape=(None, None, 3), name=BACKBONE
-    )
+def _without_top(name: str, weights: str | None) -> keras.Model:
+    known = ARCHITECTURES[name]
+    build = getattr(keras.applications, known.constructor)
+    built = build(include_top=False, weights=weights, input_shape=(None, None, 3), **known.options)
+    # Renamed afterwards: constructors make the names of layers and of downloads from it.
+    return keras.Model(built.input, built.output, name=name)
 
 
-def _from_file(file: Path) -> keras.Model:
+def _from_file(name: str, file: Path) -> keras.Model:
     try:
         if file.suffix != ".keras":
-            return _without_top(str(file))
+            return _without_top(name, str(file))
         check_file(file)
         saved: Any = keras.saving.load_model(file, compile=False)
-        backbone = _without_top(None)
-        backbone.set_weights(saved.get_layer(BACKBONE).get_weights())
+        backbone = _without_top(name, None)
+        backbone.set_weights(saved.get_layer(name).get_weights())
         return backbone
     except Exception as error:  # h5py and Keras raise many kinds for a file of another sort.
         raise InputError(
-            f"{file} does not hold the weights of an Xception without its top: {error}"
+            f"{file} does not hold the weights of {ARCHITECTURES[name].constructor} without its "
+            f"top: {error}"
         ) from error
 
 
@@ -128,32 +112,53 @@ def patient_download(what: str, advice: str = "Try again with a connection.") ->
         socket.setdefaulttimeout(patience)
 
 
-def blocks(backbone: keras.Model) -> dict[str, Any]:
-    """Return the input of each block of the backbone, by the names of `BLOCKS`.
+def input_of(backbone: keras.Model, layers: str) -> Any:
+    """Return the last tensor before some layers through which everything passes.
 
-    Other layers have names with numbers that differ in every further model of a process.
+    A backbone can be cut in two there. It is None if there are no such layers, or nothing but
+    pixels comes before them.
+
+    Args:
+        backbone: See `build_backbone`.
+        layers: How their names begin. Names that Keras makes of a class and a number, such as
+            `conv2d_3`, are passed over: they differ in every further model of a process.
     """
-    inputs: dict[str, Any] = {}
-    for layer in backbone.layers:
-        name = layer.name.partition("_")[0]
-        if name in BLOCKS:
-            inputs.setdefault(name, layer.input)
-    return inputs
+    depths = sorted(backbone._nodes_by_depth.items(), reverse=True)  # In the order of computation.
+    nodes = [node for _, of_depth in depths for node in of_depth]
+    last_use = {id(one): place for place, node in enumerate(nodes) for one in node.input_tensors}
+    found, needed = None, 0  # Until which place tensors before the last one are needed.
+    for place, node in enumerate(nodes):
+        if node.operation.name.startswith(layers) and not _is_numbered(node.operation):
+            return found
+        if needed <= place and not node.is_input:
+            found = node.outputs[0]
+        needed = max(needed, *(last_use.get(id(one), 0) for one in node.outputs))
+    return None
+
+
+def _is_numbered(layer: Any) -> bool:
+    """Return whether the name of a layer is its class and a number."""
+    plain = re.sub(r"_\d+$", "", layer.name).replace("_", "")
+    return plain == type(layer).__name__.lower()
 
 
 def feature_maps_shape(backbone: keras.Model, fine_tune_from: str, image_size: int) -> tuple:
     """Return rows, columns and channels of the feature maps of one photo."""
-    lower = keras.Model(backbone.inputs, blocks(backbone)[fine_tune_from])
+    lower = keras.Model(backbone.inputs, input_of(backbone, fine_tune_from))
     shape: Any = lower.compute_output_shape((1, image_size, image_size, 3))
     return shape[1:]
 
 
 def check_fine_tune_from(config: Config) -> None:
-    """Raise an `InputError` for a block that does not exist, before anything slow is done."""
-    if config.fine_tune_from not in ("auto", PIXELS, *BLOCKS):
+    """Raise an `InputError` for a place that does not exist, before anything slow is done."""
+    blocks, chosen = ARCHITECTURES[config.backbone].blocks, config.fine_tune_from
+    if chosen in ("auto", PIXELS, *blocks):
+        return
+    if input_of(_without_top(config.backbone, None), chosen) is None:
         raise InputError(
-            f"`fine_tune_from` must be `auto`, `{PIXELS}` or one of {', '.join(BLOCKS)}. "
-            f"Received: fine_tune_from={config.fine_tune_from!r}"
+            f"`fine_tune_from` must be `auto`, `{PIXELS}`, or the beginning of the name of a layer "
+            f"of {config.backbone}, such as {', '.join(blocks)}. "
+            f"Received: fine_tune_from={chosen!r}"
         )
 
 
@@ -161,7 +166,8 @@ def chosen_fine_tune_from(config: Config) -> str:
     """Return `config.fine_tune_from` with `auto` replaced by what suits this machine."""
     if config.fine_tune_from != "auto":
         return config.fine_tune_from
-    return PIXELS if keras.distribution.list_devices("gpu") else _CPU_DEFAULT
+    cards = keras.distribution.list_devices("gpu")
+    return PIXELS if cards else ARCHITECTURES[config.backbone].block
 
 
 def unfreeze(backbone: keras.Model) -> None:
@@ -199,8 +205,8 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
 
 
 def build_head(config: Config, classes: int) -> keras.Model:
-    """Return the trained part: features `(batch, FEATURES)` to logits `(batch, classes)`."""
-    features = keras.Input((FEATURES,), name="features")
+    """Return the trained part: features `(batch, channels)` to logits `(batch, classes)`."""
+    features = keras.Input((ARCHITECTURES[config.backbone].features,), name="features")
     x = features
     if config.inner_size:
         x = keras.layers.Dense(config.inner_size, activation="relu", name="inner")(x)
@@ -209,10 +215,10 @@ def build_head(config: Config, classes: int) -> keras.Model:
     return keras.Model(features, logits, name="head")
 
 
-def _scaled(pixels: Any) -> Any:
-    return keras.layers.Rescaling(
-        _ARCHITECTURE.scale, offset=_ARCHITECTURE.offset, dtype="float32", name="scale"
-    )(pixels)
+def _scaled(pixels: Any, backbone: keras.Model) -> Any:
+    known: Any = ARCHITECTURES[backbone.name]
+    scale = keras.layers.Rescaling(known.scale, known.offset, dtype="float32", name="scale")
+    return scale(pixels)
 
 
 def _pooled(feature_maps: Any) -> Any:
@@ -227,20 +233,22 @@ def build_feature_model(
 
     Args:
         backbone: See `build_backbone`.
-        fine_tune_from: Name of a block (see `blocks`).
+        fine_tune_from: See `input_of`.
         precision: See `Config.precision`; in another one than float32 a copy computes.
 
     Returns:
-        Model to a dictionary of `features`, `(batch, FEATURES)`, and, with `fine_tune_from`, of
-        `feature_maps`, `(batch, rows, columns, channels)`, the input of that block.
+        Model to a dictionary of `features`, `(batch, channels)`, and, with `fine_tune_from`, of
+        `feature_maps`, `(batch, rows, columns, channels)`, the input of these layers.
     """
     if precision_in_force(precision) != "float32":
         backbone = copied(backbone, precision)
     pixels = keras.Input((None, None, 3), name="pixels")
     if not fine_tune_from:
-        return keras.Model(pixels, {"features": _pooled(backbone(_scaled(pixels), training=False))})
-    both = keras.Model(backbone.inputs, [backbone.output, blocks(backbone)[fine_tune_from]])
-    top, feature_maps = both(_scaled(pixels), training=False)
+        return keras.Model(
+            pixels, {"features": _pooled(backbone(_scaled(pixels, backbone), training=False))}
+        )
+    both = keras.Model(backbone.inputs, [backbone.output, input_of(backbone, fine_tune_from)])
+    top, feature_maps = both(_scaled(pixels, backbone), training=False)
     return keras.Model(pixels, {"features": _pooled(top), "feature_maps": feature_maps})
 
 
@@ -269,7 +277,7 @@ def build_classifier(
         image_size, image_size, interpolation="bilinear", dtype="float32", name="resize"
     )(pixels)
     # Batch normalisation always uses the statistics it was trained with (training=False).
-    logits = head(_pooled(backbone(_scaled(x), training=False)))
+    logits = head(_pooled(backbone(_scaled(x, backbone), training=False)))
     if temperature != 1:
         calibrate = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibrate")
         logits = calibrate(logits)
@@ -286,28 +294,30 @@ def build_trainer(
     """
     pixels = keras.Input((config.image_size, config.image_size, 3), name="pixels")
     x = pixels if seed is None else build_augmentation(config, seed)(pixels)
-    features = _pooled(backbone(_scaled(x), training=False))
+    features = _pooled(backbone(_scaled(x, backbone), training=False))
     return keras.Model(pixels, head(features), name="trainer")
 
 
 def build_top(backbone: keras.Model, head: keras.Model, fine_tune_from: str) -> keras.Model:
     """Return the model from feature maps (see `build_feature_model`) to logits."""
-    upper = keras.Model(blocks(backbone)[fine_tune_from], backbone.output, name="upper")
+    upper = keras.Model(input_of(backbone, fine_tune_from), backbone.output, name="upper")
     feature_maps = keras.Input(upper.input_shape[1:], name="feature_maps")
     logits = head(_pooled(upper(feature_maps, training=False)))
     return keras.Model(feature_maps, logits, name="top")
 
 
 def copied(model: keras.Model, precision: str = "float32") -> keras.Model:
-    """Return a copy of a functional model of plain layers, with weights of its own in float32.
+    """Return a copy of a functional model, with weights of its own in float32.
 
     It computes in `precision`, a dtype policy.
     """
 
-    def copied_layer(layer: keras.Layer) -> keras.Layer:
-        return type(layer).from_config(layer.get_config() | {"dtype": precision})
+    def copied_layer(layer: Any) -> Any:
+        # Operations such as a sum have no precision of their own.
+        changes = {"dtype": precision} if isinstance(layer, keras.Layer) else {}
+        return type(layer).from_config(layer.get_config() | changes)
 
-    copy: Any = keras.models.clone_model(model, clone_function=copied_layer)
+    copy: Any = keras.models.clone_model(model, clone_function=copied_layer, recursive=True)
     copy.set_weights(model.get_weights())
     return copy
 

@@ -69,6 +69,7 @@ def save_classifier(
         "format": FORMAT,
         "labels": labels,
         "image_size": image_size,
+        "backbone": backbone.name,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": {"fashion_keras": __version__, "python": platform.python_version()}
         | versions(("keras", keras.backend.backend(), "numpy")),
@@ -133,12 +134,10 @@ def training_metadata(
     stated by the user; for `clothing` and `sample` it is known.
     """
     from fashion_keras.data.scan import SPLITS
-    from fashion_keras.model import BACKBONE
 
     name, licence = _DATA.get(config.data, (Path(config.data).expanduser().resolve().name, ""))
     counts = {split: len(prepared.split(split)) for split in SPLITS}
     return {
-        "backbone": BACKBONE,
         "data": {
             "name": name,
             "fingerprint": data_fingerprint(prepared),

@@ -41,7 +41,7 @@ class Datasets(NamedTuple):
 class HeadData(NamedTuple):
     """What a head is trained on, as plain arrays that can be sent to another process.
 
-    Features are `(photos, FEATURES)` float32, classes are numbers, `(photos,)` int32.
+    Features are `(photos, channels)` float32, classes are numbers, `(photos,)` int32.
     """
 
     copies: Sequence[Features]  # Of the training photos as they are, then of each augmented copy.
@@ -62,13 +62,13 @@ class TrainedHead(NamedTuple):
 @stage("weights")
 def open_datasets(config: Config, prepared: Prepared, cache: Path, workers: int = 1) -> Datasets:
     """Build the backbone and open the store of its features; nothing is computed yet."""
-    backbone = build_backbone(config.weights)
+    backbone = build_backbone(config)
     return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache, workers))
 
 
 def prepare_datasets(config: Config, cache: Path, workers: int = 1) -> Datasets:
     """Check what needs no photos, prepare the photos and show their counts, and open the store."""
-    models.check_weights(config.weights)
+    models.check_weights(config)
     models.check_fine_tune_from(config)
     prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.backend import keras
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
-from fashion_keras.model import BACKBONE, FEATURES
+
+BACKBONE = "xception"
+FEATURES = ARCHITECTURES[BACKBONE].features
 
 # The commands read some of these, too; tests start without them and ask for them by name.
 VARIABLES = ("FASHION_KERAS_DATA", "FASHION_KERAS_WEIGHTS", "FASHION_KERAS_CACHE")
@@ -85,15 +88,16 @@ def normalised_backbone() -> keras.Model:
     return keras.Model(pixels, maps, name=BACKBONE)
 
 
-def small_backbone() -> keras.Model:
+def small_backbone(name: str = BACKBONE) -> keras.Model:
     """Return a small frozen backbone with a block of separable convolutions, as Xception has."""
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(32, 5, strides=8, activation="relu")(pixels)
     maps = keras.layers.SeparableConv2D(64, 3, name="block13_sepconv")(maps)
     maps = keras.layers.BatchNormalization(name="block13_bn")(maps)
-    maps = keras.layers.Conv2D(FEATURES, 1, activation="relu")(maps)
-    backbone = keras.Model(pixels, maps, name=BACKBONE)
+    features = ARCHITECTURES[name].features
+    maps = keras.layers.Conv2D(features, 1, activation="relu")(maps)
+    backbone = keras.Model(pixels, maps, name=name)
     backbone.trainable = False
     return backbone
 

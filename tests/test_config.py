@@ -15,7 +15,7 @@ def test_json_round_trip_gives_an_equal_config(tmp_path):
     file.write_text(to_json(config), encoding="utf-8")
     assert read_config(file) == config
     assert tuple(json.loads(to_json(config))) == names()
-    assert names()[:3] == ("data", "weights", "image_size")
+    assert names()[:3] == ("data", "backbone", "weights")
 
 
 def test_fields_that_json_does_not_name_keep_their_defaults(tmp_path):
@@ -88,7 +88,8 @@ def test_fields_say_what_they_decide():
     config = Config(rotation=0.1, split_seed=3)
     assert deciding(config, "photos") == {"split_seed": 3}
     assert deciding(config, "copies") == {"rotation": 0.1, "zoom": 0.1, "augmentation_seed": 1}
-    features = {"image_size": 299, "precision": "float32", "feature_batch_size": 32}
+    features = {"backbone": "xception", "image_size": 299, "precision": "float32"}
+    features |= {"feature_batch_size": 32}
     assert deciding(config, "features") == features
     assert "seed" in deciding(config, "head")
     assert "learning_rate" not in deciding(config, "fine_tuning")

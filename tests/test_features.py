@@ -14,8 +14,8 @@ import pytest
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.batches import load_split
 from fashion_keras.features import Chunks, FeatureStore, main
-from fashion_keras.model import FEATURES, build_feature_model
-from tests.conftest import small_backbone
+from fashion_keras.model import build_feature_model
+from tests.conftest import FEATURES, small_backbone
 
 # Chunks of 255 photos: the 40 photos of training are one of them.
 CONFIG = Config(image_size=71, feature_batch_size=5)
@@ -220,8 +220,8 @@ def test_workers_of_a_cluster_may_have_graphics_cards(
 @pytest.fixture
 def words(sample_folder, tmp_path, tiny_backbone, monkeypatch):
     """Return the common words of the command; the backbone is tiny."""
-    monkeypatch.setattr("fashion_keras.model.build_backbone", lambda weights: tiny_backbone)
-    monkeypatch.setattr("fashion_keras.model.check_weights", lambda weights: None)
+    monkeypatch.setattr("fashion_keras.model.build_backbone", lambda config: tiny_backbone)
+    monkeypatch.setattr("fashion_keras.model.check_weights", lambda config: None)
     return ["--data", str(sample_folder), "--cache", str(tmp_path), "--image-size", "71"]
 
 
@@ -240,7 +240,10 @@ def test_the_command_makes_what_a_search_needs_and_no_features_of_the_test(words
     ("more", "advice"),
     [
         (["--feature-maps", "--fine-tune-from", "pixels"], "such as `--fine-tune-from block11`"),
-        (["--fine-tune-from", "block1"], "`fine_tune_from` must be `auto`, `pixels` or one of"),
+        (
+            ["--fine-tune-from", "block1"],
+            "`fine_tune_from` must be `auto`, `pixels`, or the beginning of",
+        ),
         (["--weights", "no.h5"], "No weights file no.h5"),
     ],
 )

@@ -47,7 +47,7 @@ def cache(tmp_path_factory):
 def backbone(request, tiny_backbone, monkeypatch):
     """Put the tiny backbone in place of Xception, but not on the real photos."""
     if "real_weights" not in request.fixturenames:
-        monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+        monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ BASE = Config(
 )
 # Another valid value of each field. A new field needs one, too.
 OTHERS: dict[str, Any] = {
+    "backbone": "convnext-tiny",
     "data": "elsewhere",  # The same photos in another place.
     "weights": "released",  # Stands for other weights.
     "image_size": 80,
@@ -91,7 +92,7 @@ def digest_of(arrays: Iterable[Any]) -> str:
 def made(kind: str, config: Config, photos: Path, cache: Path) -> tuple[str, str]:
     """Return the key of an artifact and a digest of its content."""
     prepared = prepare(str(photos / config.data), cache, config.split_seed)
-    backbone = small_backbone()
+    backbone = small_backbone(config.backbone)
     if config.weights != BASE.weights:
         backbone.set_weights([weight + 0.01 for weight in backbone.get_weights()])
     store = FeatureStore(prepared, config, backbone, cache)

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # The main line: each imports only those before it.
 MAIN_LINE = (
+    "backbones",
     "config",
     "artifacts",
     "cli",

@@ -12,9 +12,6 @@ from fashion_keras import model as models
 from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import (
-    BACKBONE,
-    FEATURES,
-    blocks,
     build_augmentation,
     build_backbone,
     build_classifier,
@@ -22,13 +19,15 @@ from fashion_keras.model import (
     build_head,
     build_top,
     build_trainer,
+    check_fine_tune_from,
     check_weights,
     copied,
+    input_of,
     precision_in_force,
     unfreeze,
 )
 from fashion_keras.saving import save_classifier
-from tests.conftest import normalised_backbone, small_backbone
+from tests.conftest import BACKBONE, FEATURES, normalised_backbone, small_backbone
 
 
 def noise(photos: int, height: int, width: int) -> np.ndarray:
@@ -61,19 +60,39 @@ def small_xception(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_imagenet_backbone_is_frozen_and_gives_feature_maps(real_weights: Path) -> None:
-    backbone = build_backbone(str(real_weights))
+    backbone = build_backbone(Config(weights=str(real_weights)))
     assert (backbone.trainable_weights, backbone.name) == ([], BACKBONE)
     assert backbone(np.zeros((1, 71, 71, 3))).shape == (1, 3, 3, FEATURES)
 
 
-@pytest.mark.slow
-def test_blocks_have_the_same_names_in_every_xception() -> None:
-    options: dict[str, Any] = {"include_top": False, "weights": None, "name": BACKBONE}
-    first, second = (keras.applications.Xception(**options) for _ in range(2))
-    names = [f"block{number}" for number in range(2, 15)]
-    assert list(blocks(first)) == list(blocks(second)) == names
-    channels = [tensor.shape[-1] for tensor in blocks(first).values()]
-    assert channels == [64, 128, 256, *[728] * 9, 1024]
+@pytest.fixture
+def branched(monkeypatch: pytest.MonkeyPatch) -> keras.Model:
+    """Return a model in Xception's place: two branches between single layers."""
+    pixels = keras.Input((None, None, 3))
+    stem = keras.layers.Conv2D(4, 3, name="stem_conv")(pixels)
+    long = keras.layers.Conv2D(4, 1, name="long_conv")(stem)
+    long = keras.layers.ReLU(name="long_relu")(long)
+    both = keras.layers.Conv2D(4, 1)(stem) + long
+    top = keras.layers.Conv2D(4, 1, name="top_conv")(both)
+    model = keras.Model(pixels, top)
+    monkeypatch.setattr("keras.applications.Xception", lambda **_: model)
+    return model
+
+
+def test_a_backbone_is_cut_where_all_passes_through_one_tensor(branched: keras.Model) -> None:
+    names = ("long", "long_conv", "long_relu", "top")
+    stem, both = branched.get_layer("stem_conv").output, branched.get_layer("top_conv").input
+    assert [input_of(branched, name) for name in names] == [stem, stem, stem, both]
+    for name in ("stem", "", "conv2d", "add", "other"):
+        assert input_of(branched, name) is None
+
+
+def test_a_place_to_cut_is_checked_and_others_are_named(branched: keras.Model) -> None:
+    for name in ("auto", "pixels", "block2", "long_relu"):
+        check_fine_tune_from(Config(fine_tune_from=name))
+    message = "beginning of the name of a layer of xception, such as block2, .*'stem'"
+    with pytest.raises(InputError, match=message):
+        check_fine_tune_from(Config(fine_tune_from="stem"))
 
 
 @pytest.mark.parametrize(
@@ -89,24 +108,37 @@ def test_weights_file_of_another_kind_is_refused(name, tmp_path, small_xception)
     else:
         with h5py.File(file, "w") as content:
             content["numbers"] = [1, 2, 3]
-    with pytest.raises(InputError, match=f"{name}.* does not hold the weights of an Xception"):
-        build_backbone(str(file))
+    with pytest.raises(
+        InputError, match=f"{name}.* (does not hold the weights of Xception|is not|holds no)"
+    ):
+        build_backbone(Config(weights=str(file)))
+
+
+@pytest.mark.parametrize("weights", ["released", "our.keras"])
+def test_weights_of_another_backbone_are_refused_at_once(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_classifier(
+        normalised_backbone(), build_head(Config(), 2), ["a", "b"], 71, Path("our.keras")
+    )
+    message = rf"is 'xception'\. .*Received: --backbone resnet50v2 --weights {weights}"
+    with pytest.raises(InputError, match=message):
+        check_weights(Config(backbone="resnet50v2", weights=weights))
 
 
 def test_missing_weights_file_names_what_is_taken(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=r"No weights file .*gone\.h5\. .* takes `imagenet`, "):
-        check_weights(str(tmp_path / "gone.h5"))
+        check_weights(Config(weights=str(tmp_path / "gone.h5")))
     monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(tmp_path / "copy.h5"))
     with pytest.raises(InputError, match=r"No weights file .*copy\.h5\. Correct \$FASHION_KERAS_"):
-        check_weights("imagenet")
+        check_weights(Config())
     (tmp_path / "copy.h5").touch()
-    assert check_weights("imagenet") == tmp_path / "copy.h5"
+    assert check_weights(Config()) == tmp_path / "copy.h5"
 
 
 def test_saved_classifier_gives_its_backbone(tmp_path: Path, small_xception: None) -> None:
     original = normalised_backbone()
     save_classifier(original, build_head(Config(), 2), ["a", "b"], 71, tmp_path / "our.keras")
-    backbone = build_backbone(str(tmp_path / "our.keras"))
+    backbone = build_backbone(Config(weights=str(tmp_path / "our.keras")))
     assert backbone.trainable_weights == []
     for weight, expected in zip(backbone.get_weights(), original.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, expected)
@@ -114,7 +146,7 @@ def test_saved_classifier_gives_its_backbone(tmp_path: Path, small_xception: Non
 
 @pytest.mark.slow
 def test_released_model_gives_its_backbone() -> None:
-    backbone = build_backbone("released")
+    backbone = build_backbone(Config(weights="released"))
     assert (backbone.name, len(backbone.layers)) == (BACKBONE, 132)
 
 
@@ -123,9 +155,9 @@ def test_failed_download_says_where_from_and_what_else_to_give(monkeypatch):
         raise Exception("URL fetch failure on https://weights.example/x.h5: None -- timed out")
 
     monkeypatch.setattr("keras.applications.Xception", fail)
-    advice = r"storage\.googleapis\.com/.*`--weights FILE`.*`--weights released`"
+    advice = r"Xception: .*weights\.example/.*`--weights FILE`.*`--weights released`"
     with pytest.raises(InputError, match=advice):
-        build_backbone("imagenet")
+        build_backbone(Config())
 
 
 def test_batch_normalisation_stays_frozen() -> None:
@@ -194,7 +226,7 @@ def test_classifier_gives_float32_under_a_half_precision_policy(bfloat16, tiny_b
 
 def test_feature_model_scales_to_minus_one_and_one_and_takes_the_mean() -> None:
     pixels = keras.Input((None, None, 3))
-    backbone = keras.Model(pixels, keras.layers.Activation("linear")(pixels))
+    backbone = keras.Model(pixels, keras.layers.Activation("linear")(pixels), name=BACKBONE)
     photos = np.zeros((1, 2, 2, 3))
     photos[0, 0, 0] = [255, 127.5, 0]
     features = build_feature_model(backbone)(photos)["features"]

@@ -8,7 +8,7 @@ from fashion_keras.check import findings
 from fashion_keras.config import Config
 
 _ALWAYS = ("image_size", "rotation", "zoom", "split_seed", "seed")
-_FOR_FEATURES = ("weights", "feature_batch_size")
+_FOR_FEATURES = ("backbone", "weights", "feature_batch_size")
 
 
 def options() -> argparse.ArgumentParser:

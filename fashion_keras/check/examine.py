@@ -23,6 +23,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.scan import SPLITS, scan, shown
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
+from fashion_keras.model import check_weights
 from fashion_keras.training import open_datasets
 
 _PICTURES = ("show_batch.png", "duplicates.png", "label_errors.png", "outliers.png", "map.png")
@@ -33,7 +34,8 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     """Return what is wrong with a data set; draw that, and what the model is trained on.
 
     Args:
-        config: What is examined, and how it is augmented; `weights` is used for features only.
+        config: What is examined, and how it is augmented; `backbone` and `weights` are used
+            for features only.
         results: Folder for the pictures and `check.json`.
         cache: Folder for prepared photos and features.
         features: Look for label errors and outliers as well, and draw the map.
@@ -43,6 +45,8 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     """
     start = time.monotonic()
     check_free(results)
+    if features:
+        check_weights(config)
     folders = scan(config.data, cache, config.split_seed)
     prepared, refusal = None, ""
     try:

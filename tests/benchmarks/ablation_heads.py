@@ -12,7 +12,6 @@ import numpy as np
 from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
 from fashion_keras.data.prepare import prepare
-from fashion_keras.model import FEATURES
 from fashion_keras.training import build_compiled_head, open_datasets, steps_per_epoch
 from tests.benchmarks.folds import CrossValidate, Row, Scores
 
@@ -88,7 +87,7 @@ def train_heads(
         heads.append(head)
     if count == 1:
         return heads[0]
-    inputs = keras.Input((FEATURES,))
+    inputs = keras.Input(heads[0].input_shape[1:])
     for number, head in enumerate(heads, start=1):
         head.name = f"head_{number}"  # Layers of one model need different names.
     return keras.Model(inputs, keras.layers.Average()([head(inputs) for head in heads]))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import keras
 
-from fashion_keras import model as models
 from fashion_keras import saving
+from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.config import Config
 from fashion_keras.data.sample import LABELS
 from fashion_keras.model import build_head
@@ -33,8 +33,8 @@ def build(weights: str | None = None, **options: object) -> keras.Model:
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(CHANNELS, 5, strides=16, activation="relu")(pixels)
     maps = keras.layers.DepthwiseConv2D(4, strides=4, name="block13_conv")(maps)
-    maps = keras.layers.Conv2D(models.FEATURES, 1, activation="relu")(maps)
-    return keras.Model(pixels, maps, name=models.BACKBONE)
+    maps = keras.layers.Conv2D(ARCHITECTURES["xception"].features, 1, activation="relu")(maps)
+    return keras.Model(pixels, maps, name="xception")
 
 
 def put_in_place() -> None:

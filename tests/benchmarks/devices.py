@@ -22,7 +22,6 @@ from fashion_keras.config import PRECISIONS, Config
 from fashion_keras.data.batches import class_numbers, load_split
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.model import (
-    BACKBONE,
     build_classifier,
     build_feature_model,
     build_head,
@@ -70,7 +69,7 @@ def tuning_rates(backbone: keras.Model, photos: int = 32) -> dict[str, float]:
 def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[str, float]]:
     """Return how far each precision moves probabilities, and accuracy, on validation."""
     saved = load_classifier(model)
-    backbone, head = (saved.model.get_layer(name) for name in (BACKBONE, "head"))
+    backbone, head = (saved.model.get_layer(name) for name in ("xception", "head"))
     numbers = class_numbers(prepared, "validation")
     temperature, found = saved.metadata["temperature"], {}
     for name in PRECISIONS:
@@ -95,7 +94,7 @@ def main() -> None:
     options.add_argument("--model", type=Path, required=True, help="a saved classifier")
     given = options.parse_args()
     prepared = prepare(cli.chosen(given, Config()).data, given.cache)
-    backbone = load_classifier(given.model).model.get_layer(BACKBONE)
+    backbone = load_classifier(given.model).model.get_layer("xception")
     parts: dict[str, Callable[[], Any]] = {
         "differences_at_150": lambda: differences(given.model, prepared, 150),
         "forward": lambda: {size: forward_rates(backbone, size, SIZES[size]) for size in SIZES},

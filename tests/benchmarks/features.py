@@ -27,7 +27,7 @@ BASE = Config(image_size=150)
 
 def measure(config: Config, cache: Path) -> tuple[int, list[dict[str, float]]]:
     """Return the number of photos and the seconds of each round; the first round compiles."""
-    backbone = build_backbone(config.weights)
+    backbone = build_backbone(config)
     whole = prepare(config.data, cache)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

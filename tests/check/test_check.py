@@ -15,6 +15,7 @@ from fashion_keras import cli
 from fashion_keras.backend import keras
 from fashion_keras.check.__main__ import main, options
 from fashion_keras.check.findings import KINDS, Finding, as_json
+from fashion_keras.config import Config
 from fashion_keras.data.sample import draw_photo
 from fashion_keras.figures import Tile
 from tests.builders import options_of
@@ -234,10 +235,10 @@ def test_photos_in_no_class_folder_are_a_finding(tmp_path):
     assert items(run(tmp_path / "photos", tmp_path), "unused") == "loose.jpg"
 
 
-def backbone_of(weights: str) -> keras.Model:
-    """Return a small backbone in place of Xception, another one for other weights."""
-    backbone = small_backbone()
-    if weights != "released":
+def backbone_of(config: Config) -> keras.Model:
+    """Return a small backbone in place of a real one, another one for other weights."""
+    backbone = small_backbone(config.backbone)
+    if config.backbone == "xception" and config.weights != "released":
         backbone.set_weights([values[::-1] for values in backbone.get_weights()])
     return backbone
 
@@ -274,6 +275,7 @@ CHANGES = {
     "--zoom": ("--zoom 0.6", "show_batch.png"),
     "--split-seed": ("--split-seed 2", "show_batch.png"),
     "--seed": ("--seed 2", "show_batch.png"),
+    "--backbone": ("--features --weights imagenet --backbone convnext-tiny", "map.png"),
     "--weights": ("--features --weights imagenet", "map.png"),
     "--feature-batch-size": ("--features --weights released --feature-batch-size 5", "cache"),
     "--results": ("--results */elsewhere", "results"),
@@ -317,7 +319,7 @@ def bases(unsplit: Path, tmp_path_factory: pytest.TempPathFactory, cheap: None) 
 @pytest.mark.parametrize("option", options_of(options()))
 def test_option_changes_the_outcome(option, unsplit, bases, tmp_path):
     arguments, changed = CHANGES[option]
-    base = bases[option in ("--weights", "--feature-batch-size")]
+    base = bases[option in ("--backbone", "--weights", "--feature-batch-size")]
     if option == "data":
         unsplit = shutil.copytree(unsplit, tmp_path / "more")
         shutil.copy(unsplit / "hat" / "1.jpg", unsplit / "pants" / "copy.jpg")

@@ -13,7 +13,7 @@ from tuning import lr_find
 @pytest.fixture
 def run(tmp_path, sample_folder, tiny_backbone, monkeypatch):
     """Return what runs the command on the drawn photos, and its results folder."""
-    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
     words = ["--data", str(sample_folder), "--results", str(tmp_path)]
     words += ["--cache", str(tmp_path / "cache"), "--image-size", "71", "--batch-size", "8"]
     words += ["--augmented-copies", "0"]

@@ -25,7 +25,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def run(cache, sample_folder, tiny_backbone, tmp_path, monkeypatch):
     """Return what runs a small search, and returns its results folder."""
-    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda weights: tiny_backbone)
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
     monkeypatch.setattr(finalists, "SEEDS", 2)
     monkeypatch.setattr(hyperband, "FINALISTS", 2)
     for module in (finalists, results):
