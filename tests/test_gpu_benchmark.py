@@ -1,0 +1,132 @@
+"""Tests of the benchmark for graphics cards, on the CPU: its pack, its time, and its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from fashion_keras.config import Config, InputError
+from tests.benchmarks import gpu, gpu_pack
+
+if TYPE_CHECKING:  # The processes of `gpu.run` import this file, and need no Keras.
+    from fashion_keras.data.prepare import Prepared
+    from fashion_keras.training import Datasets
+
+
+@pytest.fixture
+def datasets(prepared: Prepared, tiny_backbone: Any, tmp_path: Path) -> Datasets:
+    """Return the drawn photos with a tiny backbone."""
+    from fashion_keras.features import FeatureStore
+    from fashion_keras.training import Datasets
+
+    store = FeatureStore(prepared, Config(image_size=71), tiny_backbone, tmp_path)
+    return Datasets(prepared, tiny_backbone, store)
+
+
+def packed(folder: Path, datasets: Datasets, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Pack without wheels, in pieces of 300 kB."""
+    monkeypatch.setattr("fashion_keras.training.prepare_datasets", lambda *_: datasets)
+    monkeypatch.setattr(gpu_pack, "PIECE", 300_000)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    gpu_pack.pack(Config(), folder, folder / "pack", "3.12", [])
+    return folder / "pack"
+
+
+def test_a_pack_holds_all_but_the_test_and_loads_in_float32(
+    datasets, tiny_backbone, tmp_path, monkeypatch
+):
+    pack, work = packed(tmp_path, datasets, monkeypatch), tmp_path / "work"
+    work.mkdir()
+    gpu_pack.unpack(pack, work)
+    photos = [photo.prepared for photo in datasets.prepared.photos if photo.split != "test"]
+    files = [file.relative_to(work / "photos") for file in work.glob("photos/*/*/*.jpg")]
+    assert sorted(file.as_posix()[:-4] for file in files) == sorted(name[:-4] for name in photos)
+    exact = tiny_backbone.get_weights()
+    tiny_backbone.load_weights(work / gpu_pack.WEIGHTS)
+    for one, other in zip(exact, tiny_backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one.astype("float16").astype("float32"), other)
+    assert (work / gpu_pack.WEIGHTS).stat().st_size < 0.6 * sum(one.nbytes for one in exact)
+
+
+def test_missing_or_damaged_pieces_are_refused(datasets, tmp_path, monkeypatch):
+    pack = packed(tmp_path, datasets, monkeypatch)
+    first, second, *_ = sorted(pack.iterdir())
+    content = second.read_bytes()
+    second.write_bytes(content[::-1])
+    with pytest.raises(InputError, match="damaged"):
+        gpu_pack.unpack(pack, tmp_path)
+    second.unlink()
+    with pytest.raises(InputError, match=r"Expected \d+ pieces of a pack in .*pack. Received: \d"):
+        gpu_pack.unpack(pack, tmp_path)
+
+
+def test_no_saved_model_is_packed(tmp_path):
+    for weights in ("released", "mine.keras"):
+        with pytest.raises(InputError, match="not those of a saved model"):
+            gpu_pack.pack(Config(weights=weights), tmp_path, tmp_path, "3.12", [])
+
+
+def quick(work: Path, configs: Sequence[Config], seconds: float, note: gpu.Note) -> None:
+    note({"seconds": seconds})
+
+
+def endless(work: Path, configs: Sequence[Config], seconds: float, note: gpu.Note) -> None:
+    note({"begun": True})
+    time.sleep(60)
+
+
+def test_a_part_ends_at_its_share_and_what_it_found_is_kept(tmp_path, monkeypatch):
+    for variable in ("KERAS_BACKEND", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.setenv(variable, "")  # Both are as they were afterwards.
+    parts = [gpu.Part("slow", "jax", 1, endless, []), gpu.Part("quick", "jax", 1, quick, [])]
+    start = time.monotonic()
+    gpu.run(parts, tmp_path, tmp_path, start + 6)
+    assert time.monotonic() - start < 30
+    found = json.loads((tmp_path / "benchmarks" / "gpu.json").read_text())
+    assert found["slow"]["begun"]
+    assert found["slow"]["ended"] == "at its share of the time"
+    assert found["quick"]["ended"] == "finished"
+
+
+def test_recipes_are_checked_before_anything_is_measured(tmp_path):
+    file = tmp_path / "recipes.json"
+    file.write_text('[{"batch_size": 64}, {"zoom": 0.2}]')
+    base = dataclasses.replace(gpu.BASE, image_size=71)
+    found = gpu.read_recipes(file, base)
+    assert [gpu.differences(one) for one in found] == [
+        {"image_size": 71, "batch_size": 64},
+        {"image_size": 71, "zoom": 0.2},
+    ]
+    for wrong in ("{", '{"zoom": 0.2}', '[{"zom": 1}]', '[{"zoom": "x"}]'):
+        file.write_text(wrong)
+        with pytest.raises(InputError, match="Expected a JSON list of objects of fields in"):
+            gpu.read_recipes(file, base)
+
+
+@pytest.mark.slow
+def test_speeds_and_recipes_are_measured(datasets, tmp_path, monkeypatch):
+    monkeypatch.setattr("fashion_keras.training.prepare_datasets", lambda *_: datasets)
+    config = dataclasses.replace(gpu.BASE, image_size=71, batch_size=8, feature_batch_size=8)
+    found: dict[str, Any] = {}
+    gpu.measure_speeds(tmp_path, [config], 0.1, found.update)
+    for name in ("features", "fine_tuning_augmented", "fine_tuning_as_they_are"):
+        speeds = found[name]["photos_per_second"]
+        assert min(speeds.values()) > 0
+        used = {
+            one: pytest.approx(speeds[one] / speeds["bare"], rel=0.05)
+            for one in found[name]["used"]
+        }
+        assert found[name]["used"] == used
+    recipe = dataclasses.replace(config, epochs=1, fine_tuning_epochs=1)
+    gpu.train_recipes(tmp_path, [recipe], 9, found.update)
+    (row,) = found["rows"]
+    assert list(row["stages"]) == ["head", "epoch 1", "fine-tuning"]
+    assert row["stages"]["epoch 1"]["accuracy"] == row["stages"]["fine-tuning"]["accuracy"]
