@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from fashion_keras import onnx_file
-from fashion_keras.cli import memory_advice
+from fashion_keras import engine, onnx_file
+from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.inspection import metadata_in
@@ -131,6 +131,22 @@ class Classifier:
         decoded = self._decoded(several, 2 * batch_size, read)
         while batch := list(itertools.islice(decoded, batch_size)):
             yield from self._predict_batch(batch)
+
+    def for_photos(self, count: float, cache: Path | None = None) -> Classifier:
+        """Return this classifier with the engine that is best for about so many photos.
+
+        For many photos on a CPU, where OpenVINO is installed (extra `cpu`), the model is converted
+        once, in about 5 s, and predicts faster from then on; probabilities stay the same to 1e-5.
+
+        Args:
+            count: How many photos are to be predicted.
+            cache: Folder for the converted model (default: `cli.default_cache`).
+        """
+        if self.model is None:
+            return self
+        where = cache or default_cache()
+        run = engine.for_classifier(self.model, count, self.image_size, where)
+        return dataclasses.replace(self, engine=run)
 
     def _decoded(
         self, photos: Iterable[Any], ahead: int, read: Callable[[Any], np.ndarray]

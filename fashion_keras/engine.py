@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from fashion_keras.artifacts import fingerprint, made_once
+from fashion_keras.cli import stage
 from fashion_keras.config import InputError
 
 Run = Callable[[Any], Any]  # From pixels to an array, or to a dictionary of arrays.
@@ -144,17 +145,20 @@ def converted(model: Any, side: int | None, cache: Path, facts: dict[str, Any]) 
     return OpenVINO(place / "model.xml")
 
 
-def for_classifier(
-    model: Any, photos: float, side: int, cache: Path, facts: dict[str, Any]
-) -> OpenVINO | None:
+def for_classifier(model: Any, photos: float, side: int, cache: Path) -> OpenVINO | None:
     """Return what is worth converting, or is converted, for photos of any size; else None.
 
     `photos` is how many wait, `side` that to which the model resizes them, in pixels; for all else
     see `converted`.
     """
+    from fashion_keras.model import weights_digest
+
     advise(photos, side)
     best, *others = engines(photos, side)
-    if best == KERAS and not (others and _place(None, cache, facts).exists()):
+    if not others:
+        return None
+    facts = {"weights": weights_digest(model), "model": model.to_json()}
+    if best == KERAS and not _place(None, cache, facts).exists():
         return None
     try:
         return converted(model, None, cache, facts)
@@ -175,6 +179,7 @@ def _place(side: int | None, cache: Path, facts: dict[str, Any]) -> Path:
     return cache / "engines" / fingerprint(facts=facts, side=side, versions=known, layout=_LAYOUT)
 
 
+@stage("converting the model for OpenVINO")
 def _convert(model: Any, side: int | None, folder: Path) -> None:
     from fashion_keras.backend import keras, quiet
 

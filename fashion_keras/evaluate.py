@@ -68,10 +68,13 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 
 
 @cli.stage("scoring")
-def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
+def evaluate(
+    model: Path, photos: Sequence[Labelled], results: Path, cache: Path | None = None
+) -> dict:
     """Score a saved file, loaded again, the way the predict command uses it.
 
-    `predictions.csv` (one row per photo) and `confusion.png` are written into the folder `results`.
+    `predictions.csv` (one row per photo) and `confusion.png` are written into the folder `results`;
+    for `cache` see `Classifier.for_photos`.
 
     Returns:
         The numbers of `metrics.scores`, the SHA-256 of the model file (`model_sha256`), and a
@@ -84,7 +87,7 @@ def evaluate(model: Path, photos: Sequence[Labelled], results: Path) -> dict:
     from fashion_keras.figures import draw_confusion
     from fashion_keras.metrics import confusion, scores
 
-    classifier = load_classifier(model)
+    classifier = load_classifier(model).for_photos(len(photos), cache)
     labels = classifier.labels
     readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
     true = np.array([labels.index(photo.label) for photo in readable])

@@ -92,9 +92,9 @@ def final(
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run)
-        _save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence)
+        _save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence, cache)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
-        photos, metrics = _score_once(work / MODEL_FILE, prepared, work)
+        photos, metrics = _score_once(work / MODEL_FILE, prepared, work, cache)
         _write_page(work, results, photos)
         if run:
             scores = {f"validation_{name}": value for name, value in trained.validation.items()}
@@ -144,7 +144,12 @@ def _validation_line(stage: str, scores: dict[str, float]) -> str:
 
 @cli.stage("saving")
 def _save_calibrated(
-    config: Config, prepared: Prepared, trained: FineTuned, file: Path, data_licence: str
+    config: Config,
+    prepared: Prepared,
+    trained: FineTuned,
+    file: Path,
+    data_licence: str,
+    cache: Path,
 ) -> None:
     """Save a trained classifier whose probabilities are calibrated on validation."""
     from fashion_keras.classifier import Classifier
@@ -157,6 +162,7 @@ def _save_calibrated(
     # As photos are predicted later, not as in training, which decodes them differently.
     classifier = Classifier(model, {"labels": labels, "image_size": size})
     photos = evaluate.labelled(prepared, "validation")
+    classifier = classifier.for_photos(len(photos), cache)
     readable, probabilities, _ = evaluate.predict_all(classifier, photos, "calibrating")
     true = np.array([labels.index(photo.label) for photo in readable])
     temperature = fit_temperature(true, probabilities)
@@ -165,7 +171,9 @@ def _save_calibrated(
     print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
 
 
-def _score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Labelled], dict]:
+def _score_once(
+    file: Path, prepared: Prepared, results: Path, cache: Path
+) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; add that to its metadata.
 
     Returns:
@@ -178,7 +186,7 @@ def _score_once(file: Path, prepared: Prepared, results: Path) -> tuple[list[Lab
     if not photos:
         print("the data has no test split: no test score")
         return [], {}
-    metrics = evaluate.evaluate(file, photos, results)
+    metrics = evaluate.evaluate(file, photos, results, cache)
     if metrics["unreadable"]:
         raise InputError(f"This photo can no longer be read: {metrics['unreadable'][0]}.")
     add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})

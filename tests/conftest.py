@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,10 +40,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def without_settings() -> None:
+def without_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Take them out in the process that runs tests; that which starts it has to hand them on."""
     for name in VARIABLES:
         os.environ.pop(name, None)
+    os.environ["FASHION_KERAS_CACHE"] = str(tmp_path_factory.mktemp("default"))
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +102,15 @@ def small_backbone(name: str = BACKBONE) -> keras.Model:
     backbone = keras.Model(pixels, maps, name=name)
     backbone.trainable = False
     return backbone
+
+
+@pytest.fixture
+def engine_asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """Return the list of photos, side and cache for which classifiers ask for an engine."""
+    asked: list[tuple] = []
+    record: Any = lambda model, *arguments: asked.append(arguments)  # noqa: E731
+    monkeypatch.setattr("fashion_keras.engine.for_classifier", record)
+    return asked
 
 
 def _from_environment(variable: str) -> Path:

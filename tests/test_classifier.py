@@ -21,6 +21,7 @@ from fashion_keras.classifier import Classifier, Prediction, load_classifier, re
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import prepare
+from fashion_keras.engine import OpenVINO
 from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
@@ -48,6 +49,19 @@ class Levels:
         """Return the probabilities of resized pixels."""
         self._wait()
         return np.eye(4, dtype="float32")[batch[:, 0, 0, 0].astype(int) % 4] * 0.75
+
+
+@pytest.mark.slow
+def test_for_many_photos_openvino_gives_the_same_rows(classifier, tmp_path, monkeypatch):
+    pytest.importorskip("openvino", exc_type=ImportError)
+    photos = [np.asarray(picture(number)) for number in range(3)]
+    assert classifier.for_photos(len(photos), tmp_path).engine is None
+    monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
+    faster = classifier.for_photos(len(photos), tmp_path)
+    assert isinstance(faster.engine, OpenVINO)
+    monkeypatch.setattr(classifier.model, "predict_on_batch", None)  # It is not called.
+    for found, photo in zip(faster.predict(photos), photos, strict=True):
+        np.testing.assert_allclose(found.probabilities, alone(classifier, photo), atol=1e-5)
 
 
 def by_level(wait: Callable[[], Any] = lambda: None) -> Classifier:

@@ -134,12 +134,12 @@ def test_a_model_that_cannot_be_converted_is_left_to_keras(tmp_path, capsys, mon
 def test_a_classifier_takes_photos_of_any_size_and_the_engine_that_pays(tmp_path, monkeypatch):
     needed()
     model, wide = strong_classifier().model, np.tile(PIXELS[:, :50], (1, 1, 2, 1))
-    assert for_classifier(model, 10, 299, tmp_path, {}) is None
-    many: Any = for_classifier(model, MANY, 299, tmp_path, {})
+    assert for_classifier(model, 10, 299, tmp_path) is None
+    many: Any = for_classifier(model, MANY, 299, tmp_path)
     for pixels in (PIXELS, wide):
         np.testing.assert_allclose(many(pixels), model.predict_on_batch(pixels), atol=1e-5)
     forbid_converting(monkeypatch)
-    few: Any = for_classifier(model, 1, 299, tmp_path, {})  # It is there.
+    few: Any = for_classifier(model, 1, 299, tmp_path)  # It is there.
     np.testing.assert_array_equal(few(PIXELS), many(PIXELS))
 
 
@@ -147,5 +147,5 @@ def test_a_classifier_without_a_folder_to_write_to_is_left_to_keras(tmp_path, ca
     needed()
     (tmp_path / "file").touch()
     model = strong_classifier().model
-    assert for_classifier(model, MANY, 299, tmp_path / "file", {}) is None
+    assert for_classifier(model, MANY, 299, tmp_path / "file") is None
     assert "OpenVINO cannot be used, Keras runs: " in capsys.readouterr().err

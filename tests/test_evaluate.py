@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,11 @@ def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos
     assert (tmp_path / "found" / "confusion.png").stat().st_size > 1000
     (photos / "hat" / "broken.jpg").unlink()
     main([str(model), str(photos), "--results", str(tmp_path / "found")])  # Without an exit code.
+
+
+def test_the_engine_is_the_best_for_that_many_photos(model, photos, tmp_path, engine_asked):
+    main([str(model), str(photos), "--results", str(tmp_path / "found")])
+    assert engine_asked == [(20, 71, Path(os.environ["FASHION_KERAS_CACHE"]))]
 
 
 def test_photos_are_those_in_class_folders_at_any_depth(photos: Path) -> None:

@@ -107,6 +107,11 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
     }
 
 
+def test_photos_are_predicted_by_the_engine_that_is_best_for_them(quick, cache, engine_asked):
+    quick()
+    assert engine_asked == [(20, 71, cache)] * 2  # To calibrate, and to test.
+
+
 def test_probabilities_are_calibrated_on_validation(finished, prepared):
     classifier = load_classifier(finished / "fashion.keras")
     photos = labelled(prepared, "validation")

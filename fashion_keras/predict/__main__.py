@@ -66,7 +66,8 @@ def _predict(
     if given.engine == "ray":
         rows = _ray_data().predict_rows(classifier, names, given)
     else:
-        predictions = classifier.predict(names, given.batch_size, read_named)
+        faster = classifier.for_photos(len(names))
+        predictions = faster.predict(names, given.batch_size, read_named)
         rows = (row_of(one, classifier.labels, given.top, given.threshold) for one in predictions)
     for row in rows:
         if given.sort_into and not row["reason"]:

@@ -171,6 +171,8 @@ def _predicted(classifier: "Classifier", names: list[str], given: argparse.Names
     # Several batches, so that photos are decoded while others are predicted; but also several
     # tasks for each worker, so that all end at about the same time.
     size = min(4 * given.batch_size, math.ceil(photos / (4 * workers)))
+    if not reserved["num_gpus"]:
+        classifier = classifier.for_photos(photos / workers)
     references = [ray.put(classifier), _Starts.remote()]
     return _photos(names, size).map_batches(
         Predictor,

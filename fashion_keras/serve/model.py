@@ -1,6 +1,7 @@
 """The model of a service: loaded, checked, warmed up, with its queue."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
         InputError: If the file cannot be loaded or does not answer with probabilities.
     """
     version = f"{file.name}@{sha256_of(file)[:12]}"
-    classifier = load_classifier(file)
+    classifier = load_classifier(file).for_photos(math.inf)
     run, side = classifier.probabilities, classifier.image_size
     grey = np.full((1, side, side, 3), 127.0, "float32")
     sizes = batch_sizes(batch_size)

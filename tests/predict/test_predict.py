@@ -35,6 +35,11 @@ def test_each_photo_is_a_row_in_the_order_given(predict, photos, model_file):
         assert (row["category"], row["probability"]) == (row["top"][0]["category"], found[0])
 
 
+def test_the_engine_is_the_best_for_that_many_photos(predict, photos, engine_asked):
+    assert predict(*photos).code == 0
+    assert [asked[:2] for asked in engine_asked] == [(7, 71)]
+
+
 def test_progress_is_shown_on_a_terminal_where_rows_are_not(predict, photos, monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     ended = predict(*photos, *JSONL)

@@ -52,6 +52,9 @@ def stand_in(deaths=0):
     class StandIn:
         labels = ("red", "green", "blue")
 
+        def for_photos(self, count):
+            return self
+
         def predict(self, photos, batch_size, read):
             for photo in photos:
                 if photo[0] == "3.png" and len(list(Path("deaths").iterdir())) < deaths:

@@ -7,6 +7,7 @@ import pytest
 
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.engine import OpenVINO
 from fashion_keras.serve.model import batch_sizes, load_model
 from tests.serve.running import LABELS
 
@@ -32,6 +33,13 @@ def test_it_answers_as_the_classifier_does_and_reports_its_batches(model_file: P
     assert seconds > 0
 
 
+@pytest.mark.slow
+def test_it_runs_on_openvino_where_that_is_installed(model_file: Path) -> None:
+    pytest.importorskip("openvino", exc_type=ImportError)
+    model = load_model(model_file, 1, lambda photos, seconds: None)
+    assert isinstance(model.classifier.engine, OpenVINO)
+
+
 def test_a_model_without_probabilities_is_not_served(
     model_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -39,5 +47,6 @@ def test_a_model_without_probabilities_is_not_served(
     layer = classifier.model.get_layer("head")
     layer.set_weights([weight * np.nan for weight in layer.get_weights()])
     monkeypatch.setattr("fashion_keras.serve.model.load_classifier", lambda file: classifier)
+    monkeypatch.setattr("fashion_keras.engine.engines", lambda photos, side: ["keras"])
     with pytest.raises(InputError, match="does not answer with probabilities"):
         load_model(model_file, 1, lambda photos, seconds: None)
