@@ -19,7 +19,7 @@ from fashion_keras import engine, onnx_file
 from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.inspection import metadata_in
+from fashion_keras.inspection import read_metadata
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -206,6 +206,5 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     """
     path = Path(path)
     if path.suffix == onnx_file.SUFFIX:
-        run, texts = onnx_file.open_onnx(path)
-        return Classifier(None, metadata_in(texts, path), run)
+        return Classifier(None, read_metadata(path), onnx_file.open_onnx(path))
     return Classifier(*load_model(path))

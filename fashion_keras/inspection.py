@@ -57,17 +57,15 @@ def read_metadata(path: Path) -> dict:
         InputError: If the file does not exist or is no classifier of this project.
     """
     if path.suffix == onnx_file.SUFFIX:
-        return metadata_in(onnx_file.open_onnx(path, optimise=False)[1], path)
+        return _in_texts(path)
     (text,) = _read(path, CONFIG)
     return _parsed(text, path)[1]
 
 
-def metadata_in(texts: dict[str, str], path: Path) -> dict:
-    """Return the metadata among the texts of an `.onnx` file (see `onnx_file.open_onnx`)."""
-    try:
-        metadata = json.loads(texts["metadata"])
-    except ValueError:
-        metadata = None
+def _in_texts(path: Path) -> dict:
+    text, metadata = onnx_file.read_texts(path)["metadata"], None
+    with contextlib.suppress(ValueError):
+        metadata = json.loads(text)
     return _usable(metadata, path)
 
 

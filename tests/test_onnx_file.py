@@ -19,25 +19,10 @@ from fashion_keras.export.__main__ import main as export
 from fashion_keras.inspection import read_metadata
 from fashion_keras.onnx_file import open_onnx
 from fashion_keras.predict.__main__ import main as predict
-from tests.builders import LABELS, picture, save_tiny_onnx
+from tests.builders import LABELS, WITHOUT_KERAS, picture, save_tiny_onnx
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'fashion_keras[export]'")
 ROOT = Path(__file__).parents[1]
-# What the requirements of an `.onnx` file do not bring, and takes time to import.
-HEAVY = ("keras", "tensorflow", "h5py", "matplotlib", "sklearn", "scipy", "jinja2")
-WITHOUT = """
-import runpy, sys
-sys.modules |= dict.fromkeys({heavy}, None)
-sys.argv = sys.argv[1:]
-runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-"""
-
-
-def without_keras(module: str, *words: str, folder: Path) -> subprocess.CompletedProcess:
-    """Run a command in a process where Keras and all else that is heavy cannot be imported."""
-    code = [sys.executable, "-c", WITHOUT.format(heavy=HEAVY), module, *words]
-    variables = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(code, cwd=folder, env=variables, capture_output=True, text=True)
 
 
 @pytest.fixture
@@ -64,7 +49,9 @@ def expected(weights: np.ndarray, photo: Path) -> np.ndarray:
 def test_photos_of_different_sizes_are_predicted_without_keras(photos, tmp_path):
     weights = save_tiny_onnx(tmp_path / "tiny.onnx")
     words = ["tiny.onnx", *photos, "--format", "jsonl", "--top", "4"]
-    ended = without_keras("fashion_keras.predict", *words, folder=tmp_path)
+    code = [*WITHOUT_KERAS, "fashion_keras.predict", *words]
+    variables = os.environ | {"PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(code, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert ended.stderr == ""
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row["file"] for row in rows] == photos
@@ -140,7 +127,7 @@ def test_export_of_another_project_is_refused(change, file):
 def test_missing_runtime_is_named(file, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(InputError, match="needs ONNX Runtime.* Run `pip install onnxruntime`"):
-        read_metadata(file)
+        load_classifier(file)
 
 
 def test_threads_are_limited_where_several_processes_share_the_cores(file, monkeypatch):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
-from fashion_keras.inspection import check_file
+from fashion_keras.inspection import check_file, read_metadata
+from fashion_keras.onnx_file import SUFFIX
 from fashion_keras.serve.settings import Settings
 
 _DESCRIPTION = """\
@@ -41,7 +42,8 @@ def options() -> argparse.ArgumentParser:
         type=Path,
         default=RELEASED,
         metavar="MODEL",
-        help="a .keras file made by `python -m fashion_keras.final` (default: the released model)",
+        help="a .keras file made by `python -m fashion_keras.final`, or its export to .onnx, which "
+        "needs no Keras and is quick to start, but explains nothing (default: the released model)",
     )
     parser.add_argument(
         "--host",
@@ -112,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     from fashion_keras.serve.server import serve, serve_with_workers
 
-    check_file(settings.model)
+    (read_metadata if settings.model.suffix == SUFFIX else check_file)(settings.model)
     listener = listen(host, port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

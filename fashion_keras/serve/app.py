@@ -87,6 +87,7 @@ def _add_state_routes(app: FastAPI, service: Service) -> None:
             threshold=service.settings.threshold,
             model=service.model.version,
             max_photos=service.settings.photos,
+            explains=service.model.explain is not None,
             max_photo_bytes=round(service.settings.photo_megabytes * 1e6),
         )
 
@@ -124,6 +125,7 @@ def _add_photo_routes(app: FastAPI, service: Service) -> None:
         responses={
             200: {"content": {"image/jpeg": {}}, "description": "the photo with its heat map"},
             **_REFUSALS,
+            **refusals(501),
         },
         openapi_extra=BODY,
     )

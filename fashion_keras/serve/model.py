@@ -5,13 +5,13 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.grad_cam import explainer
 from fashion_keras.serve.batching import ModelQueue
 
 
@@ -22,14 +22,14 @@ class ServedModel:
     Attributes:
         classifier: The loaded file.
         version: Name of the file and the start of its SHA-256.
-        queue: Resized pixels `(side, side, 3)` to probabilities `(classes,)`.
-        explain: See `grad_cam.explainer`.
+        queue: Pixels, as `Classifier.resize` returns them, to probabilities `(classes,)`.
+        explain: See `grad_cam.explainer`; None if the file cannot explain.
     """
 
     classifier: Classifier
     version: str
     queue: ModelQueue
-    explain: Callable[[np.ndarray, Sequence[int]], list[np.ndarray]]
+    explain: Callable[[np.ndarray, Sequence[int]], list[np.ndarray]] | None
 
 
 def batch_sizes(largest: int) -> list[int]:
@@ -41,8 +41,8 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
     """Load a classifier, run it once in every batch size, and start its queue.
 
     Args:
-        file: A `.keras` file of this project.
-        batch_size: The largest size of a batch.
+        file: A `.keras` file of this project, or its export to `.onnx`.
+        batch_size: The largest size of a batch; photos of an `.onnx` file go one by one.
         observe: Called with the photos and the seconds of each batch.
 
     Raises:
@@ -52,13 +52,12 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
     classifier = load_classifier(file).for_photos(math.inf)
     run, side = classifier.probabilities, classifier.image_size
     grey = np.full((1, side, side, 3), 127.0, "float32")
-    sizes = batch_sizes(batch_size)
+    sizes = batch_sizes(batch_size if classifier.model else 1)
     for size in sizes:
         rows = run(grey.repeat(size, axis=0))
         if not np.allclose(rows.sum(axis=-1), 1, atol=1e-3):
             raise InputError(f"{file} does not answer with probabilities; train it again.")
-    explain = explainer(classifier.model)
-    explain(grey[0], [0])
+    explain = _explainer(classifier, grey[0])
 
     def predict(pixels: np.ndarray) -> np.ndarray:
         start = time.monotonic()
@@ -67,3 +66,14 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
         return rows
 
     return ServedModel(classifier, version, ModelQueue(predict, sizes), explain)
+
+
+def _explainer(classifier: Classifier, photo: np.ndarray) -> Any:
+    """Return what explains, warmed up on a photo; None for an `.onnx` file."""
+    if classifier.model is None:
+        return None
+    from fashion_keras.grad_cam import explainer  # Imports Keras.
+
+    explain = explainer(classifier.model)
+    explain(photo, [0])
+    return explain

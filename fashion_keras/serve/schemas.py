@@ -73,6 +73,7 @@ class Labels(BaseModel):
 
     labels: list[str]
     threshold: float = Field(description="below it the category is `uncertain`")
+    explains: bool = Field(description="whether /explain answers; not with an .onnx file")
     model: str
     max_photos: int = Field(description="in one request")
     max_photo_bytes: int

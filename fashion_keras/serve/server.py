@@ -110,7 +110,7 @@ def _end_with_parent() -> None:
 
 
 def _application(settings: Settings, failed: Any) -> Any:
-    from fashion_keras.serve.app import build_app  # Imports Keras, which takes seconds.
+    from fashion_keras.serve.app import build_app
     from fashion_keras.serve.model import load_model
     from fashion_keras.serve.service import Service
 

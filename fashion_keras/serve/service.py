@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 
 from fashion_keras.classifier import unread
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.grad_cam import overlay
 from fashion_keras.predict.rows import row_of
 from fashion_keras.serve.metrics import Metrics
 from fashion_keras.serve.model import ServedModel
@@ -28,6 +27,7 @@ Result = TypeVar("Result")
 _LOG = logging.getLogger("fashion_keras.serve")
 _EXPLANATIONS = 4  # At the same time.
 _EXPLAINED_SIDE = 512
+_NOT_EXPLAINED = "an .onnx file cannot be explained; Grad-CAM needs the .keras file"
 
 
 class Service:
@@ -104,9 +104,12 @@ class Service:
             category: The category to explain; empty for the most probable.
 
         Raises:
-            HTTPException: 422 if there is no such category or photo; else as `predict`.
+            HTTPException: 422 if there is no such category or photo, 501 if the model is an
+                `.onnx` file; else as `predict`.
         """
         model = self.model
+        if model.explain is None:
+            raise HTTPException(501, _NOT_EXPLAINED)
         if category and category not in (labels := model.classifier.labels):
             raise HTTPException(422, f"expected a category of {labels}. Received: {category:.99}")
         self._explanations.take(1)
@@ -153,6 +156,8 @@ class Service:
         return read_photo(upload.content, most_pixels).pixels
 
     def _heat_map(self, model: ServedModel, upload: Upload, category: str) -> bytes:
+        from fashion_keras.grad_cam import overlay  # Imports Keras.
+
         image = Image.fromarray(self._read(upload))
         image.thumbnail((_EXPLAINED_SIDE, _EXPLAINED_SIDE))
         pixels, classifier = np.asarray(image), model.classifier
@@ -160,7 +165,7 @@ class Service:
             number = classifier.labels.index(category)
         else:
             number = model.queue.submit(classifier.resize(pixels)).result().argmax()
-        (heat,) = model.explain(pixels, [number])
+        (heat,) = cast(Any, model.explain)(pixels, [number])
         jpeg = io.BytesIO()
         Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)
         return jpeg.getvalue()

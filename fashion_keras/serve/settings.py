@@ -26,7 +26,9 @@ class Settings:
     threshold: float = _option(
         0.5, "call a photo `uncertain` if its best category is less probable", cli.probability
     )
-    batch_size: int = _option(16, "maximum number of photos that go through the model together")
+    batch_size: int = _option(
+        16, "maximum number of photos that go through the model together; 1 for an .onnx file"
+    )
     photos: int = _option(32, "maximum number of photos in one request")
     photo_megabytes: float = _option(15, "maximum size of one photo in megabytes")
     photo_megapixels: float = _option(50, "maximum size of one photo in megapixels")

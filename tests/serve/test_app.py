@@ -66,6 +66,7 @@ def test_the_state_of_a_ready_service(service: Running) -> None:
     labels = service.ask("GET", "/labels").json
     assert (labels["labels"], labels["model"]) == (LABELS, ready["model"])
     limits = (labels["max_photos"], labels["max_photo_bytes"], labels["threshold"])
+    assert labels["explains"] is True
     assert limits == (4, 50_000, 0.1)
 
 

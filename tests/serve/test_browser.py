@@ -18,13 +18,11 @@ CHROMIUM = os.environ.get("FASHION_KERAS_BROWSER") or shutil.which("chromium")
 # Tests may run as root in a container; the others keep Chromium from calling home.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-sync"]
 FLAGS += ["--disable-background-networking", "--disable-component-update"]
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="needs a browser: apt install chromium, or name one in FASHION_KERAS_BROWSER",
-    ),
-]
+SKIPPED = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="needs a browser: apt install chromium, or name one in FASHION_KERAS_BROWSER",
+)
+pytestmark = [pytest.mark.browser, SKIPPED]
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ let active = 0;
 let done = 0;
 let all = 0;
 let most = Infinity;
+let explains = true;
 
 function percent(probability) {
   const value = Math.min(probability, 1) * 100;
@@ -23,7 +24,7 @@ function show(entry, answer) {
   entry.part(".category").textContent = answer.reason ? "" : uncertain ? "not sure" : answer.category;
   entry.part(".reason").textContent = answer.reason ? `Cannot be read: ${answer.reason}` : "";
   entry.part(".guesses").replaceChildren(...answer.top.map(guess));
-  entry.part(".why").hidden = Boolean(answer.reason);
+  entry.part(".why").hidden = Boolean(answer.reason) || !explains;
   entry.part(".again").hidden = true;
   entry.item.removeAttribute("aria-busy");
 }
@@ -186,9 +187,10 @@ async function explain(entry) {
 async function showModel() {
   const response = await fetch("labels").catch(() => null);
   if (response && response.ok) {
-    const { labels, max_photo_bytes } = await response.json();
-    most = max_photo_bytes;
-    byId("model").textContent = `Categories: ${labels.join(", ")}.`;
+    const known = await response.json();
+    most = known.max_photo_bytes;
+    explains = known.explains;
+    byId("model").textContent = `Categories: ${known.labels.join(", ")}.`;
     return;
   }
   const { reason } = response ? await response.json().catch(() => ({})) : {};
