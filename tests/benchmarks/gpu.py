@@ -35,7 +35,7 @@ from tests.benchmarks.common import provenance, timed, write
 
 BACKENDS = ["jax", "torch", "tensorflow"]
 BASE = Config(fine_tune_from="pixels")
-PACKED = ("data", "weights")
+PACKED = ("data", "weights", "backbone")
 FIELDS = ("image_size", "batch_size", "feature_batch_size", "precision")
 _MEASURED = 1 / 40  # Share of its part's time that a speed is measured for; compiling takes more.
 
@@ -281,13 +281,11 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        packed = {"data": str(work / gpu_pack.PHOTOS), "weights": str(work / gpu_pack.WEIGHTS)}
-        config = dataclasses.replace(config, **packed)
+        config = dataclasses.replace(config, **gpu_pack.unpack(given.folder, work))
         recipes = read_recipes(given.recipes, config) if given.recipes else []
         backends = [name for name in given.backends if importlib.util.find_spec(name)]
         if not backends:
             raise InputError(f"None of these is installed: {', '.join(given.backends)}.")
-        gpu_pack.unpack(given.folder, work)
         parts = plan(config, recipes, backends)
         run(parts, work, given.results, start + 60 * given.minutes)
 

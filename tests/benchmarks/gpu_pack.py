@@ -18,7 +18,7 @@ from fashion_keras.data.photo import read_photo
 
 PIECE = 60_000_000  # Bytes.
 SIDE = 347  # Of a packed photo, in pixels: 1.16 times 299.
-WEIGHTS, PHOTOS, WHEELS = "packed.weights.h5", "photos", "wheels"
+PHOTOS, WHEELS, WEIGHTS = "photos", "wheels", ".weights.h5"  # The name is the backbone's.
 # What Keras and this project import, and a machine with JAX and Torch may lack.
 PACKAGES = (
     *("keras", "absl-py", "h5py", "ml-dtypes", "namex", "optree", "packaging", "rich"),
@@ -37,10 +37,10 @@ def pack(config: Config, cache: Path, folder: Path, python: str, packages: Seque
     prepared, backbone, _ = prepare_datasets(config, cache)
     photos = [*prepared.split("train"), *prepared.split("validation")]  # Never those of the test.
     with tempfile.TemporaryDirectory() as name:
-        archive, weights = Path(name, "pack.zip"), Path(name, WEIGHTS)
+        archive, weights = Path(name, "pack.zip"), Path(name, config.backbone + WEIGHTS)
         copied(backbone, "float16").save_weights(weights)
         with zipfile.ZipFile(archive, "w") as target:
-            target.write(weights, WEIGHTS)
+            target.write(weights, weights.name)
             for wheel in _wheels(Path(name, WHEELS), python, packages):
                 target.write(wheel, f"{WHEELS}/{wheel.name}")
             for photo in cli.progress(photos, len(photos), "packing photos"):
@@ -80,8 +80,11 @@ def _split(archive: Path, folder: Path) -> None:
     print(f"{count} pieces, {archive.stat().st_size / 1e6:.0f} MB in all, are in {folder}")
 
 
-def unpack(folder: Path, work: Path) -> None:
+def unpack(folder: Path, work: Path) -> dict[str, str]:
     """Put the pieces of a pack together, and packages that are not installed on the path.
+
+    Returns:
+        The fields of `Config` that what was packed decides.
 
     Raises:
         InputError: If pieces are missing or damaged.
@@ -108,3 +111,6 @@ def unpack(folder: Path, work: Path) -> None:
         except importlib.metadata.PackageNotFoundError:
             zipfile.ZipFile(wheel).extractall(work / "packages")
     sys.path.append(str(work / "packages"))  # The processes of the parts get the same path.
+    (weights,) = work.glob(f"*{WEIGHTS}")
+    backbone = weights.name.removesuffix(WEIGHTS)
+    return {"data": str(work / PHOTOS), "weights": str(weights), "backbone": backbone}
