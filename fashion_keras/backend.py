@@ -4,15 +4,31 @@ The messages are written to the process's own standard error, before any Python 
 silence them. Set TF_CPP_MIN_LOG_LEVEL to 0, 1 or 2 to see them.
 """
 
+import collections
 import contextlib
 import functools
 import importlib.util
 import logging
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fashion_keras.config import InputError
+
+NAMES = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch", "openvino": "OpenVINO"}
+# Backends that train, and what lets them see NVIDIA's cards.
+TRAIN = {
+    "tensorflow": 'pip install "fashion_keras[gpu]"',
+    "jax": 'pip install "jax[cuda12]"',
+    "torch": "the build for CUDA, see https://pytorch.org/get-started",
+}
+DETERMINISTIC = "FASHION_KERAS_DETERMINISTIC"  # Variable that enables determinism everywhere.
 
 
 @contextlib.contextmanager
@@ -49,8 +65,26 @@ def _quiet_start() -> contextlib.AbstractContextManager[None]:
     return quiet(2)
 
 
-with _quiet_start():
-    import keras
+def _not_started(error: Exception) -> InputError:
+    """Return what to do where Keras cannot be imported."""
+    found = [name for name in TRAIN if importlib.util.find_spec(name)]
+    return InputError(
+        f"Keras does not start: {error}. Set the variable KERAS_BACKEND to a backend that is "
+        f"installed ({', '.join(found) or 'none is: pip install tensorflow'}), and correct "
+        "~/.keras/keras.json, if there is one."
+    )
+
+
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # Other programs use the cards, too.
+try:
+    with _quiet_start():
+        import keras
+except (ImportError, ValueError) as problem:
+    raise _not_started(problem) from problem
+# What a user's keras.json says otherwise is for other programs.
+keras.config.set_image_data_format("channels_last")
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 
 
 @functools.cache
@@ -61,24 +95,128 @@ def tensorflow() -> Any:
     with _quiet_start():
         import tensorflow as tf
     if keras.backend.backend() != "tensorflow":
-        tf.config.set_visible_devices([], "GPU")  # It would take all memory of the cards.
+        tf.config.set_visible_devices([], "GPU")  # It would take memory of the cards.
     return tf
+
+
+class Card(NamedTuple):
+    """A graphics card that the backend computes on."""
+
+    name: str
+    capability: tuple[int, ...] = ()  # NVIDIA's compute capability, such as (8, 0).
+
+
+@functools.cache
+def cards() -> list[Card]:
+    """Return the graphics cards that the backend computes on."""
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        config = tensorflow().config
+        found = config.list_physical_devices("GPU")
+        details = map(config.experimental.get_device_details, found)
+        return [
+            Card(one.get("device_name", "GPU"), one.get("compute_capability", ()))
+            for one in details
+        ]
+    if name == "jax":
+        found = [one for one in sys.modules["jax"].devices() if one.platform != "cpu"]
+        return [
+            Card(one.device_kind, _numbers(getattr(one, "compute_capability", ""))) for one in found
+        ]
+    if name != "torch":
+        return []
+    torch: Any = sys.modules["torch"]
+    if torch.backends.mps.is_available():
+        return [Card("Apple GPU")]
+    numbers = range(torch.cuda.device_count())
+    properties = torch.cuda.get_device_name, torch.cuda.get_device_capability
+    return [Card(*(function(number) for function in properties)) for number in numbers]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in str(text).split(".") if part.isdecimal())
+
+
+def device() -> str:
+    """Return what computes, for people: `TensorFlow 2.21 on CPU, 2 cores`."""
+    name = keras.backend.backend()
+    version = ".".join(sys.modules[name].__version__.split(".")[:2])
+    counts = collections.Counter(card.name for card in cards())
+    found = [f"{count} x {card}" if count > 1 else card for card, count in counts.items()]
+    where = " and ".join(found) or f"CPU, {os.cpu_count()} cores"
+    return f"{NAMES.get(name, name)} {version} on {where}"
+
+
+def check_device() -> None:
+    """Refuse a backend that cannot train; warn of a graphics card that is not used."""
+    name = keras.backend.backend()
+    if name not in TRAIN:
+        raise InputError(
+            f"Keras' backend {name} cannot train. Set the variable KERAS_BACKEND to one of "
+            f"{', '.join(TRAIN)}."
+        )
+    hidden = {os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("JAX_PLATFORMS")}
+    there = Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")
+    if there and not cards() and not hidden & {"", "-1", "cpu"}:
+        print(
+            f"WARNING: there is an NVIDIA graphics card, but {NAMES[name]} does not see it and "
+            f"computes on the CPU, many times slower. Try: {TRAIN[name]}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def enable_determinism() -> None:
+    """Let each operation give the same bits each time; call it before anything is computed.
+
+    Workers of Ray that are started on this machine do the same.
+    """
+    os.environ[DETERMINISTIC] = "1"
+    keras.utils.set_random_seed(1)
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        tensorflow().config.experimental.enable_op_determinism()
+    elif name == "jax":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
+    elif name == "torch":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        sys.modules["torch"].use_deterministic_algorithms(True)
+
+
+if os.environ.get(DETERMINISTIC):
+    enable_determinism()
 
 
 @contextlib.contextmanager
 def all_cards() -> Iterator[int]:
-    """Share the training of what is built within among all graphics cards; yield their number."""
-    if keras.backend.backend() != "tensorflow":
-        yield 1
-        return
-    tf = tensorflow()
-    devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-    if len(devices) == 1:
+    """Share the training of what is built within among all graphics cards; yield their number.
+
+    Torch uses one.
+    """
+    name = keras.backend.backend()
+    if name == "tensorflow":
+        config = tensorflow().config
+        found = config.list_logical_devices("GPU") or config.list_logical_devices("CPU")
+        devices = [one.name for one in found]
+    else:
+        devices = keras.distribution.list_devices() if name == "jax" else []
+    if len(devices) < 2:
         yield 1
         return
     print(f"working on {len(devices)} devices", flush=True)
-    with tf.distribute.MirroredStrategy([device.name for device in devices]).scope():
+    if name == "tensorflow":
+        shared = tensorflow().distribute.MirroredStrategy(devices)
+    else:
+        shared = keras.distribution.DataParallel(devices=devices)
+    with shared.scope():
         yield len(devices)
 
 
-__all__ = ["all_cards", "keras", "quiet", "tensorflow"]
+def array(tensor: Any) -> np.ndarray:
+    """Return a tensor of any backend as an array."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor))
+
+
+__all__ = ["all_cards", "array", "cards", "check_device", "device", "enable_determinism"]
+__all__ += ["keras", "quiet", "tensorflow"]

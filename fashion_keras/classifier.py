@@ -187,8 +187,10 @@ class Classifier:
         """
         if self.model is None:
             return pixels
+        from fashion_keras.backend import array
+
         resize = self.model.get_layer("resize")
-        return np.asarray(resize(pixels[None].astype("float32")))[0]
+        return array(resize(pixels[None].astype("float32")))[0]
 
     def named(self, photo: Any, probabilities: np.ndarray) -> Prediction:
         """Return the prediction for a photo from its probabilities, `(classes,)`."""

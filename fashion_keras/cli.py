@@ -186,6 +186,17 @@ def add_workers_option(options: argparse.ArgumentParser, search: bool = False) -
     )
 
 
+def add_deterministic_option(options: argparse.ArgumentParser) -> None:
+    """Add `--deterministic` (see `backend.enable_determinism`)."""
+    options.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="use only operations that give the same bits each time, on graphics cards, too, where "
+        "that costs speed: TensorFlow's op determinism, JAX's flag xla_gpu_deterministic_ops, "
+        "Torch's deterministic algorithms (an operation that has none ends the run)",
+    )
+
+
 def next_command(
     module: str,
     options: argparse.ArgumentParser,
@@ -217,6 +228,7 @@ def chosen(arguments: argparse.Namespace, base: Config) -> Config:
 
 def provenance(start: float) -> dict:
     """Return where a number comes from; `start` is `time.monotonic()` as the command began."""
+    backend = sys.modules.get("fashion_keras.backend")  # Some commands do without Keras.
     packages = ("keras", "tensorflow", "jax", "torch", "keras-tuner", "numpy", "pillow")
     return {
         "command": " ".join(["python", *sys.orig_argv[1:]]),
@@ -224,6 +236,7 @@ def provenance(start: float) -> dict:
         "stages": {name: round(seconds, 1) for name, seconds in _seconds.items()},
         "versions": versions(packages),
         "python": platform.python_version(),
+        "device": backend.device() if backend else "CPU",
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
     }
 

@@ -13,7 +13,7 @@ class InputError(ValueError):
 
 
 RELEASED = Path(__file__).parent / "released" / "fashion.keras"
-PRECISIONS = ("float32", "mixed_float16", "mixed_bfloat16")
+PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
 def _field(
@@ -124,10 +124,11 @@ class Config:
         "fine_tuning",
     )
     precision: str = _field(
-        "float32",
-        "precision in which the backbone computes: `float32`, or, faster with a graphics card, "
-        "`mixed_float16` or `mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing "
-        "`float32` is used; the saved file is float32 in any case",
+        "auto",
+        "precision in which the backbone computes: `auto` (`mixed_bfloat16` on graphics cards of "
+        "compute capability 8.0 or more, else `float32`), `float32`, `mixed_float16` or "
+        "`mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing `float32` is used; "
+        "the saved file is float32 in any case",
         choices=PRECISIONS,
         decides="features fine_tuning",
     )

@@ -80,11 +80,10 @@ def _installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-@functools.cache
 def _on_cpu() -> bool:
-    from fashion_keras.backend import keras
+    from fashion_keras.backend import cards
 
-    return not keras.distribution.list_devices("gpu")
+    return not cards()
 
 
 class OpenVINO:

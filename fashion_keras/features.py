@@ -346,6 +346,7 @@ def _options() -> argparse.ArgumentParser:
     cli.add_config_options(options, _FOR_FEATURE_MAPS, Config(), "; with --feature-maps only")
     cli.add_cache_option(options)
     cli.add_workers_option(options)
+    cli.add_deterministic_option(options)
     return options
 
 
@@ -356,7 +357,11 @@ def main(arguments: list[str] | None = None) -> None:
     config = cli.chosen(given, Config())
 
     from fashion_keras import model as models
+    from fashion_keras.backend import check_device, enable_determinism
 
+    if given.deterministic:
+        enable_determinism()
+    check_device()
     models.check_weights(config)
     models.check_fine_tune_from(config)
     block = models.chosen_fine_tune_from(config)
@@ -370,6 +375,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(summary(prepared))
     backbone = models.build_backbone(config)
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
+    models.show_device(config, store.engine)
     if given.feature_maps:  # First, because they give features, too.
         store.make_feature_maps(config.fine_tuning_copies, block)
     store.make(training_arrays(config.augmented_copies))

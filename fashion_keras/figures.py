@@ -256,16 +256,17 @@ def _fitted(words: str) -> str:
 
 def draw_batch(prepared: Prepared, config: Config, file: Path) -> None:
     """Draw training photos, each with augmented copies, as the reader and layers give them."""
-    from fashion_keras.data.batches import load_split
+    from fashion_keras.backend import array
+    from fashion_keras.data.batches import arrays, load_split
     from fashion_keras.model import build_augmentation
 
     batches = load_split(prepared, "train", config.image_size, _BATCH, config.seed)
-    pixels, numbers = next(iter(batches))
+    pixels, numbers = next(arrays(batches))
     copies = [
         build_augmentation(config, config.augmentation_seed + 1000 * copy)(pixels, training=True)
         for copy in range(1, _COPIES + 1)
     ]
-    shown = np.asarray([pixels, *copies]).round().clip(0, 255).astype("uint8")
+    shown = np.stack([pixels, *map(array, copies)]).round().clip(0, 255).astype("uint8")
     words = [f"copy {copy}" for copy in range(1, _COPIES + 1)]
     rows = [
         [Tile(*tile) for tile in zip(photo, [prepared.labels[int(number)], *words], strict=True)]

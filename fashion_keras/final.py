@@ -254,6 +254,7 @@ def _options() -> argparse.ArgumentParser:
     add_rate_option(options)
     cli.add_folder_options(options)
     cli.add_workers_option(options)
+    cli.add_deterministic_option(options)
     tensor_board.add_option(options)
     options.add_argument(
         "--budget",
@@ -278,6 +279,10 @@ def main(arguments: list[str] | None = None) -> None:
     if find_rate := given.learning_rate == AUTO:
         given.learning_rate = None
     config = cli.chosen(given, _base(given.config, given.results))
+    if given.deterministic:
+        from fashion_keras.backend import enable_determinism
+
+        enable_determinism()
     final(
         config,
         given.results / "final",

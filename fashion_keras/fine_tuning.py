@@ -21,6 +21,7 @@ from fashion_keras.backend import all_cards, keras
 from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import (
+    arrays,
     class_numbers,
     divisible,
     feature_batches,
@@ -338,7 +339,7 @@ def measure(config: Config, datasets: Datasets) -> dict[str, float]:
     """Time steps of the backbone, of fine-tuning and of a head, in photos per second."""
     classes, block = len(datasets.prepared.labels), chosen_fine_tune_from(config)
     batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
-    pixels, labels = next(iter(one_hot(batches, classes)))
+    pixels, labels = next(arrays(one_hot(batches, classes)))
     augmentation = models.build_augmentation(config, config.augmentation_seed)
     first = None if block == PIXELS else block
     features = datasets.store.run(first)

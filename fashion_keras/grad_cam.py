@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from fashion_keras.backend import keras
+from fashion_keras.backend import array, keras
 
 # Relative to the largest feature: small, so that few kinks of ReLU lie between, yet logits change
 # by far more than float32 rounds.
@@ -37,7 +37,7 @@ def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[
     backbone = keras.Model(model.inputs, pooling.input)  # Compiled only once.
 
     def heat_maps(pixels: np.ndarray, categories: Sequence[int]) -> list[np.ndarray]:
-        resized = np.asarray(resize(pixels[None].astype("float32")))
+        resized = array(resize(pixels[None].astype("float32")))
         feature_maps = np.asarray(backbone.predict_on_batch(resized))[0]
         slopes = _slopes(head, feature_maps.mean(axis=(0, 1)))
         support = [np.maximum(feature_maps @ slopes[:, number], 0) for number in categories]

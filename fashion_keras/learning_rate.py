@@ -75,8 +75,10 @@ def _points(
     model: Any, batches: Iterable, rates: Sequence[float], untouched: Any | None
 ) -> Iterator[tuple[float, float, float, float]]:
     """Yield the values of `Curve` for each step, until the loss explodes."""
+    from fashion_keras.data.batches import arrays
+
     average, level, lowest = 0.0, 0.0, math.inf
-    endless = itertools.chain.from_iterable(itertools.repeat(batches))  # Shuffled in each epoch.
+    endless = itertools.chain.from_iterable(map(arrays, itertools.repeat(batches)))
     for step, (rate, (inputs, labels)) in enumerate(zip(rates, endless, strict=False), 1):
         own = 0.0
         if untouched:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras.backbones import ARCHITECTURES
-from fashion_keras.backend import keras
+from fashion_keras.backend import NAMES, cards, device, keras
 from fashion_keras.config import RELEASED, Config, InputError
 from fashion_keras.inspection import check_file, read_metadata
 
@@ -166,8 +166,7 @@ def chosen_fine_tune_from(config: Config) -> str:
     """Return `config.fine_tune_from` with `auto` replaced by what suits this machine."""
     if config.fine_tune_from != "auto":
         return config.fine_tune_from
-    cards = keras.distribution.list_devices("gpu")
-    return PIXELS if cards else ARCHITECTURES[config.backbone].block
+    return PIXELS if cards() else ARCHITECTURES[config.backbone].block
 
 
 def unfreeze(backbone: keras.Model) -> None:
@@ -326,11 +325,15 @@ def copied(model: keras.Model, precision: str = "float32") -> keras.Model:
 def precision_in_force(wanted: str) -> str:
     """Return the precision to compute in; float32, and a line that says so, if `wanted` is slower.
 
-    Graphics cards compute in all of them. On CPUs bfloat16 is faster with AMX, and float16 is
-    slower (measured: see `docs/devices.md`).
+    Graphics cards compute in all of them, from compute capability 8.0 on in bfloat16, which `auto`
+    takes there. On CPUs bfloat16 is faster with AMX, and float16 is slower (measured: see
+    `docs/devices.md`).
     """
+    if wanted == "auto":
+        able = [card.capability >= (8, 0) for card in cards()]
+        return "mixed_bfloat16" if able and all(able) else "float32"
     fast = wanted == "mixed_bfloat16" and _has_amx()
-    if wanted == "float32" or fast or keras.distribution.list_devices("gpu"):
+    if wanted == "float32" or fast or cards():
         return wanted
     print(f"{wanted} would be no faster on this CPU: computing in float32", flush=True)
     return "float32"
@@ -339,3 +342,9 @@ def precision_in_force(wanted: str) -> str:
 def _has_amx() -> bool:
     cpu = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
     return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8")
+
+
+def show_device(config: Config, frozen: str) -> None:
+    """Print what computes, in which precision, and the engine of the frozen backbone."""
+    passes = "" if frozen == "keras" else f"; frozen passes: {NAMES[frozen.split()[0]]}"
+    print(f"{device()}, {precision_in_force(config.precision)}{passes}", flush=True)

@@ -74,9 +74,9 @@ def default_workers() -> int:
 
     On a CPU the steps of a head are too short to be shared by several cores.
     """
-    from fashion_keras.backend import keras
+    from fashion_keras.backend import cards
 
-    alone = keras.distribution.list_devices("gpu") or not on_this_machine()
+    alone = cards() or not on_this_machine()
     return 1 if alone else min(os.cpu_count() or 1, _MAX_WORKERS)
 
 
@@ -147,7 +147,8 @@ class _Processes(Pool):
 def _begin_worker(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command itself ends its workers.
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+    variables = ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS")  # For JAX, for Torch.
+    os.environ.update(dict.fromkeys(variables, str(threads)))
 
 
 def _end_with_parent() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once
-from fashion_keras.backend import keras
+from fashion_keras.backend import array, check_device, keras
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
@@ -68,11 +68,14 @@ def open_datasets(config: Config, prepared: Prepared, cache: Path, workers: int 
 
 def prepare_datasets(config: Config, cache: Path, workers: int = 1) -> Datasets:
     """Check what needs no photos, prepare the photos and show their counts, and open the store."""
+    check_device()
     models.check_weights(config)
     models.check_fine_tune_from(config)
     prepared = prepare(config.data, cache, config.split_seed)
     print(summary(prepared))
-    return open_datasets(config, prepared, cache, workers)
+    datasets = open_datasets(config, prepared, cache, workers)
+    models.show_device(config, datasets.store.engine)
+    return datasets
 
 
 def head_data(config: Config, datasets: Datasets) -> HeadData:
@@ -158,7 +161,7 @@ def compile_model(
         optimizer,
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
         weighted_metrics=["accuracy"],
-        steps_per_execution=steps_per_execution,
+        steps_per_execution=1 if keras.backend.backend() == "torch" else steps_per_execution,
     )
     optimizer.build(model.trainable_variables)  # So that its state can be saved and loaded.
 
@@ -286,7 +289,7 @@ def show_epochs(
 
 def state_of(model: Any) -> list[np.ndarray]:
     """Return all that decides how training goes on: weights, optimizer and random generators."""
-    return [np.asarray(keras.ops.convert_to_numpy(one)) for one in _variables(model)]
+    return [array(one) for one in _variables(model)]
 
 
 def restore(model: Any, state: Iterable[np.ndarray]) -> None:

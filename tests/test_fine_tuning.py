@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fashion_keras.backend import keras
+from fashion_keras.backend import Card, keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.features import FeatureStore
@@ -138,8 +138,8 @@ def test_divergence_is_said_and_not_kept(datasets, tmp_path):
 
 
 def test_start_follows_the_machine_unless_it_is_given(monkeypatch):
-    for devices, expected in (([], "block11"), (["gpu:0"], "pixels")):
-        monkeypatch.setattr(keras.distribution, "list_devices", lambda kind, d=devices: d)
+    for cards, expected in (([], "block11"), ([Card("T4")], "pixels")):
+        monkeypatch.setattr("fashion_keras.model.cards", lambda cards=cards: cards)
         assert chosen_fine_tune_from(Config()) == expected
         assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
 
@@ -159,7 +159,7 @@ def test_batch_normalisation_never_moves(fine_tune_from, prepared, tmp_path):
 def half_precision(monkeypatch):
     """Let half precision be in force."""
     precision_in_force.cache_clear()
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: ["gpu:0"])
+    monkeypatch.setattr("fashion_keras.model.cards", lambda: [Card("T4")])
     yield
     precision_in_force.cache_clear()
 

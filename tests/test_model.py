@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fashion_keras import model as models
-from fashion_keras.backend import keras
+from fashion_keras.backend import Card, keras
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import (
     build_augmentation,
@@ -274,16 +274,19 @@ def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
 @pytest.mark.parametrize(
     ("wanted", "amx", "cards", "expected"),
     [
-        ("float32", True, ["gpu:0"], "float32"),
+        ("auto", True, [], "float32"),
+        ("auto", False, [Card("A100", (8, 0))], "mixed_bfloat16"),
+        ("auto", False, [Card("A100", (8, 0)), Card("T4", (7, 5))], "float32"),
+        ("float32", True, [Card("T4")], "float32"),
         ("mixed_bfloat16", True, [], "mixed_bfloat16"),
         ("mixed_bfloat16", False, [], "float32"),
         ("mixed_float16", True, [], "float32"),
-        ("mixed_float16", False, ["gpu:0"], "mixed_float16"),
+        ("mixed_float16", False, [Card("T4")], "mixed_float16"),
     ],
 )
 def test_precision_is_used_where_it_is_faster(wanted, amx, cards, expected, monkeypatch, capsys):
     monkeypatch.setattr(models, "_has_amx", lambda: amx)
-    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind: cards)
+    monkeypatch.setattr(models, "cards", lambda: cards)
     assert precision_in_force.__wrapped__(wanted) == expected
     line = f"{wanted} would be no faster on this CPU: computing in float32\n"
-    assert capsys.readouterr().out == ("" if wanted == expected else line)
+    assert capsys.readouterr().out == ("" if wanted in (expected, "auto") else line)

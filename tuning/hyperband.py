@@ -7,10 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fashion_keras.artifacts import all_together, check_free, fingerprint
-from fashion_keras.backend import keras
+from fashion_keras.backend import array, keras
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, to_json
 from fashion_keras.parallel import default_workers, pool
@@ -105,7 +103,7 @@ def _log_winner(winner: Config, datasets: Datasets, cache: Path, log_dir: Path) 
     """Write the confusion matrix and the worst predictions of the winner on validation."""
     model: Any = train_head(winner, datasets, cache).head
     data, photos = head_data(winner, datasets), datasets.prepared.split("validation")
-    probabilities = np.asarray(keras.ops.softmax(model.predict(data.validation, verbose=0)))
+    probabilities = array(keras.ops.softmax(model.predict(data.validation, verbose=0)))
     names = [photo.file for photo in photos]
     scored = Predictions(names, data.validation_classes, probabilities, data.labels)
     files = {photo.file: datasets.prepared.folder / photo.prepared for photo in photos}

@@ -34,6 +34,7 @@ def options() -> argparse.ArgumentParser:
         parser.add_argument(option, type=int, default=default, metavar="INT", help=help_text)
     cli.add_folder_options(parser)
     cli.add_workers_option(parser, search=True)
+    cli.add_deterministic_option(parser)
     tensor_board.add_option(parser)
     return parser
 
@@ -48,8 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
     base = cli.chosen(given, BASE)
     folder = given.results / "search"
+    from fashion_keras.backend import enable_determinism
     from tuning.hyperband import search
 
+    if given.deterministic:
+        enable_determinism()
     search(base, *plan, folder, given.cache, given.workers, given.tensorboard)
     command = cli.next_command("fashion_keras.final", parser, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {command}")

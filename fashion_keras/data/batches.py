@@ -8,7 +8,7 @@ import itertools
 import math
 import os
 import tempfile
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def load_photos(
             place = Path(links, f"{number:07d}{Path(photo.prepared).suffix}")
             link_or_copy((folder / photo.prepared).resolve(), place)
         batches = _read_folder(links, image_size, batch_size, label_mode=None, shuffle=False)
-        yield from _without_autotuning(batches)
+        yield from arrays(_without_autotuning(batches))
 
 
 def _read_folder(folder: Path | str, image_size: int, batch_size: int, **options: Any) -> Any:
@@ -95,6 +95,12 @@ def _without_autotuning(batches: Any) -> Any:
     options = tensorflow().data.Options()
     options.autotune.enabled = False
     return batches.with_options(options)
+
+
+def arrays(batches: Any) -> Iterator[Any]:
+    """Return an iterator over batches as NumPy arrays, which every backend takes."""
+    in_tensorflow = hasattr(batches, "as_numpy_iterator")
+    return batches.as_numpy_iterator() if in_tensorflow else iter(batches)
 
 
 def class_numbers(prepared: Prepared, split: str) -> np.ndarray:
