@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras.backbones import ARCHITECTURES
-from fashion_keras.backend import NAMES, cards, device, keras
+from fashion_keras.backend import DETERMINISTIC, NAMES, cards, device, keras
 from fashion_keras.config import RELEASED, Config, InputError
 from fashion_keras.inspection import check_file, read_metadata
 
@@ -187,7 +187,8 @@ def weights_digest(model: keras.Model) -> str:
 def versions() -> list[str]:
     """Return the versions that decide the last bits of what models compute, for keys."""
     engine = keras.backend.backend()
-    return [keras.__version__, engine, sys.modules[engine].__version__]
+    found = [keras.__version__, engine, sys.modules[engine].__version__]
+    return [*found, DETERMINISTIC] if os.environ.get(DETERMINISTIC) else found
 
 
 def build_augmentation(config: Config, seed: int) -> keras.Sequential:

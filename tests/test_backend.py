@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from fashion_keras import backend
+from fashion_keras import backend, features, final
 from fashion_keras.backend import Card, cards, check_device, device, keras, tensorflow
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import show_device
+from tuning import search
 
 ROOT = Path(__file__).parent.parent
 
@@ -144,10 +145,13 @@ def test_first_line_names_device_precision_and_engine(capsys):
 
 
 DETERMINISTIC = """
-from fashion_keras.backend import enable_determinism, keras
+from fashion_keras.backend import enable_determinism
+from fashion_keras.model import versions
 import sys
+before = versions()
 if "set" in sys.argv:
     enable_determinism()
+    assert versions() != before  # Nothing is used that was computed otherwise.
 from tensorflow.python.framework.config import is_op_determinism_enabled
 print(is_op_determinism_enabled())
 """
@@ -160,3 +164,13 @@ def test_determinism_is_enabled_here_and_in_what_is_started_from_here():
         for words, variables in (((), {}), (("set",), {}), ((), {backend.DETERMINISTIC: "1"}))
     ]
     assert found == ["False\n", "True\n", "True\n"]
+
+
+@pytest.mark.parametrize("main", [features.main, final.main, search.main])
+def test_commands_enable_determinism(main, monkeypatch):
+    def enable():
+        raise InputError("enabled")
+
+    monkeypatch.setattr(backend, "enable_determinism", enable)
+    with pytest.raises(InputError, match="^enabled$"):
+        main(["--data", "sample", "--deterministic"])

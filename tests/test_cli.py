@@ -293,7 +293,9 @@ def test_messages_of_an_import_are_shown_if_it_fails_or_they_are_asked_for(tmp_p
     program, keras = "import fashion_keras.backend", tmp_path / "keras.py"
     keras.write_text("import os; os.write(2, b'no driver'); raise OSError(1)")
     assert python(program, tmp_path).stderr.startswith("no driverTraceback")
-    keras.write_text("import os; os.write(2, b'hello')")
+    keras.write_text(
+        "import os; from unittest.mock import Mock; os.write(2, b'hello'); config = Mock()"
+    )
     assert python(program, tmp_path).stderr == ""
     assert python(program, tmp_path, TF_CPP_MIN_LOG_LEVEL="0").stderr == "hello"
 

@@ -57,7 +57,7 @@ def test_missing_file_names_the_command_that_writes_it(tmp_path):
     [
         *(("image_size", value, "be of type int") for value in ("150", 150.0, True, None, [150])),
         ("droprate", True, "be of type float"),
-        ("precision", "float16", "be one of float32, mixed_float16, mixed_bfloat16"),
+        ("precision", "float16", "be one of auto, float32, mixed_float16, mixed_bfloat16"),
         ("seed", 0, "lie between 1 and 1000000000"),
         ("seed", 2**31, "lie between 1 and 1000000000"),
         ("image_size", 70, "lie between 71 and 2000"),
@@ -88,7 +88,7 @@ def test_fields_say_what_they_decide():
     config = Config(rotation=0.1, split_seed=3)
     assert deciding(config, "photos") == {"split_seed": 3}
     assert deciding(config, "copies") == {"rotation": 0.1, "zoom": 0.1, "augmentation_seed": 1}
-    features = {"backbone": "xception", "image_size": 299, "precision": "float32"}
+    features = {"backbone": "xception", "image_size": 299, "precision": "auto"}
     features |= {"feature_batch_size": 32}
     assert deciding(config, "features") == features
     assert "seed" in deciding(config, "head")
