@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,18 @@ def test_one_thread_and_a_pickle_give_the_same_bits(feature_model, cache, monkey
     sent = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(run))))  # noqa: S301
     for name, values in sent(PIXELS[:2]).items():
         np.testing.assert_array_equal(values, expected[name][:2])
-    assert sent._compiled.get_property("INFERENCE_NUM_THREADS") == 1
+    assert len(sent._one_by_one) == 1
+    whole = run._together.infer(PIXELS)  # Photos do not go one by one.
+    assert any(np.array_equal(found, expected["features"]) for found in whole.values())
+
+
+def test_several_threads_may_call_it(feature_model, cache):
+    run: Any = converted(feature_model, 71, cache, {"weights": 1})
+    batches = [PIXELS[:1], PIXELS[1:]] * 8
+    expected = [run(batch)["features"] for batch in batches[:2]] * 8
+    with ThreadPoolExecutor(4) as threads:
+        for found, rows in zip(threads.map(run, batches), expected, strict=True):
+            np.testing.assert_array_equal(found["features"], rows)
 
 
 @pytest.mark.parametrize("change", ["facts", "side", "version"])
