@@ -100,16 +100,16 @@ class OpenVINO:
     """
 
     def __init__(self, file: Path | bytes, weights: np.ndarray | None = None) -> None:
-        self._file, self._weights = file, weights
+        self.file, self._weights = file, weights
         self._lock = threading.Lock()  # Requests of OpenVINO serve one caller at a time.
 
     def _compile(self, hint: str) -> Any:
         openvino = import_openvino()
         core: Any = openvino.Core()
-        if isinstance(self._file, Path):
-            model = core.read_model(str(self._file))
+        if isinstance(self.file, Path):
+            model = core.read_model(str(self.file))
         else:
-            model = core.read_model(self._file, openvino.Tensor(self._weights))
+            model = core.read_model(self.file, openvino.Tensor(self._weights))
         options = {"INFERENCE_PRECISION_HINT": "f32"}  # Some CPUs would choose bfloat16.
         if threads := os.environ.get("TF_NUM_INTRAOP_THREADS"):
             options["INFERENCE_NUM_THREADS"] = threads
@@ -148,10 +148,10 @@ class OpenVINO:
         return found
 
     def __reduce__(self) -> tuple:
-        if not isinstance(self._file, Path):
-            return OpenVINO, (self._file, self._weights)
-        weights = np.fromfile(self._file.with_suffix(".bin"), "uint8")
-        return OpenVINO, (self._file.read_bytes(), weights)
+        if not isinstance(self.file, Path):
+            return OpenVINO, (self.file, self._weights)
+        weights = np.fromfile(self.file.with_suffix(".bin"), "uint8")
+        return OpenVINO, (self.file.read_bytes(), weights)
 
 
 def _copied(request: Any) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.scan import find_files
+from fashion_keras.engine import OpenVINO, import_openvino
 
 BATCH = 32  # Photos that the bare model predicts at once.
 _START = time.monotonic()
@@ -77,6 +78,26 @@ def some_photos(folder: Path, minimum: int, limit: int) -> list[Path]:
     if len(files) < minimum:
         raise InputError(f"Expected {minimum} photos or more in {folder}. Received: {len(files)}")
     return files[:: max(1, len(files) // limit)][:limit]
+
+
+Loop = Callable[[Sequence[np.ndarray]], list[Any]]
+
+
+def bare_loops(model: Any, run: Any) -> dict[str, Loop]:
+    """Return plain loops over batches: of Keras and, if `run` is of OpenVINO, of that.
+
+    `run` is what computes here, so the last loop is that of the same engine.
+    """
+
+    def loop(call: Callable[[np.ndarray], Any]) -> Loop:
+        return lambda batches: [call(pixels) for pixels in batches]
+
+    loops = {"bare keras": loop(model.predict_on_batch)}
+    if isinstance(run, OpenVINO):
+        options = {"INFERENCE_PRECISION_HINT": "f32"}
+        compiled = import_openvino().Core().compile_model(str(run.file), "CPU", options)
+        loops["bare openvino"] = loop(compiled)
+    return loops
 
 
 def decoded_batches(classifier: Classifier, files: list[Path]) -> list[np.ndarray]:
