@@ -15,6 +15,7 @@ import pytest
 
 from fashion_keras.config import Config, InputError
 from tests.benchmarks import gpu, gpu_pack
+from tests.benchmarks.common import provenance
 
 if TYPE_CHECKING:  # The processes of `gpu.run` import this file, and need no Keras.
     from fashion_keras.data.prepare import Prepared
@@ -97,6 +98,7 @@ def test_a_part_ends_at_its_share_and_what_it_found_is_kept(tmp_path, monkeypatc
     assert found["slow"]["begun"]
     assert found["slow"]["ended"] == "at its share of the time"
     assert found["quick"]["ended"] == "finished"
+    assert found["quick"]["run"]["command"] == provenance()["command"]
 
 
 def test_recipes_are_checked_before_anything_is_measured(tmp_path):

@@ -80,7 +80,9 @@ def run(parts: Sequence[Part], work: Path, results: Path, end: float) -> None:
         seconds = max(1.0, (end - time.monotonic()) * part.share / left)
         print(f"{part.name}: {seconds:.0f} s at most", flush=True)
         process = multiprocessing.get_context("spawn").Process(
-            target=measure, args=(part, work, results, seconds), daemon=True
+            target=measure,
+            args=(part, work, results, seconds, provenance()["command"]),
+            daemon=True,
         )
         process.start()
         process.join(seconds)
@@ -91,12 +93,12 @@ def run(parts: Sequence[Part], work: Path, results: Path, end: float) -> None:
         keep(results, part.name, {"ended": "at its share of the time" if late else ended})
 
 
-def measure(part: Part, work: Path, results: Path, seconds: float) -> None:
+def measure(part: Part, work: Path, results: Path, seconds: float, command: str) -> None:
     """Measure one part, in a process of its own, and keep each finding."""
 
     def note(found: dict[str, Any]) -> None:
         print(part.name, json.dumps(found), flush=True)
-        keep(results, part.name, found | {"run": provenance()})
+        keep(results, part.name, found | {"run": provenance() | {"command": command}})
 
     cli.run(lambda: part.work(work, part.configs, seconds, note))
 
