@@ -108,6 +108,7 @@ def _of_others(path: Path) -> InputError:
 
 
 def _import_runtime(path: Path) -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # It would send messages to its maker.
     try:
         return importlib.import_module("onnxruntime")
     except ModuleNotFoundError as error:

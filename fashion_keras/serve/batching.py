@@ -23,6 +23,7 @@ class ModelQueue:
     def __init__(self, predict: Callable[[np.ndarray], np.ndarray], sizes: Sequence[int]) -> None:
         self._predict = predict
         self._sizes = sorted(sizes, reverse=True)
+        self.largest = self._sizes[0]  # Size of a batch.
         self._waiting: collections.deque[tuple[np.ndarray, Future]] = collections.deque()
         self._changed = threading.Condition()
         self._closed = False

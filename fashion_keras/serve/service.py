@@ -47,6 +47,7 @@ class Service:
         self._decoders = ThreadPoolExecutor(os.cpu_count(), "decode")
         self._explainer = ThreadPoolExecutor(1, "explain")
         self._loader = ThreadPoolExecutor(1, "load")
+        self._ahead = asyncio.Semaphore()  # Photos that are decoded, until they are answered.
         self._load = load
         self._model: ServedModel | None = None
 
@@ -71,6 +72,8 @@ class Service:
             _LOG.error("the model was not loaded: %s: %s", type(error).__name__, error)
             raise
         before, self._model = self._model, model
+        # As many as keep the model busy; the others wait as they were sent, in less memory.
+        self._ahead = asyncio.Semaphore(2 * model.queue.largest + (os.cpu_count() or 1))
         self.metrics.loads.labels("loaded").inc()
         _LOG.info("answering with %s, ready after %.1f s", model.version, time.monotonic() - start)
         if before is not None:  # Requests that began with it may still submit photos.
@@ -143,11 +146,14 @@ class Service:
     async def _row(self, model: ServedModel, upload: Upload) -> dict:
         classifier = model.classifier
         try:
-            pixels = await self._run(self._decoders, lambda: classifier.resize(self._read(upload)))
+            async with self._ahead:
+                pixels = await self._run(
+                    self._decoders, lambda: classifier.resize(self._read(upload))
+                )
+                row = await asyncio.wrap_future(model.queue.submit(pixels))
         except PhotoError as error:
             prediction = unread(upload.name, str(error))
         else:
-            row = await asyncio.wrap_future(model.queue.submit(pixels))
             prediction = classifier.named(upload.name, row)
         return row_of(prediction, classifier.labels, self.settings.top, self.settings.threshold)
 

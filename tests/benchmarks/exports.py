@@ -101,6 +101,9 @@ OpenVINO computes in float32 only if asked to (INFERENCE_PRECISION_HINT, as in i
 as it chooses, on processors that have it, it is bfloat16. `--half` halves the file, not the time:
 the weights become float32 when they are loaded.
 
+The project runs an `.onnx` file itself, without Keras: `load_classifier("fashion.onnx")`,
+`python -m fashion_keras.predict fashion.onnx photos/`, and [the service](service.md#without-keras).
+
 Command: `{{run[command]}}`, {{run[machine]}}, load {{run[load_average]}} when it ended.
 """
 

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import io
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from starlette.exceptions import HTTPException
 
+from fashion_keras.data.photo import read_photo
 from fashion_keras.predict.rows import row_of
 from fashion_keras.serve.model import ServedModel
 from fashion_keras.serve.service import Service
@@ -78,6 +80,31 @@ def test_at_the_deadline_waiting_photos_are_dropped(gated: ServedModel, gate: Ga
     assert with_service(gated, work, Settings(SETTINGS.model, deadline=0.3)) == 504
     # Only the batch that the model had begun was finished: one or two of the five.
     assert sum(gate.batches) <= 3
+
+
+def test_no_more_photos_are_decoded_than_keep_the_model_busy(
+    gated: ServedModel, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[int] = []
+
+    def read(content: Any, most: int) -> Any:
+        decoded.append(1)
+        return read_photo(content, most)
+
+    async def work(service: Service) -> int:
+        asked = asyncio.create_task(service.predict([PHOTO] * 20))
+        while len(decoded) < min(busy, 20):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        before = len(decoded)
+        gate.open.set()
+        await asked
+        return before
+
+    busy = 2 * 2 + (os.cpu_count() or 1)
+    monkeypatch.setattr("fashion_keras.serve.service.read_photo", read)
+    assert with_service(gated, work) == min(busy, 20)
+    assert len(decoded) == 20
 
 
 @pytest.mark.parametrize(
