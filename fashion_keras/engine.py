@@ -110,7 +110,8 @@ class OpenVINO:
             model = core.read_model(str(self.file))
         else:
             model = core.read_model(self.file, openvino.Tensor(self._weights))
-        options = {"INFERENCE_PRECISION_HINT": "f32"}  # Some CPUs would choose bfloat16.
+        # Some CPUs would choose bfloat16. Of several processes, each would take the first cores.
+        options = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO"}
         if threads := os.environ.get("TF_NUM_INTRAOP_THREADS"):
             options["INFERENCE_NUM_THREADS"] = threads
         return core.compile_model(model, "CPU", options | {"PERFORMANCE_HINT": hint})
