@@ -12,7 +12,7 @@ import numpy as np
 
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once
-from fashion_keras.backend import array, check_device, keras
+from fashion_keras.backend import array, check_device, keras, tensorflow
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
@@ -115,8 +115,7 @@ class FusedAdam(keras.optimizers.Adam):
         """Update a variable, and its two moments."""
         if keras.backend.backend() != "tensorflow":
             return super().update_step(gradient, variable, learning_rate)
-        import tensorflow as tf
-
+        tf = tensorflow()
         number = self._get_variable_index(variable)
         iterations: Any = self.iterations
         step = tf.cast(iterations.value + 1, tf.float32)
