@@ -86,7 +86,7 @@ class FeatureStore:
             self._chunks[split] = list(zip(parts, digests, strict=True))
         engines = engine.engines(len(prepared.photos), config.image_size, precision)
         if workers > 1 and not on_this_machine():
-            engines.reverse()  # A cluster may have graphics cards.
+            engines.sort(key=engine.KERAS.__ne__)  # A cluster may have graphics cards.
         self.engine = next(filter(self._begun, engines), engines[0])
 
     def features(self, split: str, copy: int = 0) -> Features:

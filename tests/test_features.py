@@ -215,6 +215,8 @@ def test_workers_of_a_cluster_may_have_graphics_cards(
         monkeypatch.setenv("RAY_ADDRESS", address)
         engines.append(FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path, 2).engine)
     assert (engines[0][:9], engines[1]) == ("openvino ", "keras")
+    monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 1e9)  # For few photos, too.
+    assert FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path, 2).engine == "keras"
 
 
 @pytest.fixture
