@@ -35,6 +35,8 @@ DETERMINISTIC = "FASHION_KERAS_DETERMINISTIC"  # Variable that enables determini
 def quiet(*outputs: int) -> Iterator[None]:
     """Hide what is written to the process's own outputs, from C++ as well; show it after an error.
 
+    After an `InputError` it stays hidden: its message is enough.
+
     Args:
         outputs: 1 for standard output, 2 for standard error.
     """
@@ -47,6 +49,9 @@ def quiet(*outputs: int) -> Iterator[None]:
                 os.dup2(hidden.fileno(), number)
             yield
             complete = True
+        except InputError:
+            complete = True
+            raise
         finally:
             sys.stdout.flush()
             for number, original in originals.items():

@@ -34,7 +34,7 @@ def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[
     (pooling,) = (
         one for one in model.layers if isinstance(one, keras.layers.GlobalAveragePooling2D)
     )
-    backbone = keras.Model(model.inputs, pooling.input)  # Compiled only once.
+    backbone = keras.Model(model.input, pooling.input)  # Compiled only once.
 
     def heat_maps(pixels: np.ndarray, categories: Sequence[int]) -> list[np.ndarray]:
         resized = array(resize(pixels[None].astype("float32")))

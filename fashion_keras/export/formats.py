@@ -102,13 +102,18 @@ def _write_saved_model(model: Any, target: Path, metadata: dict, half: bool) -> 
 
 
 def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
+    from fashion_keras.backend import keras
+
     # Otherwise tf2onnx logs an error of one of its optimizers and goes on without it.
     os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
     onnx: Any = importlib.import_module("onnx")
-    signature = _signature()  # Without it, Keras wants a model that was called.
-    model.export(
-        str(target), "onnx", opset_version=_OPSET, input_signature=signature, verbose=False
-    )
+    # Without a signature, Keras wants a model that was called.
+    options: Any = {"opset_version": _OPSET, "input_signature": _signature(), "verbose": False}
+    try:
+        model.export(str(target), "onnx", **options)
+    except ValueError:  # With MobileNetV3 that optimizer fails: it has to do without.
+        del os.environ["TF2ONNX_CATCH_ERRORS"]
+        model.export(str(target), "onnx", **options)
     exported = onnx.load(str(target))
     for tensor in (exported.graph.input[0], exported.graph.output[0]):
         names = ("batch", "height", "width")[: len(tensor.type.tensor_type.shape.dim) - 1]
@@ -119,7 +124,13 @@ def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
     if half:
         _store_in_half(onnx, exported.graph)
     onnx.save(exported, str(target))
-    onnx.checker.check_model(str(target), full_check=True)
+    try:
+        onnx.checker.check_model(str(target), full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise InputError(
+            f"Keras {keras.__version__} writes no valid ONNX of this model, whose backbone is "
+            f"{metadata.get('backbone')}. Choose another format, such as `--format openvino`."
+        ) from error
 
 
 def _store_in_half(onnx: Any, graph: Any) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 
 from fashion_keras import cli
 from fashion_keras.artifacts import only_one
-from fashion_keras.backend import quiet
+from fashion_keras.backbones import ARCHITECTURES
+from fashion_keras.backend import keras, quiet
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
@@ -133,6 +135,35 @@ def test_runtime_gives_the_probabilities_of_keras(name, half, model):
     assert "our_saved_model/stale" not in sizes
     assert sorted({file.partition("/")[0] for file in sizes}) == names
     assert 0.9 < max(sizes.values()) / (called.count_params() * (2 if half else 4)) < 1.2
+
+
+def save_backbone(name: str, maps: Callable[[Any], Any], file: Path) -> None:
+    """Save a classifier whose backbone is a convolution and more."""
+    pixels = keras.Input((None, None, 3))
+    channels = ARCHITECTURES[name].features
+    top = maps(keras.layers.Conv2D(channels, 5, strides=16)(pixels))
+    backbone = keras.Model(pixels, top, name=name)
+    save_classifier(backbone, build_head(Config(backbone=name), 2), ["a", "b"], 71, file)
+
+
+def test_onnx_of_a_sum_with_a_number_as_in_mobilenet(tmp_path, monkeypatch):
+    needed("onnx")
+    monkeypatch.setenv("TF2ONNX_CATCH_ERRORS", "FALSE")  # It is put back in the end.
+    file = tmp_path / "our.keras"
+    save_backbone("mobilenetv3-large", lambda maps: maps + 3.0, file)
+    description = export_classifier(file, "onnx", tmp_path / "our.onnx", [photo(90, 120)])
+    assert description["compared_with_keras"]["largest_difference"] < 1e-5
+
+
+def test_onnx_that_keras_writes_wrong_is_refused_in_one_line(tmp_path, capfd):
+    needed("onnx")
+    file = tmp_path / "our.keras"
+    save_backbone("convnext-tiny", keras.layers.Conv2D(768, 3, groups=768), file)
+    capfd.readouterr()
+    with pytest.raises(InputError, match="no valid ONNX .* convnext-tiny. Choose another"):
+        export_classifier(file, "onnx", tmp_path / "our.onnx", [photo(90, 120)])
+    assert not (tmp_path / "our.onnx").exists()
+    assert "StatefulPartitionedCall" not in "".join(capfd.readouterr())
 
 
 def test_json_describes_the_export(model):
