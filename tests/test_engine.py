@@ -63,7 +63,7 @@ def test_a_missing_openvino_is_advised_once_if_many_photos_wait(monkeypatch, cap
         advise(MANY, 299)
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.endswith("with OpenVINO: pip install 'fashion_keras[cpu]'\n")
+    assert err.endswith("of the time here: pip install 'fashion_keras[cpu]'\n")
     with pytest.raises(InputError, match=r"not installed on .*: pip install .fashion_keras\[cpu\]"):
         engine.import_openvino()
 
