@@ -51,6 +51,12 @@ def test_program_proves_a_file_in_another_environment(
     assert json.loads((tmp_path / "backends.json").read_text())["rows"][0]["called"] <= 1e-6
 
 
+def environments_folder(folder: Path) -> Path:
+    """Return where environments are made, and found again: below the cache, if there is one."""
+    cache = ENVIRONMENT["FASHION_KERAS_CACHE"]
+    return Path(cache) / "environments" if cache else folder.parent / "environments"
+
+
 def test_names_of_backends_are_known() -> None:
     assert set(POSSIBLE) >= CHOSEN, f"expected some of {', '.join(POSSIBLE)} in {VARIABLE}"
 
@@ -63,6 +69,36 @@ def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return photos, environments.run(Path(sys.executable), "tensorflow", RELEASED, photos)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_everything_trains_under_another_backend(backend, tmp_path):
+    """JAX on two devices and without TensorFlow; packages but the backend's are those from here."""
+    (chosen,) = [one for one in CHOSEN if one.startswith(backend)] or [None]
+    if not chosen:
+        pytest.skip(f"name {backend} in {VARIABLE} to train there")
+    keras_version = program.OLDEST if chosen.endswith("@oldest") else version("keras")
+    python = environments.make(backend, keras_version, environments_folder(tmp_path))
+    here = os.pathsep.join([str(Path(__file__).parents[1]), *site.getsitepackages()])
+    flags = "--xla_force_host_platform_device_count=2"
+    variables = {"KERAS_BACKEND": backend, "PYTHONPATH": here, "XLA_FLAGS": flags}
+    words = [str(python), "-m", "tests.backends.training", str(tmp_path / "trained")]
+    words += ["without-tensorflow"] if backend == "jax" else []
+    done = subprocess.run(
+        words, env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["device"].startswith({"jax": "JAX ", "torch": "PyTorch "}[backend])
+    assert ("working on 2 devices" in done.stdout) == (backend == "jax")
+    assert found["head"][-1] < found["head"][0]
+    promoted, whole = found["trial"]
+    assert promoted == pytest.approx(whole, rel=1e-4)  # Its state is complete.
+    tuned = found["fine_tuning"]
+    assert tuned["block13"][-1] < found["head"][-1]
+    assert tuned["block13"] == pytest.approx(tuned["one card"], rel=0.02)
+    assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in found["predicted"])
+    assert len(found["predicted"]) == 10
+
+
 @pytest.mark.real
 @pytest.mark.parametrize("chosen", POSSIBLE)
 def test_released_file_gives_the_same_elsewhere(
@@ -73,7 +109,6 @@ def test_released_file_gives_the_same_elsewhere(
     backend, _, age = chosen.partition("@")
     keras_version = program.OLDEST if age else version("keras")
     photos, expected = request.getfixturevalue("base")
-    cache = ENVIRONMENT["FASHION_KERAS_CACHE"]
-    folder = Path(cache) / "environments" if cache else tmp_path
+    folder = environments_folder(tmp_path)
     row = program.check(backend, keras_version, RELEASED, photos, folder, expected)
     assert not row["problems"], f"{backend}, Keras {keras_version}: {'; '.join(row['problems'])}"

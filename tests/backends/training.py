@@ -1,0 +1,90 @@
+"""Trains on drawn photos under the backend of KERAS_BACKEND; prints what came out, as JSON.
+
+python -m tests.backends.training FOLDER [without-tensorflow]
+"""
+
+import contextlib
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fashion_keras import fine_tuning
+from fashion_keras.backend import device
+from fashion_keras.classifier import load_classifier
+from fashion_keras.config import Config
+from fashion_keras.data import batches
+from fashion_keras.data.prepare import prepare
+from fashion_keras.data.sample import draw_sample
+from fashion_keras.features import FeatureStore
+from fashion_keras.grad_cam import explainer
+from fashion_keras.saving import save_classifier
+from fashion_keras.training import Datasets, HeadData, head_data, train_head
+from tests.conftest import small_backbone
+from tuning.trials import train_trial
+
+CONFIG = Config(
+    image_size=71,
+    batch_size=9,  # Which two devices cannot share evenly.
+    inner_size=16,
+    learning_rate=0.003,
+    epochs=3,
+    fine_tuning_copies=1,
+    fine_tuning_epochs=2,
+    fine_tuning_learning_rate=0.001,
+)
+PLACES = "block13", "pixels"
+
+
+def trial_losses(data: HeadData) -> list[float]:
+    """Return the validation losses of a trial that is promoted, and of its parts in one."""
+    values = {"learning_rate": 0.003, "inner_size": 16, "droprate": 0.5, "augmented_copies": 1}
+    _, state = train_trial(data, CONFIG, values, [2], None, True)
+    promoted, _ = train_trial(data, CONFIG, values, [2, 4], state, False)
+    whole, _ = train_trial(data, CONFIG, values, [2, 4], None, False)
+    return [one.rows[-1]["val_loss"] for one in (promoted, whole)]
+
+
+def tuned_losses(datasets: Datasets, head: Any, folder: Path) -> dict[str, list[float]]:
+    """Return the validation losses of fine-tuning, by where it starts, and on one of the cards."""
+    found = {}
+    for place in PLACES:
+        config = dataclasses.replace(CONFIG, fine_tune_from=place)
+        history = fine_tuning.fine_tune(config, datasets, head, folder).history
+        found[place] = [row["val_loss"] for row in history]
+    fine_tuning.all_cards = lambda: contextlib.nullcontext(1)
+    config = dataclasses.replace(CONFIG, fine_tune_from=PLACES[0])
+    history = fine_tuning.fine_tune(config, datasets, head, folder / "one card").history
+    return found | {"one card": [row["val_loss"] for row in history]}
+
+
+def main() -> None:
+    """Train, save, load, predict and explain."""
+    folder = Path(sys.argv[1])
+    if "without-tensorflow" in sys.argv:
+        batches.tensorflow = lambda: None
+    photos = draw_sample(folder / "photos", {"train": 8, "validation": 3, "test": 1})
+    prepared, backbone = prepare(str(photos), folder), small_backbone()
+    datasets = Datasets(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, folder))
+    head = train_head(CONFIG, datasets, folder)
+    file = folder / "our.keras"
+    save_classifier(backbone, head.head, prepared.labels, 71, file)
+    classifier = load_classifier(file)
+    predictions = list(classifier.predict(sorted((photos / "test").rglob("*.*"))))
+    (heat,) = explainer(classifier.model)(np.zeros((90, 80, 3), "uint8"), [0])
+    found = {
+        "device": device(),
+        "head": [row["val_loss"] for row in head.history],
+        "trial": trial_losses(head_data(CONFIG, datasets)),
+        "fine_tuning": tuned_losses(datasets, head, folder),
+        "predicted": [one.probabilities.tolist() for one in predictions],
+        "heat": heat.shape,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
