@@ -12,7 +12,14 @@ import numpy as np
 
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once
-from fashion_keras.backend import array, check_device, keras, tensorflow
+from fashion_keras.backend import (
+    array,
+    check_device,
+    keras,
+    random_state,
+    set_random_state,
+    tensorflow,
+)
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
@@ -288,13 +295,15 @@ def show_epochs(
 
 def state_of(model: Any) -> list[np.ndarray]:
     """Return all that decides how training goes on: weights, optimizer and random generators."""
-    return [array(one) for one in _variables(model)]
+    return [array(one) for one in _variables(model)] + random_state()
 
 
 def restore(model: Any, state: Iterable[np.ndarray]) -> None:
     """Bring a compiled model to a state of one like it."""
-    for variable, value in zip(_variables(model), state, strict=True):
+    variables, values = _variables(model), list(state)
+    for variable, value in zip(variables, values[: len(variables)], strict=True):
         variable.assign(value)
+    set_random_state(values[len(variables) :])
 
 
 def _variables(model: Any) -> list[Any]:

@@ -5,10 +5,6 @@ import math
 from typing import Any
 
 from fashion_keras.backend import keras
-
-# isort: split
-import keras_tuner
-
 from fashion_keras.config import Config, deciding
 from fashion_keras.training import (
     HeadData,
@@ -19,6 +15,9 @@ from fashion_keras.training import (
     steps_per_epoch,
 )
 from tuning.space import sample_config
+
+# isort: split
+import keras_tuner  # After TensorFlow, which it imports, too, but not quietly.
 
 # To trace a training step takes a second, longer than a short trial: models are used again, but
 # few of them, as each takes some 10 MB.

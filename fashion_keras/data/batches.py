@@ -19,6 +19,8 @@ from PIL import Image
 from fashion_keras.backend import keras, tensorflow
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, link_or_copy
 
+tensorflow()  # Now, quietly: Keras Tuner would import it with its messages.
+
 
 def load_split(
     prepared: Prepared, split: str, image_size: int, batch_size: int, seed: int | None = None
