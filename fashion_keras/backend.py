@@ -223,22 +223,7 @@ def array(tensor: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(tensor))
 
 
-def random_state() -> list[np.ndarray]:
-    """Return the state of random generators that no variable holds: Torch's own, for dropout."""
-    if keras.backend.backend() != "torch":
-        return []
-    torch: Any = sys.modules["torch"]
-    generator = torch.cuda if torch.cuda.is_available() else torch
-    return [generator.get_rng_state().numpy()]
-
-
-def set_random_state(state: list[np.ndarray]) -> None:
-    """Bring random generators to what `random_state` returned."""
-    for one in state:
-        torch: Any = sys.modules["torch"]
-        generator = torch.cuda if torch.cuda.is_available() else torch
-        generator.set_rng_state(torch.from_numpy(one.copy()))
-
-
-__all__ = ["all_cards", "array", "cards", "check_device", "device", "enable_determinism"]
-__all__ += ["keras", "quiet", "random_state", "set_random_state", "tensorflow"]
+def torch_generator() -> Any:
+    """Return what holds the state of Torch's random numbers, which no variable does; or None."""
+    torch: Any = sys.modules["torch"] if keras.backend.backend() == "torch" else None
+    return torch and (torch.cuda if torch.cuda.is_available() else torch)

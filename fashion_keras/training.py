@@ -12,14 +12,7 @@ import numpy as np
 
 from fashion_keras import model as models
 from fashion_keras.artifacts import fingerprint, made_once
-from fashion_keras.backend import (
-    array,
-    check_device,
-    keras,
-    random_state,
-    set_random_state,
-    tensorflow,
-)
+from fashion_keras.backend import array, check_device, keras, tensorflow, torch_generator
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
@@ -295,7 +288,9 @@ def show_epochs(
 
 def state_of(model: Any) -> list[np.ndarray]:
     """Return all that decides how training goes on: weights, optimizer and random generators."""
-    return [array(one) for one in _variables(model)] + random_state()
+    generator = torch_generator()
+    others = [generator.get_rng_state().numpy()] if generator else []
+    return [array(one) for one in _variables(model)] + others
 
 
 def restore(model: Any, state: Iterable[np.ndarray]) -> None:
@@ -303,7 +298,8 @@ def restore(model: Any, state: Iterable[np.ndarray]) -> None:
     variables, values = _variables(model), list(state)
     for variable, value in zip(variables, values[: len(variables)], strict=True):
         variable.assign(value)
-    set_random_state(values[len(variables) :])
+    if generator := torch_generator():
+        generator.set_rng_state(generator.get_rng_state().new_tensor(values[-1]))
 
 
 def _variables(model: Any) -> list[Any]:
