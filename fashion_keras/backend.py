@@ -75,8 +75,7 @@ def _not_started(error: Exception) -> InputError:
     found = [name for name in TRAIN if importlib.util.find_spec(name)]
     return InputError(
         f"Keras does not start: {error}. Set the variable KERAS_BACKEND to a backend that is "
-        f"installed ({', '.join(found) or 'none is: pip install tensorflow'}), and correct "
-        "~/.keras/keras.json, if there is one."
+        f"installed ({', '.join(found) or 'none'}), and correct ~/.keras/keras.json, if any."
     )
 
 
@@ -107,7 +106,7 @@ def tensorflow() -> Any:
 class Card(NamedTuple):
     """A graphics card that the backend computes on."""
 
-    name: str
+    name: str = "graphics card"
     capability: tuple[int, ...] = ()  # NVIDIA's compute capability, such as (8, 0).
 
 
@@ -119,26 +118,22 @@ def cards() -> list[Card]:
         config = tensorflow().config
         found = config.list_physical_devices("GPU")
         details = map(config.experimental.get_device_details, found)
-        return [
-            Card(one.get("device_name", "GPU"), one.get("compute_capability", ()))
-            for one in details
-        ]
+        names = "device_name", "compute_capability"
+        return [Card(*(one[name] for name in names if name in one)) for one in details]
     if name == "jax":
         found = [one for one in sys.modules["jax"].devices() if one.platform != "cpu"]
-        return [
-            Card(one.device_kind, _numbers(getattr(one, "compute_capability", ""))) for one in found
-        ]
+        return [Card(one.device_kind, _numbers(one)) for one in found]
     if name != "torch":
         return []
     torch: Any = sys.modules["torch"]
     if torch.backends.mps.is_available():
         return [Card("Apple GPU")]
-    numbers = range(torch.cuda.device_count())
-    properties = torch.cuda.get_device_name, torch.cuda.get_device_capability
-    return [Card(*(function(number) for function in properties)) for number in numbers]
+    facts = torch.cuda.get_device_name, torch.cuda.get_device_capability
+    return [Card(*(fact(n) for fact in facts)) for n in range(torch.cuda.device_count())]
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(card: Any) -> tuple[int, ...]:
+    text = getattr(card, "compute_capability", "")  # `9.0`; AMD's are words.
     return tuple(int(part) for part in str(text).split(".") if part.isdecimal())
 
 

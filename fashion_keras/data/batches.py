@@ -227,12 +227,7 @@ def divisible(batches: Any, devices: int) -> Any:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches that are made one by one, a thread ahead, where TensorFlow is not installed.
-
-    Args:
-        make: Returns the batch of a number.
-        count: Of batches; None if they follow each other without end.
-    """
+    """Batches, `count` or without end; `make` returns that of a number, in a thread, ahead."""
 
     def __init__(self, make: Callable[[int], tuple], count: int | None) -> None:
         super().__init__()
@@ -242,7 +237,7 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def num_batches(self) -> Any:
-        """Number of batches in an epoch; None if they follow each other without end."""
+        """Number of batches; None if they follow each other without end."""
         return self._count
 
     def __getitem__(self, index: int) -> tuple:
