@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def _from_file(name: str, file: Path) -> keras.Model:
     except Exception as error:  # h5py and Keras raise many kinds for a file of another sort.
         raise InputError(
             f"{file} does not hold the weights of {ARCHITECTURES[name].constructor} without its "
-            f"top: {error}"
+            f"top: {textwrap.shorten(str(error), 200)}"
         ) from error
 
 
