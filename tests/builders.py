@@ -1,6 +1,7 @@
 """Builds what many tests need: pictures, encoded photos, and a classifier with strong answers."""
 
 import argparse
+import importlib.util
 import io
 import json
 import sys
@@ -99,3 +100,9 @@ def options_of(parser: argparse.ArgumentParser) -> list[str]:
         for action in parser._actions
         if action.dest != "help"
     ]
+
+
+def needs_openvino() -> None:
+    """Skip a test where OpenVINO is not installed; it is not imported: it would send messages."""
+    if not importlib.util.find_spec("openvino"):
+        pytest.skip("needs openvino: pip install 'fashion_keras[cpu]'")

@@ -25,7 +25,7 @@ from fashion_keras.engine import OpenVINO
 from fashion_keras.evaluate import Labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
-from tests.builders import LABELS, alone, encoded, picture, strong_classifier
+from tests.builders import LABELS, alone, encoded, needs_openvino, picture, strong_classifier
 
 METADATA = {"labels": LABELS, "image_size": 71}
 
@@ -53,7 +53,7 @@ class Levels:
 
 @pytest.mark.slow
 def test_for_many_photos_openvino_gives_the_same_rows(classifier, tmp_path, monkeypatch):
-    pytest.importorskip("openvino", exc_type=ImportError)
+    needs_openvino()
     photos = [np.asarray(picture(number)) for number in range(3)]
     assert classifier.for_photos(len(photos), tmp_path).engine is None
     monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)

@@ -16,7 +16,7 @@ from fashion_keras.backend import keras
 from fashion_keras.config import InputError
 from fashion_keras.engine import KERAS, advise, converted, engines, for_classifier
 from fashion_keras.model import build_feature_model
-from tests.builders import strong_classifier
+from tests.builders import needs_openvino, strong_classifier
 from tests.conftest import small_backbone
 
 MANY = 200  # Photos of 299 x 299 pixels that are worth converting a model.
@@ -24,7 +24,7 @@ PIXELS = np.random.default_rng(1).uniform(0, 255, (3, 71, 71, 3)).astype("float3
 
 
 def needed() -> None:
-    pytest.importorskip("openvino", exc_type=ImportError)
+    needs_openvino()
 
 
 def forbid_converting(monkeypatch: pytest.MonkeyPatch) -> None:

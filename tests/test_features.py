@@ -15,6 +15,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.batches import load_split
 from fashion_keras.features import Chunks, FeatureStore, main
 from fashion_keras.model import build_feature_model
+from tests.builders import needs_openvino
 from tests.conftest import FEATURES, small_backbone
 
 # Chunks of 255 photos: the 40 photos of training are one of them.
@@ -173,7 +174,7 @@ def test_half_precision_gives_other_features_where_it_is_in_force(prepared, tmp_
 @pytest.fixture
 def openvino(monkeypatch):
     """Let OpenVINO be worth it for any number of photos."""
-    pytest.importorskip("openvino", exc_type=ImportError)
+    needs_openvino()
     monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
 
 

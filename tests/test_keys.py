@@ -18,6 +18,7 @@ from fashion_keras.features import FeatureStore
 from fashion_keras.fine_tuning import fine_tune, fine_tuning_key
 from fashion_keras.model import precision_in_force
 from fashion_keras.training import Datasets, head_key, train_head
+from tests.builders import needs_openvino
 from tests.conftest import small_backbone
 
 KINDS = ("features", "copies", "head", "fine_tuning")
@@ -134,7 +135,7 @@ def test_key_and_output_stay_while_all_fields_change_that_do_not_decide_them(
 
 @pytest.mark.slow
 def test_key_and_output_change_with_the_engine(base, photos, tmp_path, monkeypatch):
-    pytest.importorskip("openvino", exc_type=ImportError)
+    needs_openvino()
     before = base("features")
     monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
     key, output = made("features", BASE, photos, tmp_path)

@@ -14,6 +14,7 @@ from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
 from fashion_keras.parallel import connected, pool
 from fashion_keras.training import HeadData
+from tests.builders import needs_openvino
 from tests.tuning.test_trials import Shuffled, outcomes_of, play, search
 from tuning.trials import train_trial
 
@@ -45,7 +46,7 @@ def test_features_are_the_same_bytes(
     if engine == "keras":
         request.getfixturevalue("on_ray")
     else:  # In processes on this machine.
-        pytest.importorskip(engine, exc_type=ImportError)
+        needs_openvino()
         monkeypatch.setattr("fashion_keras.engine._WORTH_CONVERTING", 0)
     config = Config(image_size=71, feature_batch_size=5)
 

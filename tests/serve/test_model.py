@@ -9,6 +9,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.engine import OpenVINO
 from fashion_keras.serve.model import batch_sizes, load_model
+from tests.builders import needs_openvino
 from tests.serve.running import LABELS
 
 
@@ -35,7 +36,7 @@ def test_it_answers_as_the_classifier_does_and_reports_its_batches(model_file: P
 
 @pytest.mark.slow
 def test_it_runs_on_openvino_where_that_is_installed(model_file: Path) -> None:
-    pytest.importorskip("openvino", exc_type=ImportError)
+    needs_openvino()
     model = load_model(model_file, 1, lambda photos, seconds: None)
     assert isinstance(model.classifier.engine, OpenVINO)
 
