@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from fashion_keras.config import InputError
 
-_RETRIES = 3  # Times that a task is run again whose process died.
+_RETRIES = 3  # Times that a task is run again whose process died; on this machine: in a row.
 _MAX_WORKERS = 4  # By default: each takes about a gigabyte of memory.
 
 
@@ -93,14 +93,16 @@ class _Processes(Pool):
         self._numbers = itertools.count()
         self._waiting: dict[concurrent.futures.Future, tuple] = {}
         self._deaths = 0
+        self._ended, self._end = multiprocessing.Pipe(duplex=False)
         self._start()
 
     def _start(self) -> None:
+        threads = max(1, (os.cpu_count() or 1) // self.size)
         self._executor = concurrent.futures.ProcessPoolExecutor(
             self.size,
             multiprocessing.get_context("spawn"),  # A copy of a process with TensorFlow hangs.
             initializer=_begin_worker,
-            initargs=(max(1, (os.cpu_count() or 1) // self.size),),
+            initargs=(threads, self._ended),
         )
 
     def share(self, value: Any) -> Any:
@@ -120,9 +122,12 @@ class _Processes(Pool):
             future = next(concurrent.futures.as_completed(self._waiting))
             task = self._waiting.pop(future)
             try:
-                return task[0], future.result()
+                result = future.result()
             except BrokenProcessPool as error:
                 self._start_again(task, error)
+            else:
+                self._deaths = 0
+                return task[0], result
 
     def _start_again(self, task: tuple, error: Exception) -> None:
         """Submit all tasks, and one more, to other processes, because one has died."""
@@ -138,24 +143,24 @@ class _Processes(Pool):
 
     def close(self) -> None:
         """End the processes, whatever they do."""
-        for process in multiprocessing.active_children():
-            process.kill()
+        self._end.close()
         self._executor.shutdown()
+        self._ended.close()
         self._folder.cleanup()
 
 
-def _begin_worker(threads: int) -> None:
+def _begin_worker(threads: int, ended: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command itself ends its workers.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(ended,), daemon=True).start()
     variables = ("TF_NUM_INTRAOP_THREADS", "NPROC", "OMP_NUM_THREADS")  # For JAX, for Torch.
     os.environ.update(dict.fromkeys(variables, str(threads)))
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _end_with(ended: Any) -> None:
+    """End this process once the other end of a pipe is closed, also by the death of its owner."""
+    with contextlib.suppress(OSError):  # As Windows says it.
+        ended.poll(None)
+    os._exit(1)
 
 
 def _run_task(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -78,10 +78,14 @@ def test_ray_survives_a_killed_worker_and_passes_errors_on(ray_address, tmp_path
     check_workers(tmp_path / "mark")
 
 
-def test_processes_end_at_once_whatever_they_do():
+def test_processes_end_at_once_whatever_they_do_and_no_others():
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
     with pool(2) as workers:
         workers.submit("long", time.sleep, 600)
-    assert not multiprocessing.active_children()
+    assert multiprocessing.active_children() == [other]
+    other.kill()
+    other.join()
 
 
 def test_without_ray_the_error_names_the_command_that_installs_it(monkeypatch):
