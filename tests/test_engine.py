@@ -23,10 +23,6 @@ MANY = 200  # Photos of 299 x 299 pixels that are worth converting a model.
 PIXELS = np.random.default_rng(1).uniform(0, 255, (3, 71, 71, 3)).astype("float32")
 
 
-def needed() -> None:
-    needs_openvino()
-
-
 def forbid_converting(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any) -> None:
         raise AssertionError("converted again")
@@ -43,7 +39,7 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_openvino_is_best_for_many_photos_on_a_cpu_in_float32(monkeypatch):
-    needed()
+    needs_openvino()
     best = engines(MANY, 299)[0]
     assert best == f"openvino {importlib.metadata.version('openvino')}"
     assert engines(MANY, 299) == [best, KERAS]
@@ -77,7 +73,7 @@ def feature_model():
 @pytest.fixture(scope="module")
 def cache(feature_model, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Convert that model."""
-    needed()
+    needs_openvino()
     folder = tmp_path_factory.mktemp("cache")
     assert converted(feature_model, 71, folder, {"weights": 1})
     return folder
@@ -131,7 +127,7 @@ def test_another_model_size_or_version_is_converted_anew(
 
 
 def test_a_model_that_cannot_be_converted_is_left_to_keras(tmp_path, capsys, monkeypatch):
-    needed()
+    needs_openvino()
 
     def fail(*arguments: Any, **options: Any) -> None:
         raise NotImplementedError("no such operation")
@@ -144,7 +140,7 @@ def test_a_model_that_cannot_be_converted_is_left_to_keras(tmp_path, capsys, mon
 
 
 def test_a_classifier_takes_photos_of_any_size_and_the_engine_that_pays(tmp_path, monkeypatch):
-    needed()
+    needs_openvino()
     model, wide = strong_classifier().model, np.tile(PIXELS[:, :50], (1, 1, 2, 1))
     assert for_classifier(model, 10, 299, tmp_path) is None
     many: Any = for_classifier(model, MANY, 299, tmp_path)
@@ -156,7 +152,7 @@ def test_a_classifier_takes_photos_of_any_size_and_the_engine_that_pays(tmp_path
 
 
 def test_a_classifier_without_a_folder_to_write_to_is_left_to_keras(tmp_path, capsys):
-    needed()
+    needs_openvino()
     (tmp_path / "file").touch()
     model = strong_classifier().model
     assert for_classifier(model, MANY, 299, tmp_path / "file") is None
