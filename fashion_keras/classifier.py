@@ -19,7 +19,7 @@ from fashion_keras import engine, onnx_file
 from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.inspection import read_metadata
+from fashion_keras.inspection import read_texts
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -208,5 +208,6 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     """
     path = Path(path)
     if path.suffix == onnx_file.SUFFIX:
-        return Classifier(None, read_metadata(path), onnx_file.open_onnx(path))
+        run, texts = onnx_file.open_onnx(path)
+        return Classifier(None, read_texts(texts, path), run)
     return Classifier(*load_model(path))

@@ -57,15 +57,16 @@ def read_metadata(path: Path) -> dict:
         InputError: If the file does not exist or is no classifier of this project.
     """
     if path.suffix == onnx_file.SUFFIX:
-        return _in_texts(path)
+        return read_texts(onnx_file.open_onnx(path)[1], path)
     (text,) = _read(path, CONFIG)
     return _parsed(text, path)[1]
 
 
-def _in_texts(path: Path) -> dict:
-    text, metadata = onnx_file.read_texts(path)["metadata"], None
+def read_texts(texts: dict[str, str], path: Path) -> dict:
+    """Read the metadata, as `read_metadata`, from the texts of an opened `.onnx` file."""
+    metadata = None
     with contextlib.suppress(ValueError):
-        metadata = json.loads(text)
+        metadata = json.loads(texts["metadata"])
     return _usable(metadata, path)
 
 

@@ -17,7 +17,7 @@ from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.sample import LABELS, draw_photo
 from fashion_keras.engine import import_openvino
 from fashion_keras.export.formats import EXTRA, LABELS_FILE, SECTION
-from fashion_keras.onnx_file import INPUT, OUTPUT, Run, open_onnx, read_texts
+from fashion_keras.onnx_file import INPUT, OUTPUT, Run, open_onnx
 
 _MOST_PHOTOS = 32
 _DRAWN_SIZES = ((240, 320), (320, 240), (299, 299), (71, 71), (33, 400), (1024, 683), (500, 501))
@@ -50,7 +50,8 @@ def open_export(name: str, path: Path) -> Opened:
 
 
 def _open_onnx(path: Path) -> tuple[Run, list[str]]:
-    return open_onnx(path), json.loads(read_texts(path)["labels"])
+    run, texts = open_onnx(path)
+    return run, json.loads(texts["labels"])
 
 
 def _open_litert(path: Path) -> tuple[Run, list[str]]:
