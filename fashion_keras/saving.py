@@ -189,7 +189,8 @@ def _write(file: Path, members: dict[str, bytes], metadata: dict) -> None:
     text = json.dumps(metadata, indent=2, ensure_ascii=False).encode(errors="backslashreplace")
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in (members | {METADATA: text}).items():
-            archive.writestr(name, content)
+            packed = name.endswith(".h5")  # Once is enough.
+            archive.writestr(name, content, zipfile.ZIP_STORED if packed else None)
 
 
 def _packed(content: bytes) -> bytes:
