@@ -1,15 +1,24 @@
-"""Fixtures shared by all tests: drawn photos, a tiny backbone, and the real photos and weights."""
+"""Fixtures shared by all tests: drawn photos, a tiny backbone, and the real photos and weights.
+
+Keras is imported where it is used: the process that hands out the tests does not need it.
+"""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fashion_keras.backbones import ARCHITECTURES
-from fashion_keras.backend import keras
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
+from fashion_keras.parallel import connected
+
+if TYPE_CHECKING:
+    from fashion_keras.backend import keras
 
 BACKBONE = "xception"
 FEATURES = ARCHITECTURES[BACKBONE].features
@@ -50,6 +59,8 @@ def without_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Let each test draw the same random numbers, whatever ran before it."""
+    from fashion_keras.backend import keras
+
     keras.utils.set_random_seed(1)
 
 
@@ -66,9 +77,22 @@ def prepared(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return prepare(str(sample_folder), tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="module")
+def ray() -> Iterator[Any]:
+    """Run Ray on this machine once for all tests of a file."""
+    pytest.importorskip("ray")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_worker_niceness", "0")  # Else other tests at the same time slow it down.
+        with connected(num_cpus=2) as running:
+            yield running
+
+
 @pytest.fixture
 def tiny_backbone() -> keras.Model:
     """Build a frozen backbone with the shape of Xception's output but hardly any work in it."""
+    from fashion_keras.backend import keras
+
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(FEATURES, 5, strides=16, activation="relu")(pixels)
@@ -82,6 +106,8 @@ def tiny_backbone() -> keras.Model:
 
 def normalised_backbone() -> keras.Model:
     """Return a small backbone, not frozen, with a block that ends in batch normalisation."""
+    from fashion_keras.backend import keras
+
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(4, 5, strides=16)(pixels)
@@ -92,6 +118,8 @@ def normalised_backbone() -> keras.Model:
 
 def small_backbone(name: str = BACKBONE) -> keras.Model:
     """Return a small frozen backbone with a block of separable convolutions, as Xception has."""
+    from fashion_keras.backend import keras
+
     keras.utils.set_random_seed(1)
     pixels = keras.Input((None, None, 3))
     maps = keras.layers.Conv2D(32, 5, strides=8, activation="relu")(pixels)

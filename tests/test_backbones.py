@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from keras.src.applications import convnext, efficientnet_v2
+from keras.src.applications import convnext, efficientnet_v2, resnet
 
 from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.backend import keras
@@ -42,7 +42,10 @@ def eager(name: str) -> Iterator[None]:
 
 @pytest.fixture
 def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the largest networks have one block in each stage: all kinds of layers, in less time."""
+    """Let the largest networks have few blocks in each stage: all kinds of layers, in less time."""
+    stack = resnet.stack_residual_blocks_v2
+    few: Any = lambda maps, filters, blocks, **options: stack(maps, filters, 2, **options)  # noqa: E731
+    monkeypatch.setattr(resnet, "stack_residual_blocks_v2", few)
     monkeypatch.setitem(convnext.MODEL_CONFIGS["tiny"], "depths", [1, 1, 1, 1])
     for name in ("efficientnetv2-b0", "efficientnetv2-s"):
         for stage in efficientnet_v2.DEFAULT_BLOCKS_ARGS[name]:

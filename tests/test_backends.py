@@ -1,7 +1,8 @@
-"""Tests of the program that loads a saved file elsewhere; it runs where a variable says so.
+"""Tests of the program that loads a saved file elsewhere, and of training under other backends.
 
-`FASHION_KERAS_BACKENDS` names the backends, separated by commas, such as `jax,torch@oldest`: with
-`@oldest` behind it a backend is tried with the oldest version of Keras that reads the file.
+They run where variables name backends, separated by commas, such as `jax,torch@oldest`:
+`FASHION_KERAS_BACKENDS` those that load the released file, `FASHION_KERAS_TRAINING` those that
+train. With `@oldest` it is the oldest version of Keras that reads the file.
 """
 
 import json
@@ -22,8 +23,11 @@ from tests.backends import environments
 from tests.backends.environments import BACKENDS
 from tests.conftest import ENVIRONMENT
 
-VARIABLE = "FASHION_KERAS_BACKENDS"
-CHOSEN = {name.strip() for name in os.environ.get(VARIABLE, "").split(",")} - {""}
+VARIABLE, TRAINING = "FASHION_KERAS_BACKENDS", "FASHION_KERAS_TRAINING"
+CHOSEN, TRAINED = (
+    {name.strip() for name in os.environ.get(variable, "").split(",")} - {""}
+    for variable in (VARIABLE, TRAINING)
+)
 POSSIBLE = [f"{backend}{age}" for age in ("", "@oldest") for backend in BACKENDS]
 
 
@@ -37,6 +41,7 @@ def borrow(backend: str, keras_version: str, folder: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(bool(CHOSEN), reason="the backends that are named prove more")
 def test_program_proves_a_file_in_another_environment(
     tiny_backbone, sample_folder, tmp_path, capsys, monkeypatch
 ):
@@ -57,15 +62,16 @@ def environments_folder(folder: Path) -> Path:
     return Path(cache) / "environments" if cache else folder.parent / "environments"
 
 
-def test_names_of_backends_are_known() -> None:
-    assert set(POSSIBLE) >= CHOSEN, f"expected some of {', '.join(POSSIBLE)} in {VARIABLE}"
+@pytest.mark.parametrize(("variable", "given"), [(VARIABLE, CHOSEN), (TRAINING, TRAINED)])
+def test_names_of_backends_are_known(variable, given) -> None:
+    assert set(POSSIBLE) >= given, f"expected some of {', '.join(POSSIBLE)} in {variable}"
 
 
 @pytest.fixture(scope="session")
 def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
     """Return the decoded real photos, and what TensorFlow finds here."""
     photos = tmp_path_factory.mktemp("photos")
-    program.write_photos(real_data / "validation", photos, 8)  # Each takes seconds in some.
+    program.write_photos(real_data / "validation", photos, 4)  # Each size takes seconds.
     return photos, environments.run(Path(sys.executable), "tensorflow", RELEASED, photos)
 
 
@@ -73,13 +79,14 @@ def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_everything_trains_under_another_backend(backend, tmp_path):
     """JAX on two devices and without TensorFlow; packages but the backend's are those from here."""
-    (chosen,) = [one for one in CHOSEN if one.startswith(backend)] or [None]
+    (chosen,) = [one for one in TRAINED if one.startswith(backend)] or [None]
     if not chosen:
-        pytest.skip(f"name {backend} in {VARIABLE} to train there")
+        pytest.skip(f"name {backend} in {TRAINING} to train there")
     keras_version = program.OLDEST if chosen.endswith("@oldest") else version("keras")
     python = environments.make(backend, keras_version, environments_folder(tmp_path))
     here = os.pathsep.join([str(Path(__file__).parents[1]), *site.getsitepackages()])
-    flags = "--xla_force_host_platform_device_count=2"
+    # Programs of seconds need not be the fastest.
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     variables = {"KERAS_BACKEND": backend, "PYTHONPATH": here, "XLA_FLAGS": flags}
     words = [str(python), "-m", "tests.backends.training", str(tmp_path / "trained")]
     words += ["without-tensorflow" if backend == "jax" else "pixels"]
@@ -107,6 +114,7 @@ def test_everything_trains_under_another_backend(backend, tmp_path):
 
 
 @pytest.mark.real
+@pytest.mark.slow
 @pytest.mark.parametrize("chosen", POSSIBLE)
 def test_released_file_gives_the_same_elsewhere(
     chosen: str, request: pytest.FixtureRequest, tmp_path: Path

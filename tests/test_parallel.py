@@ -40,26 +40,16 @@ def pending(workers, count):
     return [workers.next_done() for _ in range(count)]
 
 
-@pytest.fixture
-def ray_address(monkeypatch):
-    """Start Ray on this machine, and let the variable name it as a cluster."""
-    pytest.importorskip("ray")
-    with connected(num_cpus=2) as ray:
-        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-        yield
-
-
-def check_workers(mark: Path) -> None:
-    with pool(2) as workers:
-        assert sorted(pending(workers, 5)) == [(number, 6 + number) for number in range(5)]
-        workers.submit("killed", die_once, mark)
-        assert workers.next_done() == ("killed", "done")
-        workers.submit("refused", refuse)
-        with pytest.raises(InputError, match="^give another photo$"):
-            workers.next_done()
-        workers.submit("lost", die, mark)
-        with pytest.raises(InputError, match=r"^Workers died 4 times, .* fewer `--workers`\.$"):
-            workers.next_done()
+def check_workers(workers, mark: Path) -> None:
+    assert sorted(pending(workers, 5)) == [(number, 6 + number) for number in range(5)]
+    workers.submit("killed", die_once, mark)
+    assert workers.next_done() == ("killed", "done")
+    workers.submit("refused", refuse)
+    with pytest.raises(InputError, match="^give another photo$"):
+        workers.next_done()
+    workers.submit("lost", die, mark)
+    with pytest.raises(InputError, match=r"^Workers died 4 times, .* fewer `--workers`\.$"):
+        workers.next_done()
 
 
 def test_tasks_run_in_order_in_this_process():
@@ -69,13 +59,9 @@ def test_tasks_run_in_order_in_this_process():
 
 @pytest.mark.slow
 def test_processes_survive_a_killed_one_and_pass_errors_on(tmp_path):
-    check_workers(tmp_path / "mark")
+    with pool(2) as workers:
+        check_workers(workers, tmp_path / "mark")
     assert not multiprocessing.active_children()
-
-
-@pytest.mark.slow
-def test_ray_survives_a_killed_worker_and_passes_errors_on(ray_address, tmp_path):
-    check_workers(tmp_path / "mark")
 
 
 def test_processes_end_at_once_whatever_they_do_and_no_others():

@@ -12,9 +12,10 @@ import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
-from fashion_keras.parallel import connected, pool
+from fashion_keras.parallel import pool
 from fashion_keras.training import HeadData
 from tests.builders import needs_openvino
+from tests.test_parallel import check_workers
 from tests.tuning.test_trials import Shuffled, outcomes_of, play, search
 from tuning.trials import train_trial
 
@@ -29,13 +30,16 @@ def processes():
 
 
 @pytest.fixture
-def on_ray(monkeypatch):
-    """Start two workers of Ray, which the variable names as a cluster."""
-    pytest.importorskip("ray")
-    with connected(num_cpus=2) as ray:
-        monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
-        with pool(2) as running:
-            yield running
+def on_ray(ray, monkeypatch):
+    """Let the variable name Ray as a cluster, and start two workers there."""
+    monkeypatch.setenv("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+    with pool(2) as running:
+        yield running
+
+
+@pytest.mark.kills
+def test_ray_survives_a_killed_worker_and_passes_errors_on(on_ray, tmp_path):
+    check_workers(on_ray, tmp_path / "mark")
 
 
 @pytest.mark.parametrize("engine", ["keras", "openvino"])

@@ -18,7 +18,6 @@ from pyarrow import fs, parquet
 from fashion_keras import classifier
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError
-from fashion_keras.parallel import connected
 from fashion_keras.predict import ray_data
 from fashion_keras.predict.ray_data import count_photos, prepare, read_any, share_out
 from tests.builders import encoded, picture
@@ -29,16 +28,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")
 JSONL = ("--format", "jsonl")
 RAY = ("--engine", "ray", "--workers")
 PHOTO = encoded(picture(1))
-
-
-@pytest.fixture(scope="module")
-def ray():
-    """Run Ray on this machine once for all tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        patch.setenv("RAY_worker_niceness", "0")  # Else other tests at the same time slow it down.
-        with connected(num_cpus=2) as ray:
-            yield ray
 
 
 def stand_in(deaths=0):

@@ -18,7 +18,7 @@ import pytest
 from fashion_keras.config import InputError
 from fashion_keras.serve.__main__ import listen, main
 from fashion_keras.serve.settings import Settings
-from tests.builders import save_strong
+from tests.builders import LABELS, save_strong, save_tiny_onnx
 from tests.serve.running import RAW, Running, photo, until
 
 ROOT = Path(__file__).parents[2]
@@ -100,12 +100,12 @@ class Command(NamedTuple):
 @pytest.fixture
 def start(model_file: Path, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Return a function that runs the command until it listens; in the end it must have no bugs."""
-    model, log = tmp_path / "served.keras", tmp_path / "log"
-    model.write_bytes(model_file.read_bytes())
-    words = [sys.executable, "-m", "fashion_keras.serve", str(model), "--port", "0"]
+    saved, log = tmp_path / "served.keras", tmp_path / "log"
+    saved.write_bytes(model_file.read_bytes())
     with contextlib.ExitStack() as stack:
 
-        def start(*more: str) -> Command:
+        def start(*more: str, model: Path = saved) -> Command:
+            words = [sys.executable, "-m", "fashion_keras.serve", str(model), "--port", "0"]
             options: dict = {
                 "stdout": subprocess.PIPE,
                 "stderr": stack.enter_context(log.open("w")),
@@ -168,16 +168,18 @@ def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(
 @pytest.mark.kills
 @LINUX
 def test_workers_share_a_port_are_replaced_when_they_die_and_end_with_their_parent(
-    start: Callable[..., Command],
+    start: Callable[..., Command], tmp_path: Path
 ) -> None:
-    command = start("--workers", "2", "--batch-size", "1")
+    file = tmp_path / "served.onnx"  # It needs no Keras, which takes long to start.
+    save_tiny_onnx(file)
+    command = start("--workers", "2", model=file)
     until(lambda: command.logged("answering with", 2), 120)
     first = command.version()
     victim, other = workers(command.process.pid)
     os.kill(victim, signal.SIGKILL)
     until(lambda: command.logged("answering with", 3), 120)
     assert other in workers(command.process.pid)
-    save_strong(command.model, seed=2)
+    save_tiny_onnx(file, {"format": 1, "labels": LABELS, "image_size": 72})
     command.process.send_signal(signal.SIGHUP)  # Both load the new file.
     until(lambda: command.logged("answering with", 5), 120)
     assert command.version() != first
