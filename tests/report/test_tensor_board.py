@@ -28,10 +28,11 @@ def read(folder):
 
 
 def points(folder, tag):
-    return [
+    # Files of one second are read in the order of their names, in which 10 comes before 9.
+    return sorted(
         (event.step, float(tensor_util.make_ndarray(event.tensor_proto)))
         for event in read(folder).Tensors(tag)
-    ]
+    )
 
 
 def start_of(folder):
