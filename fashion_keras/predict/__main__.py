@@ -113,11 +113,10 @@ def main(arguments: list[str] | None = None) -> None:
     given.model, inputs = model_and_inputs(given.inputs)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
-    onnx = given.model.endswith(SUFFIX)
-    if given.model != IMAGENET and not onnx:
+    if given.model != IMAGENET:
         read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
     if given.engine == "ray":
-        if onnx:
+        if given.model.endswith(SUFFIX):
             raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
         names = _ray_data().prepare(names)
     write = print_rows
