@@ -7,6 +7,7 @@ class; only shapes differ between classes.
 import itertools
 import zlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -117,12 +118,16 @@ def draw_sample(
         photos_per_class: How many photos of each class every split has.
         seed: 0 or more; it decides the photos. Asking for more photos keeps the first ones.
     """
-    for split, label in itertools.product(photos_per_class, LABELS):
-        (folder / split / label).mkdir(parents=True)
-        for number in range(photos_per_class[split]):
-            name = f"{split}/{label}/{number:03}.jpg"
-            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-            draw_photo(label, generator).save(folder / name, quality=90)
+
+    def draw(label: str, name: str) -> None:
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        draw_photo(label, generator).save(folder / name, quality=90)
+
+    with ThreadPoolExecutor() as pool:
+        for split, label in itertools.product(photos_per_class, LABELS):
+            (folder / split / label).mkdir(parents=True)
+            names = [f"{split}/{label}/{number:03}.jpg" for number in range(photos_per_class[split])]
+            list(pool.map(draw, [label] * len(names), names))
     return folder
 
 
