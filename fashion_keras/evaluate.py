@@ -69,25 +69,24 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 
 @cli.stage("scoring")
 def evaluate(
-    model: Path, photos: Sequence[Labelled], results: Path, cache: Path | None = None
+    classifier: Classifier, photos: Sequence[Labelled], results: Path, cache: Path | None = None
 ) -> dict:
-    """Score a saved file, loaded again, the way the predict command uses it.
+    """Score a loaded classifier the way the predict command uses it.
 
     `predictions.csv` (one row per photo) and `confusion.png` are written into the folder `results`;
     for `cache` see `Classifier.for_photos`.
 
     Returns:
-        The numbers of `metrics.scores`, the SHA-256 of the model file (`model_sha256`), and a
-        line for each photo that cannot be read (`unreadable`); such photos do not count.
+        The numbers of `metrics.scores`, and a line for each photo that cannot be read
+        (`unreadable`); such photos do not count.
 
     Raises:
-        InputError: If the file is no classifier, or no photo can be read.
+        InputError: If no photo can be read.
     """
-    from fashion_keras.classifier import load_classifier
     from fashion_keras.figures import draw_confusion
     from fashion_keras.metrics import confusion, scores
 
-    classifier = load_classifier(model).for_photos(len(photos), cache)
+    classifier = classifier.for_photos(len(photos), cache)
     labels = classifier.labels
     readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
     true = np.array([labels.index(photo.label) for photo in readable])
@@ -100,7 +99,7 @@ def evaluate(
     metrics = scores(true, probabilities, labels)
     counts = confusion(true, probabilities.argmax(axis=1), len(labels))
     draw_confusion(counts, labels, headline(metrics).split(",")[0], results / "confusion.png")
-    return metrics | {"model_sha256": sha256_of(model), "unreadable": unreadable}
+    return metrics | {"unreadable": unreadable}
 
 
 def predict_all(
@@ -132,9 +131,9 @@ def headline(metrics: dict) -> str:
     )
 
 
-def write_metrics(metrics: dict, start: float, file: Path) -> None:
-    """Write the numbers with where they come from as JSON."""
-    whole = metrics | {"run": cli.provenance(start)}
+def write_metrics(metrics: dict, model: Path, start: float, file: Path) -> None:
+    """Write the numbers of a saved file, with its SHA-256 and where they come from, as JSON."""
+    whole = metrics | {"model_sha256": sha256_of(model), "run": cli.provenance(start)}
     file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
@@ -154,10 +153,12 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("folder", type=Path, help="folder with a folder of photos per category")
     cli.add_results_option(options, "results/evaluation", "the files written")
     given = options.parse_args(arguments)
+    from fashion_keras.classifier import load_classifier
+
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
     with all_together(given.results, FILES) as work:
-        metrics = evaluate(given.model, photos, work)
-        write_metrics(metrics, start, work / "metrics.json")
+        metrics = evaluate(load_classifier(given.model), photos, work)
+        write_metrics(metrics, given.model, start, work / "metrics.json")
     row = "{:<12} {support:>5} photos  precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}"
     for label, numbers in metrics["by_class"].items():
         print(row.format(label, **numbers))

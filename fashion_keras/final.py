@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fashion_keras import cli, evaluate
-from fashion_keras.artifacts import all_together, check_free, sha256_of
+from fashion_keras.artifacts import all_together, check_free
 from fashion_keras.config import Config, InputError, names, read_config, to_json
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.evaluate import Labelled
@@ -23,6 +23,7 @@ from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import read_predictions
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
+    from fashion_keras.classifier import Classifier
     from fashion_keras.fine_tuning import FineTuned
     from fashion_keras.training import Datasets
 
@@ -74,6 +75,7 @@ def final(
         InputError: If photos or weights cannot be had or used, the budget is too small, or
             training diverges.
     """
+    from fashion_keras.classifier import load_classifier
     from fashion_keras.fine_tuning import plan
     from fashion_keras.training import prepare_datasets
 
@@ -94,8 +96,9 @@ def final(
         trained = _train(config, datasets, cache, run)
         _save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence, cache)
         _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
-        photos, metrics = _score_once(work / MODEL_FILE, prepared, work, cache)
-        _write_page(work, results, photos)
+        classifier = load_classifier(work / MODEL_FILE)
+        photos, metrics = _score_once(classifier, prepared, work, cache)
+        _write_page(classifier, work, results, photos)
         if run:
             scores = {f"validation_{name}": value for name, value in trained.validation.items()}
             scores |= {"test_accuracy": metrics["accuracy"]} if metrics else {}
@@ -172,9 +175,15 @@ def _save_calibrated(
 
 
 def _score_once(
-    file: Path, prepared: Prepared, results: Path, cache: Path
+    classifier: Classifier, prepared: Prepared, work: Path, cache: Path
 ) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; add that to its metadata.
+
+    Args:
+        classifier: The saved file, loaded.
+        prepared: The photos.
+        work: Folder of the saved file; the files of `evaluate` are written there.
+        cache: See `Classifier.for_photos`.
 
     Returns:
         The photos and the numbers of `evaluate.evaluate`; nothing, if there is no such split.
@@ -186,12 +195,11 @@ def _score_once(
     if not photos:
         print("the data has no test split: no test score")
         return [], {}
-    metrics = evaluate.evaluate(file, photos, results, cache)
+    metrics, file = evaluate.evaluate(classifier, photos, work, cache), work / MODEL_FILE
     if metrics["unreadable"]:
         raise InputError(f"This photo can no longer be read: {metrics['unreadable'][0]}.")
     add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})
-    metrics["model_sha256"] = sha256_of(file)  # Of the file that now holds its own score.
-    evaluate.write_metrics(metrics, start, results / "metrics.json")
+    evaluate.write_metrics(metrics, file, start, work / "metrics.json")
     print(f"test: {evaluate.headline(metrics)}")
     return photos, metrics
 
@@ -216,12 +224,14 @@ def _write_outcome(
     save_png(learning_curves(trained.history), work / "learning_curves.png")
 
 
-def _write_page(work: Path, results: Path, photos: Sequence[Labelled]) -> None:
+def _write_page(
+    classifier: Classifier, work: Path, results: Path, photos: Sequence[Labelled]
+) -> None:
     from fashion_keras.report.page import Sources, write_report
 
     name = read_metadata(work / MODEL_FILE)["data"]["name"]
     sources = Sources(work / MODEL_FILE, work, work, results.parent / "search", name)
-    write_report(sources, photos, work / PAGE)
+    write_report(sources, photos, work / PAGE, classifier.model)
 
 
 def _minutes(text: str) -> float:

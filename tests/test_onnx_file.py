@@ -19,6 +19,7 @@ from fashion_keras.export.__main__ import main as export
 from fashion_keras.inspection import read_metadata
 from fashion_keras.onnx_file import open_onnx
 from fashion_keras.predict.__main__ import main as predict
+from fashion_keras.report.__main__ import main as report
 from tests.builders import LABELS, WITHOUT_KERAS, picture, save_tiny_onnx
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'fashion_keras[export]'")
@@ -156,3 +157,5 @@ def test_what_needs_keras_refuses_it(file, monkeypatch):
         predict(["tiny.onnx", "tiny.onnx", "--engine", "ray"])
     with pytest.raises(InputError, match=r"Expected a \.keras file to export. Received: tiny"):
         export(["tiny.onnx", "--format", "litert"])
+    with pytest.raises(InputError, match=r"Grad-CAM needs a \.keras file\. Received: tiny"):
+        report(["tiny.onnx", "sample"])

@@ -119,15 +119,15 @@ def draw_sample(
         seed: 0 or more; it decides the photos. Asking for more photos keeps the first ones.
     """
 
-    def draw(label: str, name: str) -> None:
-        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        draw_photo(label, generator).save(folder / name, quality=90)
+    def draw(split: str, label: str) -> None:
+        (folder / split / label).mkdir(parents=True)
+        for number in range(photos_per_class[split]):
+            name = f"{split}/{label}/{number:03}.jpg"
+            generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            draw_photo(label, generator).save(folder / name, quality=90)
 
     with ThreadPoolExecutor() as pool:
-        for split, label in itertools.product(photos_per_class, LABELS):
-            (folder / split / label).mkdir(parents=True)
-            names = [f"{split}/{label}/{number:03}.jpg" for number in range(photos_per_class[split])]
-            list(pool.map(draw, [label] * len(names), names))
+        list(pool.map(lambda both: draw(*both), itertools.product(photos_per_class, LABELS)))
     return folder
 
 

@@ -13,6 +13,7 @@ from fashion_keras.data.scan import SPLITS, find_photos, split_of, subfolders
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
 from fashion_keras.inspection import read_metadata
+from fashion_keras.onnx_file import SUFFIX
 
 PAGE = "report.html"
 _NAMED = ("clothing", "sample")
@@ -89,17 +90,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, test the saved file, write the page."""
     start = time.monotonic()
     given = options().parse_args(arguments)
+    from fashion_keras.classifier import load_classifier
     from fashion_keras.report.page import Sources, write_report
 
     metadata = read_metadata(given.model)
+    if given.model.suffix == SUFFIX:
+        raise InputError(f"Grad-CAM needs a .keras file. Received: {given.model}")
     photos = photos_named(given.data, metadata["labels"], given.cache)
     name = given.data if given.data in _NAMED else "/".join(Path(given.data).resolve().parts[-2:])
     warning, folder = warning_of(given.data, metadata), given.model.resolve().parent
     with all_together(given.results, (*TEST_FILES, PAGE)) as work:
-        metrics = evaluate(given.model, photos, work)
-        write_metrics(metrics, start, work / "metrics.json")
+        classifier = load_classifier(given.model)
+        metrics = evaluate(classifier, photos, work)
+        write_metrics(metrics, given.model, start, work / "metrics.json")
         sources = Sources(given.model, work, folder, folder.parent / "search", name, warning)
-        write_report(sources, photos, work / PAGE)
+        write_report(sources, photos, work / PAGE, classifier.model)
     print(headline(metrics))
     if warning:
         print(f"warning: {warning}")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fashion_keras.classifier import load_classifier
 from fashion_keras.cli import stage
 from fashion_keras.evaluate import Labelled
 from fashion_keras.figures import learning_curves
@@ -27,12 +26,15 @@ class Sources(NamedTuple):
 
 
 @stage("report")
-def write_report(sources: Sources, photos: Sequence[Labelled], file: Path) -> None:
-    """Write the page of the results and of the photos that the model was tested on, if any."""
-    write_page("report.html", gather(sources, photos), file)
+def write_report(sources: Sources, photos: Sequence[Labelled], file: Path, model: Any) -> None:
+    """Write the page of the results and of the photos that were tested, if any.
+
+    `model` is the Keras model of `sources.model`.
+    """
+    write_page("report.html", gather(sources, photos, model), file)
 
 
-def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
+def gather(sources: Sources, photos: Sequence[Labelled], model: Any) -> dict[str, Any]:
     """Return everything that the page shows as plain values; for what is missing, the reason."""
     metadata = read_metadata(sources.model)
     training = read_json(sources.trained / "training.json")
@@ -50,7 +52,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
         "metadata": metadata,
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
-        "tested": _tested(sources, metrics, photos, metadata.get("temperature", 1.0)),
+        "tested": _tested(sources, metrics, photos, model, metadata.get("temperature", 1.0)),
         "search": {"missing": no_search} if no_search else search_section(sources.search),
         "config": config,
         "peak_memory_gb": training.get("peak_memory_gb"),
@@ -59,7 +61,7 @@ def gather(sources: Sources, photos: Sequence[Labelled]) -> dict[str, Any]:
 
 
 def _tested(
-    sources: Sources, metrics: dict, photos: Sequence[Labelled], temperature: float
+    sources: Sources, metrics: dict, photos: Sequence[Labelled], model: Any, temperature: float
 ) -> dict | None:
     scored = read_predictions(sources.tested / "predictions.csv")
     if scored is None:
@@ -71,7 +73,7 @@ def _tested(
         "cells": found,
         "mistakes": [cell for cell in found if not cell["correct"]][:10],
         "classes": sections.classes(metrics),
-        "losses": gallery.worst_predictions(scored, files, load_classifier(sources.model).model),
+        "losses": gallery.worst_predictions(scored, files, model),
         "calibration": sections.calibration(scored, temperature),
         "coverage": sections.coverage(scored),
     }

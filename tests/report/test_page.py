@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, to_json
 from fashion_keras.evaluate import Labelled
 from fashion_keras.metrics import scores
@@ -81,7 +82,8 @@ def photos_in(folder):
 
 def page_of(folder, photos=None):
     photos = photos_in(folder) if photos is None else photos
-    write_report(sources_in(folder), photos, folder / "report.html")
+    sources = sources_in(folder)
+    write_report(sources, photos, folder / "report.html", load_classifier(sources.model).model)
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -177,7 +179,7 @@ def test_history_of_another_training_is_not_shown(folder):
 def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason, folder):
     write_winner(folder, winner, fingerprint=photos)
     (folder / "final" / "predictions.csv").unlink()
-    content = gather(sources_in(folder), [])
+    content = gather(sources_in(folder), [], None)
     assert reason in content["search"].get("missing", "")
     assert bool(reason) == ("missing" in content["search"])
     assert [run["stage"] for run in content["runs"]] == ([] if reason else ["search"])
