@@ -102,6 +102,7 @@ def start(model_file: Path, tmp_path: Path) -> Iterator[Callable[..., Command]]:
     """Return a function that runs the command until it listens; in the end it must have no bugs."""
     saved, log = tmp_path / "served.keras", tmp_path / "log"
     saved.write_bytes(model_file.read_bytes())
+    log.touch()
     with contextlib.ExitStack() as stack:
 
         def start(*more: str, model: Path = saved) -> Command:
