@@ -8,15 +8,15 @@ class Architecture(NamedTuple):
 
     Attributes:
         constructor: Its name in `keras.applications`.
-        megabytes: Size of its weights.
-        accuracy: On ImageNet (top 1), from https://keras.io/api/applications/.
+        megabytes: Size of its weights with the top, from https://keras.io/api/applications/.
+        accuracy: On ImageNet (top 1), from there, too.
         features: Channels of its output.
-        scale: What pixels in [0, 255] are multiplied by, in all channels or in each.
-        offset: What is added then.
+        scale: Factor for pixels in [0, 255]: one number, or one per channel.
+        offset: Added after scaling.
         blocks: Beginnings of layers' names where fine-tuning may well start.
         block: Where it starts by default on a CPU.
         options: More arguments of the constructor.
-        parts: Of a saved file, by module, in addition to those of every file.
+        parts: Classes that its saved files may contain, by module, beyond those of every file.
     """
 
     constructor: str

@@ -72,6 +72,10 @@ def _quiet_start() -> contextlib.AbstractContextManager[None]:
 
 def _not_started(error: Exception) -> InputError:
     """Return what to do where Keras cannot be imported."""
+    if getattr(error, "name", "") == "keras":
+        return InputError(
+            "Keras is not installed. Run `pip install fashion_keras`, or give an .onnx file."
+        )
     found = [name for name in TRAIN if importlib.util.find_spec(name)]
     return InputError(
         f"Keras does not start: {error}. Set the variable KERAS_BACKEND to a backend that is "
@@ -169,7 +173,7 @@ def check_device() -> None:
 def enable_determinism() -> None:
     """Let each operation give the same bits each time; call it before anything is computed.
 
-    Workers of Ray that are started on this machine do the same.
+    Worker processes inherit the variable.
     """
     os.environ[DETERMINISTIC] = "1"
     keras.utils.set_random_seed(1)

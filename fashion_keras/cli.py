@@ -21,6 +21,7 @@ from typing import Any, TextIO, TypeVar
 
 from fashion_keras.artifacts import disk_problem
 from fashion_keras.config import Config, InputError, names
+from fashion_keras.parallel import on_this_machine
 
 Item = TypeVar("Item")
 
@@ -163,8 +164,8 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
 
 def workers(text: str) -> int:
     """Return the number of processes that an option gives; on a cluster, Ray must be there."""
-    number, cluster = count(text), os.environ.get("RAY_ADDRESS", "local") != "local"
-    if number > 1 and cluster and not importlib.util.find_spec("ray"):
+    number = count(text)
+    if number > 1 and not on_this_machine() and not importlib.util.find_spec("ray"):
         message = 'more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]"'
         raise argparse.ArgumentTypeError(message)
     return number
@@ -175,7 +176,7 @@ def add_workers_option(options: argparse.ArgumentParser, search: bool = False) -
 
     For a search it is None by default, for the number that `parallel.default_workers` returns.
     """
-    default = "one for each core, at most 4, that train heads" if search else "1"
+    default = "1; heads: one per core, at most 4, without cards or cluster" if search else "1"
     options.add_argument(
         "--workers",
         type=workers,
@@ -193,7 +194,7 @@ def add_deterministic_option(options: argparse.ArgumentParser) -> None:
         action="store_true",
         help="use only operations that give the same bits each time, on graphics cards, too, where "
         "that costs speed: TensorFlow's op determinism, JAX's flag xla_gpu_deterministic_ops, "
-        "Torch's deterministic algorithms (an operation that has none ends the run)",
+        "PyTorch's deterministic algorithms (an operation that has none ends the run)",
     )
 
 

@@ -7,6 +7,7 @@ backbone and of some fields of `Config`: whoever makes it makes the same.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import shutil
@@ -65,7 +66,8 @@ class FeatureStore:
 
         precision = precision_in_force(config.precision)
         self._prepared = prepared
-        self._config = config
+        # Workers may have other devices: they compute in the precision of this process.
+        self._config = dataclasses.replace(config, precision=precision)
         self._backbone = backbone
         self._cache = cache
         self._workers = workers
@@ -148,6 +150,7 @@ class FeatureStore:
             return
         lock = self.folder / f".{self.key('train')}.lock"  # One for all copies.
         with one_at_a_time(lock, f"features in {self.folder}"):
+            self.run(fine_tune_from)  # It may turn out that Keras has to run: other files then.
             chunks = [chunk for array in arrays for chunk in self._missing(*array, fine_tune_from)]
             count = sum(len(self._prepared.split(split)) for split, _ in arrays)
             found = count - sum(len(chunk.photos) for chunk in chunks)
@@ -166,6 +169,7 @@ class FeatureStore:
             if self.engine != engine.KERAS:
                 facts = self._facts | {"fine_tune_from": fine_tune_from}
                 run = engine.converted(model, self._config.image_size, self._cache, facts)
+                self.engine = self.engine if run else engine.KERAS
             self._runs[fine_tune_from] = run or model.predict_on_batch
         return self._runs[fine_tune_from]
 
@@ -176,7 +180,8 @@ class FeatureStore:
 
     def _compute(self, chunks: Sequence[_Chunk], photos: int, fine_tune_from: str | None) -> None:
         settings = (self._prepared.folder, self._config)
-        engine.advise(photos, self._config.image_size)
+        if on_this_machine():
+            engine.advise(photos, self._config.image_size, self._config.precision)
         run = self.run(fine_tune_from)
         with pool(min(self._workers, len(chunks))) as workers:
             if workers.size == 1:

@@ -179,11 +179,7 @@ def _score_once(
 ) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; add that to its metadata.
 
-    Args:
-        classifier: The saved file, loaded.
-        prepared: The photos.
-        work: Folder of the saved file; the files of `evaluate` are written there.
-        cache: See `Classifier.for_photos`.
+    `classifier` is that file, loaded from the folder `work`.
 
     Returns:
         The photos and the numbers of `evaluate.evaluate`; nothing, if there is no such split.

@@ -38,7 +38,7 @@ def open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
     onnxruntime = _import_runtime(path)
     options = onnxruntime.SessionOptions()
     # TensorFlow's variable, which `serve --workers` sets; 0 is a thread per core.
-    options.intra_op_num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
+    options.intra_op_num_threads = int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
     try:
         session = onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has a class for each kind, without a common one.

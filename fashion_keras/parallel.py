@@ -243,7 +243,8 @@ def connected(**local: Any) -> Iterator[Any]:
         return
     if not on_this_machine():
         _check_cluster(os.environ["RAY_ADDRESS"])
-    options = {"include_dashboard": False, **local, "address": "local"} if on_this_machine() else {}
+    options: dict[str, Any] = {"include_dashboard": False, **local, "address": "local"}
+    options = options if on_this_machine() else {"runtime_env": {"env_vars": _variables()}}
     try:
         with quiet(2):
             ray.init(**options, log_to_driver=False, logging_level="CRITICAL")
@@ -253,6 +254,14 @@ def connected(**local: Any) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _variables() -> dict[str, str]:
+    """Return the variables that decide how Keras computes, for workers on other machines."""
+    from fashion_keras.backend import DETERMINISTIC, keras
+
+    found = {DETERMINISTIC: chosen} if (chosen := os.environ.get(DETERMINISTIC)) else {}
+    return found | {"KERAS_BACKEND": keras.backend.backend()}
 
 
 def _check_cluster(address: str) -> None:

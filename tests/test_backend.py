@@ -44,6 +44,16 @@ def test_keras_that_does_not_start_ends_in_one_line(variables, settings, expecte
     assert re.search(expected, line)
 
 
+def test_without_keras_its_installation_is_advised():
+    code = "import sys; sys.modules['keras'] = None; from fashion_keras import cli, predict; "
+    code += "from fashion_keras.predict.__main__ import main; cli.run(main)"
+    done = python("-c", code, "photo.jpg")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: Keras is not installed. Run `pip install fashion_keras`, or give an .onnx file.\n"
+    )
+
+
 @pytest.mark.slow
 def test_settings_of_other_programs_are_overridden(tmp_path):
     settings = '{"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}'

@@ -13,13 +13,15 @@ import pytest
 
 from fashion_keras import engine
 from fashion_keras.backend import keras
+from fashion_keras.classifier import load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.engine import KERAS, advise, converted, engines, for_classifier
 from fashion_keras.model import build_feature_model
-from tests.builders import needs_openvino, strong_classifier
+from fashion_keras.saving import add_metadata
+from tests.builders import needs_openvino, save_strong, strong_classifier
 from tests.conftest import small_backbone
 
-MANY = 200  # Photos of 299 x 299 pixels that are worth converting a model.
+MANY = 400  # Photos of 299 x 299 pixels that are worth converting a model.
 PIXELS = np.random.default_rng(1).uniform(0, 255, (3, 71, 71, 3)).astype("float32")
 
 
@@ -45,7 +47,10 @@ def test_openvino_is_best_for_many_photos_on_a_cpu_in_float32(monkeypatch):
     assert engines(MANY, 299) == [best, KERAS]
     assert engines(100, 299) == engines(MANY, 150) == [KERAS, best]
     assert engines(MANY, 299, "mixed_bfloat16") == [KERAS]
-    monkeypatch.setattr(engine, "_on_cpu", lambda: False)
+    monkeypatch.setattr("fashion_keras.backend.cards", lambda: ["a card"])
+    assert engines(MANY, 299) == [KERAS]
+    monkeypatch.setattr("fashion_keras.backend.cards", list)
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
     assert engines(MANY, 299) == [KERAS]
 
 
@@ -54,6 +59,7 @@ def test_a_missing_openvino_is_advised_once_if_many_photos_wait(monkeypatch, cap
     engine._advise.cache_clear()
     assert engines(MANY, 299) == [KERAS]
     advise(100, 299)
+    advise(MANY, 299, "mixed_bfloat16")
     assert capsys.readouterr() == ("", "")
     for _ in range(2):
         advise(MANY, 299)
@@ -149,6 +155,16 @@ def test_a_classifier_takes_photos_of_any_size_and_the_engine_that_pays(tmp_path
     forbid_converting(monkeypatch)
     few: Any = for_classifier(model, 1, 299, tmp_path)  # It is there.
     np.testing.assert_array_equal(few(PIXELS), many(PIXELS))
+
+
+def test_a_classifier_is_not_converted_again_for_its_test_score(tmp_path, monkeypatch):
+    needs_openvino()
+    file, count = tmp_path / "our.keras", 10**6
+    save_strong(file)
+    assert load_classifier(file).for_photos(count, tmp_path).engine
+    forbid_converting(monkeypatch)
+    add_metadata(file, {"test": {"accuracy": 0.9}})
+    assert load_classifier(file).for_photos(count, tmp_path).engine
 
 
 def test_a_classifier_without_a_folder_to_write_to_is_left_to_keras(tmp_path, capsys):

@@ -208,6 +208,19 @@ def test_features_go_on_with_the_engine_that_they_were_begun_with(
     assert FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path).engine != "keras"
 
 
+def test_features_are_named_for_keras_where_the_backbone_cannot_be_converted(
+    openvino, prepared, tiny_backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("fashion_keras.engine.converted", lambda *arguments: None)
+    hoped = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    assert hoped.engine != "keras"
+    hoped.features("validation")
+    assert hoped.engine == "keras"
+    monkeypatch.setattr("fashion_keras.engine._on_cpu", lambda: False)
+    plain = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
+    assert arrays_in(tmp_path) == plain._files("validation", 0)
+
+
 def test_workers_of_a_cluster_may_have_graphics_cards(
     openvino, prepared, tiny_backbone, tmp_path, monkeypatch
 ):

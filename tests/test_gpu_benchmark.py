@@ -131,7 +131,9 @@ def test_speeds_and_recipes_are_measured(datasets, tmp_path, monkeypatch):
         }
         assert found[name]["used"] == used
     recipe = dataclasses.replace(config, epochs=1, fine_tuning_epochs=1)
-    gpu.train_recipes(tmp_path, [recipe], 9, found.update)
-    (row,) = found["rows"]
+    wild = dataclasses.replace(recipe, learning_rate=1.0, fine_tuning_learning_rate=1e30)
+    gpu.train_recipes(tmp_path, [wild, recipe], 9, found.update)
+    failed, row = found["rows"]
+    assert "learning-rate" in failed["error"]
     assert list(row["stages"]) == ["head", "epoch 1", "fine-tuning"]
     assert row["stages"]["epoch 1"]["accuracy"] == row["stages"]["fine-tuning"]["accuracy"]

@@ -146,7 +146,7 @@ def test_threads_are_limited_where_several_processes_share_the_cores(file, monke
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_session)
     for number in ("1", ""):
-        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", number or "0")
+        monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", number)
         open_onnx(file)
     assert threads == [1, 0]
 

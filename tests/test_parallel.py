@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,21 @@ def test_without_ray_the_error_names_the_command_that_installs_it(monkeypatch):
     with pytest.raises(InputError, match=r'pip install "fashion_keras\[ray\]"$'):
         with pool(4):
             pass
+
+
+@pytest.mark.parametrize("deterministic", ["", "1"])
+def test_workers_on_other_machines_compute_as_this_process(deterministic, monkeypatch):
+    begun = []
+    stop = {"shutdown": lambda: None, "is_initialized": lambda: False}
+    ray = types.SimpleNamespace(init=lambda **options: begun.append(options), **stop)
+    monkeypatch.setattr("fashion_keras.parallel.import_ray", lambda: ray)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setenv("FASHION_KERAS_DETERMINISTIC", deterministic)
+    with connected(num_cpus=2):
+        (options,) = begun
+    expected = {"FASHION_KERAS_DETERMINISTIC": "1"} if deterministic else {}
+    assert options["runtime_env"] == {"env_vars": {"KERAS_BACKEND": "tensorflow"} | expected}
+    assert "num_cpus" not in options
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://[::1]:1", "nonsense"])

@@ -40,8 +40,8 @@ def search(
         factor: One in this many trials is trained longer.
         results: Folder for `FILES`; the page is kept up to date while the search runs.
         cache: Folder for downloads, prepared photos, features and finished trials.
-        workers: Processes that compute features and train heads; None for one and for
-            `parallel.default_workers`.
+        workers: Processes that compute features and train heads. None: one for features,
+            `parallel.default_workers` for heads.
         log_dir: Folder to write to for TensorBoard; None for nothing.
 
     Returns:

@@ -70,7 +70,7 @@ def compiled_head(config: Config, classes: int, photos: int) -> Any:
     architecture = deciding(config, "head")
     for name in _VARIABLE:
         del architecture[name]
-    key = (*architecture.values(), classes, photos)
+    key = (config.backbone, *architecture.values(), classes, photos)
     model = _COMPILED.pop(key, fresh)
     if model is not fresh:
         restore(model, state_of(fresh))

@@ -101,7 +101,7 @@ def main(arguments: list[str] | None = None) -> None:
     warning, folder = warning_of(given.data, metadata), given.model.resolve().parent
     with all_together(given.results, (*TEST_FILES, PAGE)) as work:
         classifier = load_classifier(given.model)
-        metrics = evaluate(classifier, photos, work)
+        metrics = evaluate(classifier, photos, work, given.cache)
         write_metrics(metrics, given.model, start, work / "metrics.json")
         sources = Sources(given.model, work, folder, folder.parent / "search", name, warning)
         write_report(sources, photos, work / PAGE, classifier.model)

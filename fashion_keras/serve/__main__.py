@@ -43,7 +43,7 @@ def options() -> argparse.ArgumentParser:
         default=RELEASED,
         metavar="MODEL",
         help="a .keras file made by `python -m fashion_keras.final`, or its export to .onnx, which "
-        "needs no Keras and is quick to start, but explains nothing (default: the released model)",
+        "needs no Keras and starts quickly, but has no heat maps (default: the released model)",
     )
     parser.add_argument(
         "--host",

@@ -31,7 +31,7 @@ class ModelQueue:
         self._thread.start()
 
     def submit(self, pixels: np.ndarray) -> Future:
-        """Queue one photo, `(height, width, 3)`, all of the same size, and return its row to come.
+        """Queue one photo, `(height, width, 3)`, of one size in a batch; return its row to come.
 
         If it is cancelled before its batch has begun, the photo costs nothing.
         """

@@ -33,6 +33,7 @@ from fashion_keras.training import compile_model
 from tests.benchmarks.common import parser, provenance, timed, write
 
 SIZES = {150: 16, 299: 8}  # Side in pixels: photos in a batch.
+FIXED = PRECISIONS[1:]  # Without `auto`.
 ROUNDS = 2
 
 
@@ -45,7 +46,7 @@ def best_rates(steps: dict[str, Callable[[], Any]], photos: int) -> dict[str, fl
 def forward_rates(backbone: keras.Model, size: int, photos: int) -> dict[str, float]:
     """Return the speeds of the way through the backbone."""
     pixels = np.random.default_rng(1).uniform(0, 255, (photos, size, size, 3)).astype("float32")
-    models = {name: build_feature_model(copied(backbone, name)) for name in PRECISIONS}
+    models = {name: build_feature_model(copied(backbone, name)) for name in FIXED}
     return best_rates(
         {name: lambda m=model: m.predict_on_batch(pixels) for name, model in models.items()}, photos
     )
@@ -72,7 +73,7 @@ def differences(model: Path, prepared: Prepared, size: int) -> dict[str, dict[st
     backbone, head = (saved.model.get_layer(name) for name in ("xception", "head"))
     numbers = class_numbers(prepared, "validation")
     temperature, found = saved.metadata["temperature"], {}
-    for name in PRECISIONS:
+    for name in FIXED:
         whole = build_classifier(copied(backbone, name), head, size, temperature=temperature)
         batches = load_split(prepared, "validation", size, 32)
         found[name] = np.concatenate([whole.predict_on_batch(pixels) for pixels, _ in batches])

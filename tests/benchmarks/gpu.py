@@ -240,12 +240,16 @@ def train_recipes(work: Path, configs: Sequence[Config], seconds: float, note: N
     for config in configs:
         start = time.monotonic()
         rows.append({"recipe": differences(config), "stages": {}})
-        datasets = prepare_datasets(config, work / "cache")
-        trained = train_head(config, datasets, work / "cache")
-        record("head", trained.best["val_accuracy"])
-        if config.fine_tuning_epochs:
-            tuned = fine_tune(config, datasets, trained, work / "cache", [recorder])
-            record("fine-tuning", tuned.validation["accuracy"])
+        try:
+            datasets = prepare_datasets(config, work / "cache")
+            trained = train_head(config, datasets, work / "cache")
+            record("head", trained.best["val_accuracy"])
+            if config.fine_tuning_epochs:
+                tuned = fine_tune(config, datasets, trained, work / "cache", [recorder])
+                record("fine-tuning", tuned.validation["accuracy"])
+        except InputError as error:  # Such as a loss that diverges; the others are tried.
+            rows[-1]["error"] = str(error)
+            note({"rows": rows})
 
 
 def differences(config: Config) -> dict[str, Any]:

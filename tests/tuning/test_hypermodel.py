@@ -62,6 +62,12 @@ def test_another_architecture_is_compiled_again(field):
     assert compiled_head(BASE, 3, 30) is not compiled_head(other, 3, 30)
 
 
+def test_another_backbone_has_another_head():
+    compiled_head(BASE, 3, 30)
+    other = compiled_head(dataclasses.replace(BASE, backbone="efficientnetv2-b0"), 3, 30)
+    assert other.input_shape == (None, 1280)
+
+
 @pytest.mark.slow
 def test_a_trial_that_goes_on_from_a_state_is_the_one_that_is_trained_as_its_parents_were(data):
     parent, state = train_trial(data, BASE, VALUES, [2], None, True)
