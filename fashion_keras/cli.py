@@ -21,7 +21,6 @@ from typing import Any, TextIO, TypeVar
 
 from fashion_keras.artifacts import disk_problem
 from fashion_keras.config import Config, InputError, names
-from fashion_keras.parallel import on_this_machine
 
 Item = TypeVar("Item")
 
@@ -164,8 +163,8 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
 
 def workers(text: str) -> int:
     """Return the number of processes that an option gives; on a cluster, Ray must be there."""
-    number = count(text)
-    if number > 1 and not on_this_machine() and not importlib.util.find_spec("ray"):
+    number, cluster = count(text), os.environ.get("RAY_ADDRESS", "local") != "local"
+    if number > 1 and cluster and not importlib.util.find_spec("ray"):
         message = 'more than 1 on a cluster needs Ray: pip install "fashion_keras[ray]"'
         raise argparse.ArgumentTypeError(message)
     return number
