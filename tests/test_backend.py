@@ -13,6 +13,7 @@ from fashion_keras import backend, features, final
 from fashion_keras.backend import Card, cards, check_device, device, keras, tensorflow
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import show_device
+from tests.builders import WITHOUT_KERAS
 from tuning import search
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +46,7 @@ def test_keras_that_does_not_start_ends_in_one_line(variables, settings, expecte
 
 
 def test_without_keras_its_installation_is_advised():
-    code = "import sys; sys.modules['keras'] = None; from fashion_keras import cli, predict; "
-    code += "from fashion_keras.predict.__main__ import main; cli.run(main)"
-    done = python("-c", code, "photo.jpg")
+    done = python(*WITHOUT_KERAS[1:], "fashion_keras.predict", "photo.jpg")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "error: Keras is not installed. Run `pip install fashion_keras`, or give an .onnx file.\n"
