@@ -110,7 +110,7 @@ def test_everything_trains_under_another_backend(backend, tmp_path):
     else:
         assert max(losses["pixels"]) < 2.5
     assert all(sum(row) == pytest.approx(1, abs=1e-5) for row in found["predicted"])
-    assert len(found["predicted"]) == 10
+    assert (len(found["predicted"]), len(found["heat"])) == (10, 2)
 
 
 @pytest.mark.real
