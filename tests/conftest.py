@@ -1,7 +1,4 @@
-"""Fixtures shared by all tests: drawn photos, a tiny backbone, and the real photos and weights.
-
-Keras is imported where it is used: the process that hands out the tests does not need it.
-"""
+"""Fixtures shared by all tests: drawn photos, a tiny backbone, and the real photos and weights."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
 from fashion_keras.parallel import connected
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # The process that hands out the tests needs no Keras.
     from fashion_keras.backend import keras
 
 BACKBONE = "xception"

@@ -13,13 +13,14 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.model import build_head
-from fashion_keras.saving import RELEASED, save_classifier
+from fashion_keras.saving import RELEASED, load_model, save_classifier
 from tests.backends import __main__ as program
-from tests.backends import environments
+from tests.backends import environments, inside
 from tests.backends.environments import BACKENDS
 from tests.conftest import ENVIRONMENT
 
@@ -72,7 +73,9 @@ def base(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """Return the decoded real photos, and what TensorFlow finds here."""
     photos = tmp_path_factory.mktemp("photos")
     program.write_photos(real_data / "validation", photos, 4)  # Each size takes seconds.
-    return photos, environments.run(Path(sys.executable), "tensorflow", RELEASED, photos)
+    model, _ = load_model(RELEASED)
+    called = inside.call(model, [np.load(photo) for photo in sorted(photos.glob("*.npy"))])
+    return photos, {"probabilities": {"called": called}}
 
 
 @pytest.mark.slow

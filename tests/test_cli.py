@@ -123,9 +123,7 @@ def test_our_own_mistakes_keep_their_traceback(kind):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("other", [False, True])
 def test_a_signal_cleans_up_and_says_what_is_kept_even_as_another_error(number, other, capsys):
-    signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # Background jobs of a shell ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # Background jobs ignore it.
     cleaned = []
 
     def main():
