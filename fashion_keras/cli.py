@@ -175,7 +175,7 @@ def add_workers_option(options: argparse.ArgumentParser, search: bool = False) -
 
     For a search it is None by default, for the number that `parallel.default_workers` returns.
     """
-    default = "1; heads: one per core, at most 4, without cards or cluster" if search else "1"
+    default = "1; heads on this machine's CPU: one per core, at most 4" if search else "1"
     options.add_argument(
         "--workers",
         type=workers,
