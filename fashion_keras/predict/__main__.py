@@ -113,10 +113,11 @@ def main(arguments: list[str] | None = None) -> None:
     given.model, inputs = model_and_inputs(given.inputs)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
-    if given.model != IMAGENET:
+    exported = given.model.endswith(SUFFIX)
+    if not exported and given.model != IMAGENET:
         read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
     if given.engine == "ray":
-        if given.model.endswith(SUFFIX):
+        if exported:
             raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
         names = _ray_data().prepare(names)
     write = print_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
-from fashion_keras.inspection import check_file, read_metadata
+from fashion_keras.inspection import check_file
 from fashion_keras.onnx_file import SUFFIX
 from fashion_keras.serve.settings import Settings
 
@@ -114,7 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
         )
     from fashion_keras.serve.server import serve, serve_with_workers
 
-    (read_metadata if settings.model.suffix == SUFFIX else check_file)(settings.model)
+    if settings.model.suffix != SUFFIX:  # To check an .onnx file is to load it.
+        check_file(settings.model)
     listener = listen(host, port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
