@@ -113,12 +113,12 @@ def main(arguments: list[str] | None = None) -> None:
     given.model, inputs = model_and_inputs(given.inputs)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
-    exported = given.model.endswith(SUFFIX)
-    if not exported and given.model != IMAGENET:
+    if given.model.endswith(SUFFIX):
+        if given.engine == "ray":
+            raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
+    elif given.model != IMAGENET:
         read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
     if given.engine == "ray":
-        if exported:
-            raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
         names = _ray_data().prepare(names)
     write = print_rows
     if given.out:
