@@ -30,18 +30,19 @@ GROUPS: dict[str, Callable[..., Iterator[Row]]] = {
 HEADER = """\
 # Ablation
 
-What each choice is worth, by cross-validation over the 3068 training photos: accuracy
-on photos that the model has not seen, mean ± standard deviation over the seeds, and the
-mean difference to the first row of the group, seed by seed (± its standard error). One
-photo is 0.0003. The test split was not used.
+What each choice is worth, by cross-validation over the 3068 training photos: accuracy and
+log loss on photos that the model has not seen, mean ± standard deviation over the runs, and
+the mean difference to the first row of the group, run by run (± its standard error). The
+runs are the folds, of each seed; the log loss is that after calibration. One photo is
+0.0003. The test split was not used.
 """
 GROUP = """
 ## {name}, {settings[image_size]} px, {settings[folds]} folds
 
 Command: `{run[command]}`, {run[machine]}.
 
-| choice | accuracy | difference | log loss | seeds |
-| --- | --- | --- | --- | --- |
+| choice | accuracy | difference | log loss | difference | runs |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -55,15 +56,14 @@ def table(groups: dict[str, dict]) -> str:
 
 
 def _line(row: dict, first: dict) -> str:
-    found = row["accuracy"]
-    loss = statistics.mean(row["log_loss"])
-    seeds = len(found)
-    spread = f" ± {statistics.stdev(found):.4f}" if seeds > 1 else ""
-    shift = [one - other for one, other in zip(found, first["accuracy"], strict=False)]
-    error = f" ± {statistics.stdev(shift) / seeds**0.5:.4f}" if seeds > 1 else ""
-    difference = f"{statistics.mean(shift):+.4f}{error}" if row is not first else ""
-    mean = statistics.mean(found)
-    return f"| {row['choice']} | {mean:.4f}{spread} | {difference} | {loss:.3f} | {seeds} |\n"
+    runs, columns = len(row["accuracy"]), []
+    for name in ("accuracy", "log_loss"):
+        shift = [one - other for one, other in zip(row[name], first[name], strict=True)]
+        error = f" ± {statistics.stdev(shift) / runs**0.5:.4f}" if runs > 1 else ""
+        spread = f" ± {statistics.stdev(row[name]):.4f}" if runs > 1 else ""
+        columns.append(f"{statistics.mean(row[name]):.4f}{spread}")
+        columns.append(f"{statistics.mean(shift):+.4f}{error}" if row is not first else "")
+    return f"| {row['choice']} | {' | '.join(columns)} | {runs} |\n"
 
 
 def main() -> None:

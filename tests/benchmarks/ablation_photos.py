@@ -13,7 +13,7 @@ from fashion_keras.config import Config
 from fashion_keras.data.batches import class_numbers
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.training import open_datasets
+from fashion_keras.training import Datasets, open_datasets
 from tests.benchmarks.ablation_heads import HEAD, softmax, train_heads
 from tests.benchmarks.folds import CrossValidate, Row, Scores
 
@@ -36,17 +36,21 @@ CHANGES: dict[str, list[Change]] = {  # Logits of several are averaged.
 }
 
 
+def changed(prepared: Prepared, change: Change, config: Config, folder: Path) -> Datasets:
+    """Return changed photos for training and validation, written without loss to a folder."""
+    for photo in [*prepared.split("train"), *prepared.split("validation")]:
+        image = Image.fromarray(read_photo(prepared.folder / photo.prepared).pixels)
+        target = (folder / "photos" / photo.prepared).with_suffix(".png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        change(image, config.image_size).save(target, compress_level=1)
+    return open_datasets(config, prepare(str(folder / "photos"), folder), folder)
+
+
 def features_of(prepared: Prepared, change: Change, config: Config) -> np.ndarray:
-    """Return the features of changed copies of the training photos, written without loss."""
+    """Return the features of changed training photos."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for photo in [*prepared.split("train"), *prepared.split("validation")]:
-            image = Image.fromarray(read_photo(prepared.folder / photo.prepared).pixels)
-            target = (folder / "photos" / photo.prepared).with_suffix(".png")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            change(image, config.image_size).save(target, compress_level=1)
-        changed = prepare(str(folder / "photos"), folder)
-        return np.array(open_datasets(config, changed, folder).store.features("train"))
+        store = changed(prepared, change, config, Path(name)).store
+        return np.array(store.features("train"))
 
 
 def rows(base: Config, cache: Path, validate: CrossValidate) -> Iterator[Row]:
