@@ -74,12 +74,15 @@ def _not_started(error: Exception) -> InputError:
     """Return what to do where Keras cannot be imported."""
     if getattr(error, "name", "") == "keras":
         return InputError(
-            "Keras is not installed. Run `pip install fashion_keras`, or give an .onnx file."
+            "Keras is not installed: install all of fashion_keras (README). Without it `predict`, "
+            "`evaluate`, `serve` and `describe` take an .onnx file."
         )
     found = [name for name in TRAIN if importlib.util.find_spec(name)]
+    settings = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "keras.json"
     return InputError(
         f"Keras does not start: {error}. Set the variable KERAS_BACKEND to a backend that is "
-        f"installed ({', '.join(found) or 'none'}), and correct ~/.keras/keras.json, if any."
+        f"installed ({', '.join(found) or 'none'}; or install another one with pip), and correct "
+        f"{settings}, if it exists."
     )
 
 

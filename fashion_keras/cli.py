@@ -54,11 +54,19 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
         if signals or isinstance(error, KeyboardInterrupt):
             print(f"interrupted; {interrupted}", file=sys.stderr)
             sys.exit(128 + (signals or [signal.SIGINT])[0])
-        message = disk_problem(error)
+        message = disk_problem(error) or _missing_package(error)
         if message is None and not isinstance(error, InputError | OSError):
             raise
         print(f"error: {message or error}", file=sys.stderr)
         sys.exit(2)
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """Return a line for the user where only a part of what the project needs is installed."""
+    name = error.name if isinstance(error, ModuleNotFoundError) else None
+    if not name or name.partition(".")[0] in ("fashion_keras", "tuning"):
+        return None
+    return f"This needs {name}, which is not installed. Install all of fashion_keras (README)."
 
 
 def _interrupt_on_signals() -> list[int]:

@@ -110,7 +110,15 @@ def test_error_that_the_user_can_fix_is_one_line_and_code_2(error, capsys):
     assert ending(main, capsys) == (2, "error: give a folder\n")
 
 
-@pytest.mark.parametrize("kind", [ValueError, RuntimeError, MemoryError])
+def test_a_package_that_is_missing_is_named_in_one_line(capsys):
+    def main():
+        raise ModuleNotFoundError("No module named 'matplotlib'", name="matplotlib.pyplot")
+
+    code, message = ending(main, capsys)
+    assert (code, message.startswith("error: This needs matplotlib.pyplot,")) == (2, True)
+
+
+@pytest.mark.parametrize("kind", [ValueError, RuntimeError, MemoryError, ModuleNotFoundError])
 def test_our_own_mistakes_keep_their_traceback(kind):
     def main():
         raise kind("a mistake")

@@ -114,8 +114,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     from fashion_keras.serve.server import serve, serve_with_workers
 
-    if settings.model.suffix != SUFFIX:  # To check an .onnx file is to load it.
+    if settings.model.suffix != SUFFIX:
         check_file(settings.model)
+    elif not settings.model.is_file():  # To check more of an .onnx file is to load it.
+        raise InputError(f"No model file {settings.model}.")
     listener = listen(host, port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host

@@ -53,6 +53,7 @@ def test_each_option_reaches_the_service(model_file: Path, monkeypatch: pytest.M
     ("words", "message"),
     [
         (["nowhere.keras"], "nowhere.keras"),
+        (["nowhere.onnx"], "No model file nowhere.onnx."),
         (["--body-megabytes", "301"], "must not be more than `--held-megabytes`"),
         (["--photos", "129"], "must not be more than `--waiting`"),
         (["--host", "192.0.2.1"], "Cannot listen on 192.0.2.1, port 8000"),
