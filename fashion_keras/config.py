@@ -64,6 +64,13 @@ class Config:
     image_size: int = _field(
         299, "side in pixels to which photos are resized", (71, 2000), "features"
     )
+    predict_size: int = _field(
+        0,
+        "side in pixels to which the saved model resizes photos; 0: that of training, or one "
+        "larger by 16 or 32 percent, if its loss on 100 photos for validation or more is clearly "
+        "lower",
+        (0, 2000),
+    )
     augmented_copies: int = _field(
         1,
         "augmented copies of each training photo, in addition to the photo itself",
@@ -102,15 +109,22 @@ class Config:
     fine_tune_from: str = _field(
         "auto",
         "first trainable layer of the backbone while fine-tuning, or how its name begins: `block2` "
-        "to `block14` of Xception (on feature maps that are computed once; other backbones: see "
-        "docs/backbones.md), `pixels` (all of it, on freshly augmented photos), or `auto` "
-        "(`pixels` with a graphics card, else a late block: `block11` of Xception)",
+        "to `block14` of Xception (other backbones: see docs/backbones.md), `pixels` (all of it), "
+        "or `auto` (`pixels` with a graphics card, else a late block: `block11` of Xception)",
+        decides="fine_tuning",
+    )
+    fine_tune_on: str = _field(
+        "auto",
+        "what fine-tuning reads: `feature_maps` (the input of that block, computed once), `pixels` "
+        "(photos, augmented anew in each epoch), or `auto` (`pixels` with a graphics card, or "
+        "where all of the backbone is trained)",
+        choices=("auto", "feature_maps", "pixels"),
         decides="fine_tuning",
     )
     fine_tuning_copies: int = _field(
         4,
         "augmented copies of each training photo to fine-tune on, in addition to the photo "
-        "itself; from `pixels` copies are drawn again in each epoch, and 0 means none",
+        "itself; on `pixels` copies are drawn again in each epoch, and 0 means none",
         (0, 64),
         "fine_tuning",
     )

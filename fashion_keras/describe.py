@@ -14,7 +14,7 @@ def lines_of(metadata: dict) -> list[str]:
     validation = metadata.get("validation")
     lines = {
         "categories": f"{len(labels)}: {', '.join(labels)}",
-        "photos": f"any size; the model resizes them to {metadata['image_size']} pixels a side",
+        "photos": _size_line(metadata),
         "backbone": metadata.get("backbone"),
         "trained on": _data_line(data) if data else None,
         "validation": f"accuracy {100 * validation['accuracy']:.1f} %" if validation else None,
@@ -29,6 +29,12 @@ def lines_of(metadata: dict) -> list[str]:
 def _printable(text: str) -> str:
     """Escape what could not be printed or would control the terminal: files come from anywhere."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _size_line(metadata: dict) -> str:
+    size, trained = metadata["image_size"], metadata.get("training_image_size")
+    other = f" (trained at {trained})" if trained not in (None, size) else ""
+    return f"any size; the model resizes them to {size} pixels a side{other}"
 
 
 def _data_line(data: dict) -> str:

@@ -21,7 +21,14 @@ from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared
 
 FINE_TUNING = "fine-tuning"  # This stage of a history; the others train a head.
-SCALES = {"learning_rate": "log", "inner_size": "log", "droprate": "linear"}
+SCALES = {
+    "learning_rate": "log",
+    "fine_tuning_learning_rate": "log",
+    "inner_size": "log",
+    "droprate": "linear",
+    "label_smoothing": "linear",
+    "rotation": "linear",
+}
 Rows = Sequence[Mapping[str, Any]]
 
 _PANEL = (4.4, 3.1)  # Inches.
@@ -158,30 +165,45 @@ def _column(rows: Rows, name: str) -> list[float]:
 
 
 def trial_charts(trials: Rows) -> list[Chart]:
-    """Return a chart of the validation accuracy of trials for each hyperparameter.
+    """Return a chart of the validation score of trials for each hyperparameter.
 
     The more epochs a trial was trained, the larger its dot; failed trials have none. The rows
     are those of `trials.csv`.
     """
     done = [row for row in trials if row["status"] == "COMPLETED"]
-    most = max(_column(done, "last_epoch"), default=1)
-    charts = []
-    for name, scale in SCALES.items():
+    most, (metric, axis, shares) = max(_column(done, "last_epoch"), default=1), _score(done)
+    kinds, charts = sorted(set(map(_kind, done))), []
+    for name in (name for name in SCALES if done and name in done[0]):
         series, words = [], name.replace("_", " ")
-        for look, marker, label in ((0, "o", "with augmented copies"), (1, "x", "without")):
-            rows = [row for row in done if (row["augmented_copies"] > 0) != bool(look)]
+        for look, kind in enumerate(kinds[: len(_LOOKS)]):
+            rows = [row for row in done if _kind(row) == kind]
             sizes = [10 + 50 * epochs / most for epochs in _column(rows, "last_epoch")]
-            points = _column(rows, name), _column(rows, "val_accuracy")
-            series += [Series(label, *points, look, marker, sizes)] if rows else []
-        charts.append(Chart(f"Trials by {words}", words, "validation accuracy", series, scale))
+            points = _column(rows, name), _column(rows, metric)
+            series.append(Series(kind, *points, look, "ox^s"[look], sizes))
+        charts.append(Chart(f"Trials by {words}", words, axis, series, SCALES[name], shares))
     return charts
 
 
+def _kind(trial: Mapping[str, Any]) -> str:
+    if "fine_tune_from" in trial:
+        return f"from {trial['fine_tune_from']}"
+    return "with augmented copies" if trial["augmented_copies"] > 0 else "without"
+
+
+def _score(trials: Rows) -> tuple[str, str, bool]:
+    """Return the column that trials are judged by, its axis, and whether it has shares."""
+    if trials and "val_log_loss" in trials[0]:
+        return "val_log_loss", "validation log loss", False
+    return "val_accuracy", "validation accuracy", True
+
+
 def best_so_far(trials: Rows) -> Chart:
-    """Return a chart of the best validation accuracy after each trial of `trials.csv`."""
-    best = np.fmax.accumulate(_column(trials, "val_accuracy")).tolist()
+    """Return a chart of the best validation score after each trial of `trials.csv`."""
+    metric, axis, shares = _score(trials)
+    better = np.fmax if shares else np.fmin
+    best = better.accumulate(_column(trials, metric)).tolist()
     series = Series("best", range(1, len(best) + 1), best)
-    return Chart("Best trial so far", "trials", "validation accuracy", [series], "whole")
+    return Chart("Best trial so far", "trials", axis, [series], "whole", shares)
 
 
 def hyperparameter_chart(curves: Rows, name: str) -> Chart:

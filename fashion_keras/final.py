@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,8 @@ FILES = (
     PAGE,
     "training.json",  # The last: the sign that all are in place.
 )
+_LARGER = (1.16, 1.32)  # Sides to predict at, over that of training.
+_MIN_PHOTOS = 100  # For validation, so that the choice of a side means anything.
 _TEST_SCORES = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
 
 
@@ -94,8 +96,13 @@ def final(
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run)
-        _save_calibrated(config, prepared, trained, work / MODEL_FILE, data_licence, cache)
-        _write_outcome(work, config, trained, planned, start)  # Its time is without the test's.
+        sides = _validate(config, prepared, trained, cache)
+        validated = _chosen(sides)
+        trained = trained._replace(validation=validated.scores)
+        _save(config, prepared, trained, validated, work / MODEL_FILE, data_licence)
+        outcome = {"validation": validated.scores, "budget": planned}
+        outcome["validation_by_side"] = {one.side: one.scores for one in sides}
+        _write_outcome(work, config, trained.history, outcome, start)  # Without the test's time.
         classifier = load_classifier(work / MODEL_FILE)
         photos, metrics = _score_once(classifier, prepared, work, cache)
         _write_page(classifier, work, results, photos)
@@ -112,20 +119,21 @@ def final(
 
 def _make_feature_maps(config: Config, datasets: Datasets) -> None:
     """Compute the feature maps for fine-tuning: the features for the head come with them."""
-    from fashion_keras.model import PIXELS, chosen_fine_tune_from
+    from fashion_keras.model import chosen_fine_tune_from, tunes_on_pixels
 
     if not config.fine_tuning_epochs:
         print("no fine-tuning: the backbone stays frozen")
         return
     block, option = chosen_fine_tune_from(config), f"--fine-tune-from {config.fine_tune_from}"
     print(f"fine-tuning will start at {block} (`{option}`)", flush=True)
-    if block != PIXELS:
+    if not tunes_on_pixels(config):
         datasets.store.make_feature_maps(config.fine_tuning_copies, block)
 
 
 def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
     from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
+    from fashion_keras.model import copied
     from fashion_keras.training import train_head
 
     trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
@@ -137,7 +145,9 @@ def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) ->
     tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
     print(_validation_line(STAGE, tuned.validation), flush=True)
     if tuned.validation["loss"] > before["loss"]:
-        print("fine-tuning made it worse; `--fine-tuning-epochs 0` keeps the head", flush=True)
+        print("fine-tuning did not lower the validation loss: the head alone is kept", flush=True)
+        frozen = copied(datasets.backbone)  # What is saved is rounded.
+        tuned = tuned._replace(backbone=frozen, head=trained.head, validation=before)
     return tuned._replace(history=[*history, *({"stage": STAGE} | row for row in tuned.history)])
 
 
@@ -145,33 +155,78 @@ def _validation_line(stage: str, scores: dict[str, float]) -> str:
     return f"after {stage}: validation accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}"
 
 
+class _Validated(NamedTuple):
+    """What the whole classifier gives for the photos of validation, resized to one side."""
+
+    side: int
+    temperature: float
+    losses: np.ndarray  # Of each photo, calibrated, in nats.
+    accuracy: float
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {"loss": float(self.losses.mean()), "accuracy": self.accuracy}
+
+
+@cli.stage("validation")
+def _validate(
+    config: Config, prepared: Prepared, trained: FineTuned, cache: Path
+) -> list[_Validated]:
+    """Calibrate on validation photos, resized to the side of training and to larger ones.
+
+    A network that was trained on photos of one size does better on larger ones (Touvron et al.
+    2019, "Fixing the train-test resolution discrepancy").
+    """
+    sides = [config.predict_size or config.image_size]
+    if not config.predict_size and len(prepared.split("validation")) >= _MIN_PHOTOS:
+        sides += [round(config.image_size * larger) for larger in _LARGER]
+    found = [_validated(side, prepared, trained, cache) for side in sides]
+    for one in found:
+        scores = f"accuracy {one.accuracy:.4f}, calibrated loss {one.losses.mean():.4f}"
+        print(f"validation at {one.side} px: {scores}", flush=True)
+    return found
+
+
+def _chosen(found: Sequence[_Validated]) -> _Validated:
+    """Return the first one, or another whose loss is clearly lower."""
+    from fashion_keras.metrics import clearly_lower
+
+    best = min(found, key=lambda one: one.losses.mean())
+    chosen = best if clearly_lower(best.losses, found[0].losses) else found[0]
+    print(f"photos will be resized to {chosen.side} px; temperature {chosen.temperature:.3f}")
+    return chosen
+
+
+def _validated(side: int, prepared: Prepared, trained: FineTuned, cache: Path) -> _Validated:
+    from fashion_keras.classifier import Classifier
+    from fashion_keras.metrics import calibrated_losses
+    from fashion_keras.model import build_classifier
+
+    model = build_classifier(trained.backbone, trained.head, side)
+    # As photos are predicted later, not as in training, which decodes them differently.
+    classifier = Classifier(model, {"labels": prepared.labels, "image_size": side})
+    photos = evaluate.labelled(prepared, "validation")
+    classifier = classifier.for_photos(len(photos), cache)
+    readable, found, _ = evaluate.predict_all(classifier, photos, f"validation at {side} px")
+    true = np.array([prepared.labels.index(photo.label) for photo in readable])
+    accuracy = float((found.argmax(axis=1) == true).mean())
+    return _Validated(side, *calibrated_losses(true, found), accuracy)
+
+
 @cli.stage("saving")
-def _save_calibrated(
+def _save(
     config: Config,
     prepared: Prepared,
     trained: FineTuned,
+    validated: _Validated,
     file: Path,
     data_licence: str,
-    cache: Path,
 ) -> None:
-    """Save a trained classifier whose probabilities are calibrated on validation."""
-    from fashion_keras.classifier import Classifier
-    from fashion_keras.metrics import fit_temperature
-    from fashion_keras.model import build_classifier
     from fashion_keras.saving import save_classifier, training_metadata
 
-    labels, size = prepared.labels, config.image_size
-    model = build_classifier(trained.backbone, trained.head, size)
-    # As photos are predicted later, not as in training, which decodes them differently.
-    classifier = Classifier(model, {"labels": labels, "image_size": size})
-    photos = evaluate.labelled(prepared, "validation")
-    classifier = classifier.for_photos(len(photos), cache)
-    readable, probabilities, _ = evaluate.predict_all(classifier, photos, "calibrating")
-    true = np.array([labels.index(photo.label) for photo in readable])
-    temperature = fit_temperature(true, probabilities)
-    metadata = training_metadata(config, prepared, trained.validation, data_licence)
-    save_classifier(trained.backbone, trained.head, labels, size, file, metadata, temperature)
-    print(f"probabilities calibrated on validation: temperature {temperature:.3f}", flush=True)
+    metadata = training_metadata(config, prepared, validated.scores, data_licence)
+    options = (prepared.labels, validated.side, file, metadata, validated.temperature)
+    save_classifier(trained.backbone, trained.head, *options)
 
 
 def _score_once(
@@ -201,23 +256,25 @@ def _score_once(
 
 
 def _write_outcome(
-    work: Path, config: Config, trained: FineTuned, planned: dict | None, start: float
+    work: Path,
+    config: Config,
+    history: Sequence[dict[str, Any]],
+    outcome: dict[str, Any],
+    start: float,
 ) -> None:
     from fashion_keras.figures import learning_curves, save_png
     from fashion_keras.model import chosen_fine_tune_from
     from fashion_keras.training import write_rows
 
-    outcome = {
-        "validation": trained.validation,
+    outcome = outcome | {
         "fine_tune_from": chosen_fine_tune_from(config),
-        "budget": planned,
         "peak_memory_gb": cli.peak_memory(),
         "run": cli.provenance(start),
     }
     (work / "config.json").write_text(to_json(config), encoding="utf-8")
     (work / "training.json").write_text(json.dumps(outcome, indent=2) + "\n", encoding="utf-8")
-    write_rows(trained.history, work / "history.csv")
-    save_png(learning_curves(trained.history), work / "learning_curves.png")
+    write_rows(history, work / "history.csv")
+    save_png(learning_curves(history), work / "learning_curves.png")
 
 
 def _write_page(

@@ -29,8 +29,14 @@ from fashion_keras.data.batches import (
     one_hot,
 )
 from fashion_keras.features import training_arrays
-from fashion_keras.model import PIXELS, chosen_fine_tune_from, copied, precision_in_force
+from fashion_keras.model import (
+    chosen_fine_tune_from,
+    copied,
+    precision_in_force,
+    tunes_on_pixels,
+)
 from fashion_keras.training import (
+    MONITOR,
     Datasets,
     History,
     Recorder,
@@ -50,11 +56,14 @@ _WARM_UP = 0.1  # Share of all steps in which the learning rate rises.
 _PLANNED_SHARE = 0.9  # Of a budget: speeds vary.
 _FIXED_SECONDS = 30.0  # For compiling, saving and pictures.
 _STEPS = 3  # That are timed of each kind.
-_LAYOUT = 1  # Raise it when epochs of older versions must not be used any more.
+_LAYOUT = 2  # Raise it when epochs of older versions must not be used any more.
 
 
 class FineTuned(NamedTuple):
-    """New models after fine-tuning, one row an epoch, `loss` and `accuracy` on validation."""
+    """New models after the best epoch, one row an epoch, and the best one's validation.
+
+    The best epoch has the lowest loss on validation; `validation` has its `loss` and `accuracy`.
+    """
 
     backbone: keras.Model
     head: keras.Model
@@ -75,19 +84,32 @@ def build_trainee(
     # The head stays float32: it is a thousandth of the work.
     backbone = copied(datasets.backbone, precision_in_force(config.precision))
     head = copied(head)
-    models.unfreeze(backbone)
-    if block != PIXELS:
+    models.unfreeze(backbone, block)
+    if not tunes_on_pixels(config):
         return models.build_top(backbone, head, block), backbone, head
     seed = config.augmentation_seed + 1000 * first_epoch if config.fine_tuning_copies else None
     return models.build_trainer(config, backbone, head, seed), backbone, head
 
 
-def compile_trainee(model: keras.Model, config: Config, rate: Any) -> None:
-    """Compile a model for fine-tuning at a learning rate that is a number or a schedule."""
-    optimizer: Any = keras.optimizers.Adam(rate)
+def compile_trainee(
+    model: keras.Model, config: Config, rate: Any, averaged_steps: float = 0.0
+) -> None:
+    """Compile a model for fine-tuning.
+
+    Args:
+        model: See `build_trainee`.
+        config: The configuration.
+        rate: Learning rate, a number or a schedule.
+        averaged_steps: An exponential moving average of the weights is kept over about this many
+            steps; 0 for none.
+    """
+    momentum = 1 - 1 / max(1.0, averaged_steps)
+    optimizer: Any = keras.optimizers.Adam(rate, use_ema=momentum > 0, ema_momentum=momentum)
     if precision_in_force(config.precision) == "mixed_float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)  # Small gradients would be 0.
-    compile_model(model, optimizer, config)
+    # The loss depends on label smoothing; this does not, and compares configurations.
+    log_loss = keras.metrics.CategoricalCrossentropy("log_loss", from_logits=True)
+    compile_model(model, optimizer, config, metrics=[log_loss])
 
 
 def learning_rates(config: Config, photos: int) -> Any:
@@ -113,7 +135,7 @@ def fine_tuning_datasets(
     """
     prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
     size, seed, classes = config.batch_size, config.seed, len(prepared.labels)
-    if block == PIXELS:
+    if tunes_on_pixels(config):
         keras.utils.set_random_seed(seed + first_epoch)  # Decides the order, too.
         train = load_split(prepared, "train", config.image_size, size, seed + first_epoch)
         validation = load_split(prepared, "validation", config.image_size, size)
@@ -130,11 +152,13 @@ def fine_tuning_datasets(
 def fine_tuning_key(config: Config, datasets: Datasets, head: keras.Model) -> str:
     """Return the key of all that decides a fine-tuning that starts from a trained head."""
     store, block = datasets.store, chosen_fine_tune_from(config)
+    on_pixels = tunes_on_pixels(config)
     fields = deciding(config, "fine_tuning") | {
         "fine_tune_from": block,
+        "fine_tune_on": on_pixels,
         "precision": precision_in_force(config.precision),
     }
-    if block == PIXELS:
+    if on_pixels:
         augmented = bool(config.fine_tuning_copies)  # How many makes no difference.
         fields |= {"fine_tuning_copies": augmented}
         fields |= deciding(config, "copies") if augmented else {}
@@ -161,10 +185,11 @@ def fine_tune(
 ) -> FineTuned:
     """Train the backbone from `config.fine_tune_from` on, and the head, for a number of epochs.
 
-    The state after each epoch is kept until the next one is: an interrupted run continues there
-    and, on feature maps, on one kind of CPU, ends with the same weights to the last bit. Several
-    graphics cards share each batch; they add up sums in another order each time. Missing feature
-    maps are computed. Callbacks see the epochs of an earlier run first.
+    The epoch with the lowest validation loss counts. Its state and the last one are kept: an
+    interrupted run continues there and, on feature maps, on one kind of CPU, ends with the same
+    weights to the last bit. Several graphics cards share each batch; they add up sums in another
+    order each time. Missing feature maps are computed. Callbacks see the epochs of an earlier run
+    first.
 
     Raises:
         InputError: If a loss is not a number any more, or memory does not suffice.
@@ -176,7 +201,8 @@ def fine_tune(
     trained_backbone, head, history = fitted
     backbone = copied(datasets.backbone)  # It computes in float32 whatever the trained one did.
     backbone.set_weights(trained_backbone.get_weights())
-    validation = {name: history[-1][f"val_{name}"] for name in ("loss", "accuracy")}
+    best = history[_best_epoch(history) - 1]
+    validation = {name: best[f"val_{name}"] for name in ("loss", "accuracy")}
     return FineTuned(backbone, copied(head), history, validation)
 
 
@@ -188,7 +214,8 @@ def _fit(
     callbacks: Sequence[keras.callbacks.Callback],
     cards: int,
 ) -> tuple[keras.Model, keras.Model, History]:
-    state, history = read_state(_files(states)[-1]) if _files(states) else ([], [])
+    kept = _kept(states)
+    state, history = read_state(kept[max(kept)]) if kept else ([], [])
     batches = fine_tuning_datasets(config, datasets, len(history))
     train, validation = (divisible(one, cards) for one in batches)
     model, backbone, head = build_trainee(config, datasets, head, len(history))
@@ -210,11 +237,18 @@ def _fit(
             verbose=1 if sys.stdout.isatty() else 0,
             callbacks=[keeper, *callbacks],
         )
+    restore(model, read_state(_kept(states)[_best_epoch(keeper.history)])[0])
     return backbone, head, keeper.history
 
 
-def _files(states: Path) -> list[Path]:
-    return sorted(states.parent.glob(f"{states.name}-*.npz"))
+def _best_epoch(history: History) -> int:
+    return int(min(history, key=lambda row: row[MONITOR])["epoch"])
+
+
+def _kept(states: Path) -> dict[int, Path]:
+    """Return the states that were kept, by epoch."""
+    files = states.parent.glob(f"{states.name}-*.npz")
+    return {int(file.stem.rpartition("-")[2]): file for file in files}
 
 
 class _Keeper(Recorder):
@@ -233,11 +267,11 @@ class _Keeper(Recorder):
                 f"Fine-tuning diverged in epoch {epoch + 1}: training loss {row['loss']}, "
                 f"validation loss {row['val_loss']}. Try a smaller `--fine-tuning-learning-rate`."
             )
-        superseded = _files(self._states)
         with whole_file(Path(f"{self._states}-{epoch + 1:04d}.npz")) as unfinished:
             write_state(unfinished, state_of(self.model), self.history)
-        for file in superseded:
-            file.unlink()
+        for number, file in _kept(self._states).items():
+            if number not in (epoch + 1, _best_epoch(self.history)):
+                file.unlink()
         params: Any = self.params
         left = duration((params["epochs"] - epoch - 1) * row["seconds"])
         print(
@@ -262,7 +296,8 @@ def plan(
     Raises:
         InputError: If even a head on frozen features takes longer.
     """
-    wanted = dataclasses.asdict(config) | {"fine_tune_from": chosen_fine_tune_from(config)}
+    chosen = {"fine_tune_from": chosen_fine_tune_from(config)}
+    wanted = dataclasses.asdict(config) | chosen | {"fine_tune_on": tunes_on_pixels(config)}
     features = [datasets.store.key(split) for split in ("train", "validation")]
     key = fingerprint(config=wanted, budget=budget, features=features)
     file = cache / "plans" / f"{key}.json"
@@ -309,7 +344,7 @@ def _planned(
 def _candidates(config: Config) -> Iterator[dict[str, int]]:
     """Yield the fields of ever cheaper configurations."""
     copies, epochs = config.fine_tuning_copies, config.fine_tuning_epochs
-    free = chosen_fine_tune_from(config) == PIXELS  # There copies take no time.
+    free = tunes_on_pixels(config)  # There copies take no time.
     for tenths in range(10, 0, -1):
         if fewer := round(epochs * tenths / 10):
             kept = copies if free else round(copies * tenths / 10)
@@ -322,7 +357,7 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
     """Return how long a run should take on a machine of this speed."""
     prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
     train, held_out = len(prepared.split("train")), len(prepared.split("validation"))
-    mapped = config.fine_tuning_epochs and block != PIXELS
+    mapped = config.fine_tuning_epochs and not tunes_on_pixels(config)
     arrays = training_arrays(config.fine_tuning_copies) if mapped else []
     missing = sum(store.missing(*array, block) for array in arrays)
     others = set(training_arrays(config.augmented_copies)).difference(arrays)
@@ -337,18 +372,18 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
 
 def measure(config: Config, datasets: Datasets) -> dict[str, float]:
     """Time steps of the backbone, of fine-tuning and of a head, in photos per second."""
-    classes, block = len(datasets.prepared.labels), chosen_fine_tune_from(config)
+    print("measuring the speed of this machine", flush=True)
+    classes, on_pixels = len(datasets.prepared.labels), tunes_on_pixels(config)
     batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
     pixels, labels = next(arrays(one_hot(batches, classes)))
     augmentation = models.build_augmentation(config, config.augmentation_seed)
-    first = None if block == PIXELS else block
-    features = datasets.store.run(first)
+    features = datasets.store.run(None if on_pixels else chosen_fine_tune_from(config))
     found = features(pixels)
     head: Any = models.build_head(config, classes)
     trainee, *_ = build_trainee(config, datasets, head)
     for model in (head, trainee):
         compile_trainee(model, config, 0.0)
-    inputs = pixels if block == PIXELS else found["feature_maps"]
+    inputs = pixels if on_pixels else found["feature_maps"]
     steps = {
         "forward": lambda: features(augmentation(pixels, training=True)),
         "fine_tuning": lambda: trainee.train_on_batch(inputs, labels),

@@ -50,8 +50,8 @@ def read_metadata(path: Path) -> dict:
         path: A `.keras` file of this project, or its export to `.onnx`.
 
     Returns:
-        `format`, `labels`, `image_size` and, where known, `backbone`, `created`, `data`,
-        `temperature`, `validation`, `test`, `versions` and `licences`.
+        `format`, `labels`, `image_size` and, where known, `training_image_size`, `backbone`,
+        `created`, `data`, `temperature`, `validation`, `test`, `versions` and `licences`.
 
     Raises:
         InputError: If the file does not exist or is no classifier of this project.

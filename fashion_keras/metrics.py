@@ -111,6 +111,19 @@ def fit_temperature(true: np.ndarray, probabilities: np.ndarray) -> float:
     return 1 / float(found.x)
 
 
+def calibrated_losses(true: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return the temperature (see `fit_temperature`) and the log loss of each photo with it."""
+    temperature = fit_temperature(true, probabilities)
+    logits = np.log(np.clip(probabilities.astype("float64"), 1e-30, 1)) / temperature
+    return temperature, -log_softmax(logits, axis=1)[np.arange(len(true)), true]
+
+
+def clearly_lower(losses: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether losses of the same photos are lower by more than two standard errors."""
+    gains = others - losses
+    return bool(gains.mean() > 2 * gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
 def _targets(true: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return what probabilities should be: 1 for true classes, less if all photos are correct."""
     photos, classes = probabilities.shape

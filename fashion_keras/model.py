@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import textwrap
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def build_backbone(config: Config) -> keras.Model:
     """
     file = check_weights(config)
     if file:
-        backbone = _from_file(config.backbone, file)
+        backbone = _from_file(config.backbone, file, config.weights == "imagenet")
     else:
         with patient_download(
             f"the ImageNet weights of {ARCHITECTURES[config.backbone].constructor}",
@@ -84,19 +85,22 @@ def _without_top(name: str, weights: str | None) -> keras.Model:
     return keras.Model(built.input, built.output, name=name)
 
 
-def _from_file(name: str, file: Path) -> keras.Model:
+def _from_file(name: str, file: Path, is_copy: bool) -> keras.Model:
     try:
         if file.suffix != ".keras":
-            return _without_top(name, str(file))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # One for each layer, before the error.
+                return _without_top(name, str(file))
         check_file(file)
         saved: Any = keras.saving.load_model(file, compile=False)
         backbone = _without_top(name, None)
         backbone.set_weights(saved.get_layer(name).get_weights())
         return backbone
     except Exception as error:  # h5py and Keras raise many kinds for a file of another sort.
+        named = f" (named by ${WEIGHTS_VARIABLE})" if is_copy else ""
         raise InputError(
-            f"{file} does not hold the weights of {ARCHITECTURES[name].constructor} without its "
-            f"top: {textwrap.shorten(str(error), 200)}"
+            f"{file}{named} does not hold the weights of {ARCHITECTURES[name].constructor} without "
+            f"its top: {textwrap.shorten(str(error), 200)}"
         ) from error
 
 
@@ -153,6 +157,11 @@ def feature_maps_shape(backbone: keras.Model, fine_tune_from: str, image_size: i
 def check_fine_tune_from(config: Config) -> None:
     """Raise an `InputError` for a place that does not exist, before anything slow is done."""
     blocks, chosen = ARCHITECTURES[config.backbone].blocks, config.fine_tune_from
+    if chosen == PIXELS and config.fine_tune_on == "feature_maps":
+        raise InputError(
+            "`fine_tune_on=feature_maps` needs a block to start from. "
+            f"Received: fine_tune_from={chosen}. Give `--fine-tune-from {blocks[-1]}`, or another."
+        )
     if chosen in ("auto", PIXELS, *blocks):
         return
     if input_of(_without_top(config.backbone, None), chosen) is None:
@@ -170,11 +179,22 @@ def chosen_fine_tune_from(config: Config) -> str:
     return PIXELS if cards() else ARCHITECTURES[config.backbone].block
 
 
-def unfreeze(backbone: keras.Model) -> None:
-    """Make all layers trainable except batch normalisation."""
+def tunes_on_pixels(config: Config) -> bool:
+    """Return whether fine-tuning reads photos, or feature maps that were computed once."""
+    if config.fine_tune_on != "auto":
+        return config.fine_tune_on == PIXELS
+    return bool(cards()) or chosen_fine_tune_from(config) == PIXELS
+
+
+def unfreeze(backbone: keras.Model, fine_tune_from: str = PIXELS) -> None:
+    """Make layers trainable from some on (see `input_of`), except batch normalisation."""
+    layers = backbone.layers
+    if fine_tune_from != PIXELS:
+        layers = keras.Model(input_of(backbone, fine_tune_from), backbone.output).layers
     backbone.trainable = True
     for layer in backbone.layers:
-        layer.trainable = not isinstance(layer, keras.layers.BatchNormalization)
+        frozen = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = not frozen and any(layer is one for one in layers)
 
 
 def weights_digest(model: keras.Model) -> str:

@@ -143,6 +143,7 @@ def training_metadata(
             "fingerprint": data_fingerprint(prepared),
             "photos": {split: count for split, count in counts.items() if count},
         },
+        "training_image_size": config.image_size,
         "validation": validation,
         "licences": {
             "data": data_licence or licence or NOT_STATED,

@@ -152,14 +152,21 @@ def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
 
 
 def compile_model(
-    model: keras.Model, optimizer: Any, config: Config, steps_per_execution: int = 1
+    model: keras.Model,
+    optimizer: Any,
+    config: Config,
+    steps_per_execution: int = 1,
+    metrics: Sequence[Any] = (),
 ) -> None:
-    """Compile a model that returns logits; the state of its optimizer is built, too."""
+    """Compile a model that returns logits; the state of its optimizer is built, too.
+
+    `metrics` are Keras metrics of logits, in addition to the accuracy.
+    """
     smoothing = config.label_smoothing
     model.compile(
         optimizer,
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
-        weighted_metrics=["accuracy"],
+        weighted_metrics=["accuracy", *metrics],
         steps_per_execution=1 if keras.backend.backend() == "torch" else steps_per_execution,
     )
     optimizer.build(model.trainable_variables)  # So that its state can be saved and loaded.

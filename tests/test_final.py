@@ -20,6 +20,7 @@ from fashion_keras.config import Config, read_config, to_json
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.final import final, main
+from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
 from fashion_keras.saving import data_fingerprint
@@ -91,7 +92,10 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
     stages = [row["stage"] for row in read_rows(finished / "history.csv")]
     assert stages == ["head", "head", "fine-tuning"]
     training, metrics = (read_json(finished / f"{name}.json") for name in ("training", "metrics"))
-    assert set(training) == {"validation", "fine_tune_from", "budget", "peak_memory_gb", "run"}
+    assert set(training) == {
+        *("validation", "validation_by_side", "fine_tune_from", "budget", "peak_memory_gb", "run")
+    }
+    assert training["validation_by_side"] == {"71": training["validation"]}
     assert (training["fine_tune_from"], training["budget"]) == ("block13", None)
     page = (finished / "report.html").read_text(encoding="utf-8")
     assert f"{metrics['correct']} of {metrics['photos']}" in page
@@ -110,6 +114,44 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
 def test_photos_are_predicted_by_the_engine_that_is_best_for_them(quick, cache, engine_asked):
     quick()
     assert engine_asked == [(20, 71, cache)] * 2  # To calibrate, and to test.
+
+
+def test_the_head_alone_is_kept_where_fine_tuning_does_not_help(quick, monkeypatch, capsys):
+    expected: list[np.ndarray] = []
+
+    def worse(config: Config, datasets: Any, trained: Any, *others: Any) -> FineTuned:
+        expected.extend([*datasets.backbone.get_weights(), *trained.head.get_weights()])
+        spoilt: Any = keras.models.clone_model(trained.head)
+        return FineTuned(datasets.backbone, spoilt, [], {"loss": 9.0, "accuracy": 0.1})
+
+    monkeypatch.setattr("fashion_keras.fine_tuning.fine_tune", worse)
+    kept: Any = load_classifier(quick(fine_tuning_epochs=1)).model
+    assert "the head alone is kept" in capsys.readouterr().out
+    for weight, saved in zip(expected, kept.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight.astype("float16"), saved)
+
+
+def test_photos_are_resized_to_a_side_that_is_given(quick):
+    file = quick(predict_size=90)
+    metadata = read_metadata(file)
+    assert (metadata["image_size"], metadata["training_image_size"]) == (90, 71)
+    resize: Any = load_classifier(file).model.get_layer("resize")
+    assert (resize.height, resize.width) == (90, 90)
+
+
+@pytest.mark.parametrize("clearly", [True, False])
+def test_a_larger_side_is_chosen_if_its_loss_is_clearly_lower(clearly, quick, monkeypatch, capsys):
+    monkeypatch.setattr("fashion_keras.final._MIN_PHOTOS", 20)
+    monkeypatch.setattr("fashion_keras.metrics.clearly_lower", lambda *_: clearly)
+    file = quick()
+    training, metadata = read_json(file.with_name("training.json")), read_metadata(file)
+    sides = training["validation_by_side"]
+    assert list(sides) == ["71", "82", "94"]
+    best = min(sides, key=lambda side: sides[side]["loss"])
+    chosen = best if clearly else "71"
+    assert f"photos will be resized to {chosen} px" in capsys.readouterr().out
+    assert metadata["image_size"] == int(chosen)
+    assert metadata["validation"] == training["validation"] == sides[chosen]
 
 
 def test_probabilities_are_calibrated_on_validation(finished, prepared):

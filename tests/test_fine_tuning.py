@@ -21,11 +21,12 @@ from fashion_keras.fine_tuning import (
     compile_trainee,
     expected_seconds,
     fine_tune,
+    fine_tuning_datasets,
     learning_rates,
     measure,
     plan,
 )
-from fashion_keras.model import build_head, chosen_fine_tune_from, precision_in_force
+from fashion_keras.model import build_head, build_top, chosen_fine_tune_from, precision_in_force
 from fashion_keras.training import Datasets, TrainedHead
 from tests.conftest import normalised_backbone, small_backbone
 
@@ -76,8 +77,8 @@ def test_fine_tuning_lowers_the_loss_and_trains_copies(fine_tune_from, datasets,
     assert moved == [*[fine_tune_from == "pixels"] * 2, True, True, True, True]
     after = [weight for model in models for weight in model.get_weights()]
     assert all(map(np.array_equal, before, after))
-    last = tuned.history[-1]
-    assert tuned.validation == {"loss": last["val_loss"], "accuracy": last["val_accuracy"]}
+    best = min(tuned.history, key=lambda row: row["val_loss"])
+    assert tuned.validation == {"loss": best["val_loss"], "accuracy": best["val_accuracy"]}
     assert [row["epoch"] for row in tuned.history] == [1, 2, 3]
     assert tuned.backbone.name == datasets.backbone.name
 
@@ -107,7 +108,8 @@ def test_interrupted_run_continues_and_ends_as_one_that_was_not(datasets, tmp_pa
     config = dataclasses.replace(CONFIG, droprate=0.5)
     with pytest.raises(KeyboardInterrupt):
         run("parts")
-    assert len(list((tmp_path / "parts").rglob("*.npz"))) == 1  # Earlier states are removed.
+    # States but the best and the last one are removed.
+    assert len(list((tmp_path / "parts").rglob("*.npz"))) <= 2
     parts, whole = run("parts"), run("whole")
     assert "continues after epoch 2" in capsys.readouterr().out
     assert all(map(np.array_equal, weights_of(parts), weights_of(whole)))
@@ -115,6 +117,25 @@ def test_interrupted_run_continues_and_ends_as_one_that_was_not(datasets, tmp_pa
     again = run("parts")
     assert again.history == parts.history  # Nothing is done again: seconds are the same, too.
     assert all(map(np.array_equal, weights_of(again), weights_of(parts)))
+
+
+@pytest.mark.slow
+def test_the_epoch_with_the_lowest_validation_loss_counts(datasets, tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            model: Any = self.model
+            if epoch == 2:
+                weights = model.get_weights()
+                model.set_weights([*weights[:-1], weights[-1] + np.arange(10)])
+
+    config = dataclasses.replace(CONFIG, fine_tuning_epochs=4)
+    tuned = fine_tune(config, datasets, new_head(), tmp_path, [Spoil()])
+    losses = [row["val_loss"] for row in tuned.history]
+    assert min(losses) in losses[:2]
+    _, validation = fine_tuning_datasets(config, datasets)
+    model: Any = build_top(tuned.backbone, tuned.head, config.fine_tune_from)
+    compile_trainee(model, config, 0.0)
+    assert model.evaluate(validation, verbose=0)[0] == pytest.approx(min(losses), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -51,6 +51,8 @@ OTHERS: dict[str, Any] = {
     "epochs": 2,
     "patience": 1,
     "fine_tune_from": "pixels",
+    "fine_tune_on": "pixels",
+    "predict_size": 90,
     "fine_tuning_copies": 0,
     "fine_tuning_epochs": 2,
     "fine_tuning_learning_rate": 0.01,
@@ -145,7 +147,7 @@ def test_key_and_output_change_with_the_engine(base, photos, tmp_path, monkeypat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(OTHERS.keys() - {"data", "precision"}))
+@pytest.mark.parametrize("name", sorted(OTHERS.keys() - {"data", "precision", "predict_size"}))
 def test_key_and_output_change_with_each_field_that_decides_them(name, base, photos):
     kind = first_kind(name)
     config = dataclasses.replace(BASE, **{name: OTHERS[name]})

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from fashion_keras.metrics import calibration_error, fit_temperature, scores, wilson_interval
+from fashion_keras.metrics import (
+    calibrated_losses,
+    calibration_error,
+    clearly_lower,
+    fit_temperature,
+    scores,
+    wilson_interval,
+)
 
 LABELS = ["cap", "hat", "sock"]
 TRUE = np.array([0, 0, 0, 1])
@@ -81,3 +88,21 @@ def test_photos_that_are_all_correct_are_not_made_certain(classes: int) -> None:
     given[:, 1] = 0.6
     sharpened = given ** (1 / fit_temperature(np.ones(20, int), given))
     assert sharpened[0, 1] / sharpened[0].sum() == pytest.approx(21 / 22, rel=1e-4)
+
+
+def test_losses_are_clearly_lower_beyond_two_standard_errors():
+    others, gains = np.ones(100), np.tile([0.0, 0.2], 50)  # Mean 0.1, standard error 0.01.
+    assert clearly_lower(others - gains, others)
+    assert clearly_lower(others - gains + 0.079, others)
+    assert not clearly_lower(others - gains + 0.081, others)
+    assert not clearly_lower(others + gains, others)
+
+
+def test_calibrated_losses_are_those_at_the_best_temperature():
+    true, logits = np.array([0, 1, 1, 0]), np.array([[2.0, 0], [0, 1], [1, 0], [3, 1]])
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    temperature, losses = calibrated_losses(true, probabilities)
+    assert temperature == pytest.approx(fit_temperature(true, probabilities))
+    scaled = np.exp(logits / temperature)
+    shares = scaled / scaled.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(losses, -np.log(shares[np.arange(4), true]), rtol=1e-9)

@@ -95,6 +95,15 @@ def test_a_place_to_cut_is_checked_and_others_are_named(branched: keras.Model) -
         check_fine_tune_from(Config(fine_tune_from="stem"))
 
 
+def test_a_copy_of_other_weights_is_refused_with_its_variable(tmp_path, monkeypatch, recwarn):
+    copy = tmp_path / "other.weights.h5"
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save_weights(copy)
+    monkeypatch.setenv("FASHION_KERAS_WEIGHTS", str(copy))
+    with pytest.raises(InputError, match=r"h5 \(named by \$FASHION_KERAS_WEIGHTS\) does not hold"):
+        models.build_backbone(Config())
+    assert not [one for one in recwarn.list if "Skipping" in str(one.message)]
+
+
 @pytest.mark.parametrize(
     "name", ["other.weights.h5", "other.h5", "text.h5", "text.keras", "o.keras"]
 )

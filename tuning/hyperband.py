@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import math
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from fashion_keras.training import Datasets, head_data, head_key, prepare_datase
 from tuning.finalists import FINALISTS, curves, rerun
 from tuning.oracle import Oracle
 from tuning.results import FILES, PAGE, Report
-from tuning.space import sample_config
-from tuning.trials import Trainer, run_trials
+from tuning.space import HEAD
+from tuning.trials import Trainer, run_trials, train_trial
 
 
 def search(
@@ -31,6 +33,7 @@ def search(
     cache: Path,
     workers: int | None = None,
     log_dir: Path | None = None,
+    minutes: float | None = None,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
@@ -43,6 +46,7 @@ def search(
         workers: Processes that compute features and train heads. None: one for features,
             `parallel.default_workers` for heads.
         log_dir: Folder to write to for TensorBoard; None for nothing.
+        minutes: After these no other trial begins; None for no limit.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -61,23 +65,28 @@ def search(
     # Trials of few epochs are too short for a moving average of weights to mean anything.
     trial_base = dataclasses.replace(base, ema_epochs=0.0)
     with tempfile.TemporaryDirectory() as folder, all_together(results, FILES) as work:
-        oracle = Oracle(trial_base, max_epochs, factor, Path(folder))
+        oracle = Oracle(HEAD, trial_base, max_epochs, factor, Path(folder))
         plan = oracle.plan()
         print(plan, flush=True)
         data = head_data(base, datasets)
         key = fingerprint(head=head_key(trial_base, datasets), plan=plan)
         log_dir = log_dir and log_dir / f"search-{key[:8]}"  # The same if it goes on.
-        report = Report(trial_base, plan, work, results / PAGE, log_dir)
+        report = Report(oracle, work, results / PAGE, log_dir, None)
         with pool(workers or default_workers()) as running:
             keys = functools.partial(head_key, datasets=datasets)
             trainer = Trainer(data, keys, cache / "trials", running)
-            _run(oracle, trial_base, trainer, report)
-            best = [sample_config(trial.hyperparameters, base) for trial in oracle.best()]
-            finalists = rerun(list(dict.fromkeys(best))[:FINALISTS], trainer)
+            run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf)
+            found = [HEAD.sample(trial.hyperparameters, base) for trial in oracle.best()]
+            finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
-            winner = finalists[0].config
-            rows = curves(winner, trainer)
-        report.write(finalists[0], rows, data_fingerprint(datasets.prepared), start)
+            best, winner = finalists[0], finalists[0].config
+            report.add_curves(curves(winner, trainer))
+        scores: dict[str, Any] = {
+            "validation_accuracy": round(best.mean, 4),
+            "spread": round(best.spread, 4),
+            "seeds": len(best.accuracies),
+        }
+        report.write(winner, scores, data_fingerprint(datasets.prepared), start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
             _log_winner(winner, datasets, cache, log_dir / "winner")
         # `final` trains it at full size, as long as it gets better.
@@ -88,9 +97,23 @@ def search(
 
 
 @stage("trials")
-def _run(oracle: Oracle, base: Config, trainer: Trainer, report: Report) -> None:
-    for finished in run_trials(oracle, base, trainer):
+def run(
+    oracle: Oracle,
+    trainer: Trainer,
+    report: Report,
+    end: float = math.inf,
+    task: Callable = train_trial,
+) -> None:
+    """Run all trials, and show each; from the time `end`, of `time.monotonic`, on no others begin.
+
+    Raises:
+        InputError: If all trials fail, or too many.
+    """
+    for finished in run_trials(oracle, trainer, task):
         report.add(*finished)
+        if time.monotonic() > end:
+            print("the time is over: no other trial begins", flush=True)
+            break
     trainer.forget_states()
     failed, reasons = len(report.reasons), "; ".join(sorted(set(report.reasons)))
     if failed == len(report.rows):

@@ -14,7 +14,7 @@ from fashion_keras.training import (
     state_of,
     steps_per_epoch,
 )
-from tuning.space import sample_config
+from tuning.space import sample_head
 
 # isort: split
 import keras_tuner  # After TensorFlow, which it imports, too, but not quietly.
@@ -37,7 +37,7 @@ class FashionHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`: always the same for the same values."""
-        config = sample_config(hp, self.base)
+        config = sample_head(hp, self.base)
         return compiled_head(config, len(self.data.labels), len(self.data.classes))
 
     def fit(
@@ -48,7 +48,7 @@ class FashionHyperModel(keras_tuner.HyperModel):
         Raises:
             FailedTrialError: If the validation loss is not a number in any epoch.
         """
-        config, first_epoch = sample_config(hp, self.base), kwargs.get("initial_epoch", 0)
+        config, first_epoch = sample_head(hp, self.base), kwargs.get("initial_epoch", 0)
         train, validation = head_datasets(config, self.data, first_epoch)
         kwargs |= {
             "validation_data": validation,

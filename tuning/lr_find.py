@@ -18,7 +18,7 @@ _RANGES = {"head": (lr.LOW, lr.HIGH, lr.STEPS), "fine_tuning": (1e-5, 3e-3, 300)
 _BASE = Config(image_size=150, fine_tuning_copies=0)
 _FOR_FINE_TUNING = [
     *("learning_rate", "ema_epochs", "epochs", "patience"),
-    *("fine_tune_from", "fine_tuning_copies"),
+    *("fine_tune_from", "fine_tune_on", "fine_tuning_copies"),
 ]
 _NEVER = ["fine_tuning_epochs", "fine_tuning_learning_rate"]
 _FIELDS = [name for name in names() if name not in _FOR_FINE_TUNING + _NEVER]
@@ -84,7 +84,7 @@ def _curve(config: Config, rates: Sequence[float], tested: str, cache: Path) -> 
     epochs = len(rates) * config.batch_size / photos
     cost = f"{len(rates)} steps of fine-tuning from {start}, {epochs:.1f} epochs of {photos} photos"
     print(cost, flush=True)
-    if start != model.PIXELS:  # First, because they give the features for the head, too.
+    if not model.tunes_on_pixels(config):  # First: they give the features for the head, too.
         datasets.store.make_feature_maps(config.fine_tuning_copies, start)
     head = train_head(config, datasets, cache).head
     return lr.fine_tuning_curve(config, datasets, head, rates)

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +14,7 @@ import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from fashion_keras.config import Config
-from tuning.space import sample_config
-
-OBJECTIVE = "val_accuracy"
+from tuning.space import Space
 
 
 class Stage(NamedTuple):
@@ -51,17 +49,21 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
     validation loss decides, and after it the values themselves.
 
     Args:
+        space: What is searched.
         base: Fields that are not searched; `seed` is that of the sampling.
         max_epochs: Epochs of the longest trials.
         factor: One in this many trials is trained longer.
         folder: For files of Keras Tuner, which are never read again.
     """
 
-    def __init__(self, base: Config, max_epochs: int, factor: int, folder: Path) -> None:
+    def __init__(
+        self, space: Space, base: Config, max_epochs: int, factor: int, folder: Path
+    ) -> None:
         hp = keras_tuner.HyperParameters()
-        sample_config(hp, base)
+        space.sample(hp, base)
+        self.space, self.base = space, base
         super().__init__(
-            OBJECTIVE,
+            keras_tuner.Objective(space.objective, space.direction),
             max_epochs=max_epochs,
             factor=factor,
             seed=base.seed,
@@ -79,10 +81,16 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
                 return
             yield trial
 
-    def end(self, trial: Trial, metrics: Mapping[str, float] | None) -> None:
-        """End a trial that `ready` yielded, with its metrics, or None if it failed."""
+    def config_of(self, trial: Trial) -> Config:
+        """Return the configuration of a trial."""
+        return self.space.sample(trial.hyperparameters, self.base)
+
+    def end(self, trial: Trial, rows: Sequence[dict[str, float]]) -> None:
+        """End a trial that `ready` yielded, with the rows of its epochs; none if it failed."""
+        metrics = self.space.best(rows)
         if metrics:
-            scores = {name: metrics[name] for name in (OBJECTIVE, "val_loss")}
+            names = {self.space.objective, "val_accuracy", "val_loss"}
+            scores = {name: metrics[name] for name in names}
             self.update_trial(trial.trial_id, scores)
         trial.status = TrialStatus.COMPLETED if metrics else TrialStatus.FAILED
         self.end_trial(trial)
@@ -120,7 +128,8 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
     def best(self) -> list[Trial]:
         """Return the completed trials, the best first."""
         trials = [one for one in self.trials.values() if one.status == TrialStatus.COMPLETED]
-        return sorted(trials, key=lambda trial: (-(trial.score or 0), *_among_equals(trial)))
+        sign = -1 if self.space.direction == "max" else 1
+        return sorted(trials, key=lambda trial: (sign * (trial.score or 0), *_among_equals(trial)))
 
 
 def _among_equals(trial: Trial) -> tuple[float, str, int]:

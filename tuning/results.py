@@ -14,8 +14,7 @@ from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import write_search_page
 from fashion_keras.training import write_rows
 from tuning.finalists import CURVES, Finalist
-from tuning.oracle import OBJECTIVE, Plan, Trial
-from tuning.space import SEARCHED, sample_config, searched_values, space_of
+from tuning.oracle import Oracle, Trial
 from tuning.trials import Outcome
 
 PAGE = "report.html"
@@ -30,22 +29,24 @@ class Report:
     """Shows the trials of a search as they finish, and writes what was found at its end.
 
     Tables and pictures go to the folder `work`, what was found so far to the file `page`, and if
-    `log_dir` is given, what TensorBoard shows to it.
+    `log_dir` is given, what TensorBoard shows to it. With `before`, the folder of the results of
+    the head's search, the page shows that, too.
     """
 
     def __init__(
-        self, base: Config, plan: Plan, work: Path, page: Path, log_dir: Path | None
+        self, oracle: Oracle, work: Path, page: Path, log_dir: Path | None, before: Path | None
     ) -> None:
         self.rows: list[dict[str, Any]] = []  # Of `trials.csv`.
         self.reasons: list[str] = []  # Why trials failed, one each.
-        self._base, self._plan, self._work, self._page = base, plan, work, page
+        self._oracle, self._space, self._plan = oracle, oracle.space, oracle.plan()
+        self._work, self._page, self._before = work, page, before
         self._log_dir, self._found = log_dir, 0
         self._cost = 0  # Of the trials that were not in the cache.
         self._start, self._written = time.monotonic(), -float("inf")
 
     def add(self, trial: Trial, outcome: Outcome, found: bool) -> None:
         """Show a trial; `found` says whether its outcome was in the cache."""
-        row = _trial_row(trial, outcome, self._base)
+        row = self._trial_row(trial, outcome)
         self.rows.append(row)
         self.reasons += [row["reason"]] if row["reason"] else []
         self._found += found
@@ -59,11 +60,13 @@ class Report:
             self._written = time.monotonic()
 
     def _line(self, row: dict, found: bool) -> str:
-        best = max((one[OBJECTIVE] for one in self.rows if not one["reason"]), default=0.0)
-        accuracy = row[OBJECTIVE] or 0.0
-        trained = f"{OBJECTIVE} {accuracy:.4f}  best {best:.4f}  to epoch {row['last_epoch']}"
+        name = self._space.objective
         text = f"trial {row['trial']}/{self._plan.trials}  "
-        text += f"failed: {row['reason']}" if row["reason"] else trained
+        if row["reason"]:
+            text += f"failed: {row['reason']}"
+        else:
+            best: Any = self._space.best([one for one in self.rows if not one["reason"]])
+            text += f"{name} {row[name]:.4f}  best {best[name]:.4f}  to epoch {row['last_epoch']}"
         text += "  found in the cache" if found else f"  {row['seconds']:.1f} s"
         if self._cost:
             left = self._plan.epochs + _START_COST * self._plan.trials
@@ -73,70 +76,80 @@ class Report:
         return text
 
     def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
-        fields = dataclasses.asdict(self._base) | {name: row[name] for name in SEARCHED}
+        searched = {name: row[name] for name in self._space.fields}
+        fields = dataclasses.asdict(self._oracle.base) | searched
         metrics = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
         results = {} if row["reason"] else metrics
         tensor_board.add_run(log_dir, fields, results, row["seconds"], outcome.rows)
 
     def _write_page(self, file: Path) -> None:
-        planned, space = self._plan.trials, space_of(self._base)
-        write_search_page(self._work, self._base, planned, space, file)
+        base, space = self._oracle.base, self._space
+        stages: dict[Path, Any] = {self._before: ()} if self._before else {}
+        stages[self._work] = space.ranges(base)
+        write_search_page(stages, base, self._plan.trials, file)
 
     def add_finalists(self, finalists: Sequence[Finalist]) -> None:
         """Show the best configurations, the winner first."""
-        rows = [_finalist_row(finalist) for finalist in finalists]
+        rows = [self._space.values(one.config) | _scores_of(one) for one in finalists]
         write_rows(rows, self._work / "finalists.csv")
         for row in rows:
             print("  " + "  ".join(f"{name} {value:.4g}" for name, value in row.items()))
 
-    def write(self, winner: Finalist, curves: Sequence[dict], photos: str, start: float) -> None:
-        """Write the rest; `photos` is the data set's fingerprint, `start` the command's start."""
-        save_png(trial_charts(self.rows), self._work / "space.png", columns=3)
+    def add_curves(self, curves: Sequence[dict]) -> None:
+        """Write what other values of one field at a time gave (see `finalists.curves`)."""
         write_rows(curves, self._work / "curves.csv")
         for name in CURVES:
             save_png([hyperparameter_chart(curves, name)], self._work / f"{name}.png")
-        text = json.dumps(self._summary(winner, photos, start), indent=2) + "\n"
-        (self._work / "search.json").write_text(text, encoding="utf-8")
-        self._write_page(self._work / PAGE)
 
-    def _summary(self, winner: Finalist, photos: str, start: float) -> dict[str, Any]:
-        return {
-            "validation_accuracy": round(winner.mean, 4),
-            "spread": round(winner.spread, 4),
-            "seeds": len(winner.accuracies),
-            "image_size": winner.config.image_size,
+    def write(
+        self, winner: Config, scores: dict[str, Any], photos: str, start: float, page: Path
+    ) -> None:
+        """Write the rest.
+
+        Args:
+            winner: The configuration that was found.
+            scores: What it reached on validation.
+            photos: Fingerprint of the data set.
+            start: When the command began, a `time.monotonic()`.
+            page: Where to write the page.
+        """
+        save_png(trial_charts(self.rows), self._work / "space.png", columns=3)
+        summary = scores | {
+            "image_size": winner.image_size,
             "fingerprint": photos,
-            "winner": searched_values(winner.config),
-            "space": space_of(self._base),
+            "winner": self._space.values(winner),
+            "space": self._space.ranges(self._oracle.base),
             "trials": len(self.rows),
             "failed": len(self.reasons),
             "epochs": sum(row["last_epoch"] - row["first_epoch"] for row in self.rows),
             "trials_of_an_interrupted_run": self._found,
             "run": cli.provenance(start),
         }
+        text = json.dumps(summary, indent=2) + "\n"
+        (self._work / "search.json").write_text(text, encoding="utf-8")
+        self._write_page(page)
 
-
-def _trial_row(trial: Trial, outcome: Outcome, base: Config) -> dict[str, Any]:
-    values, best = trial.hyperparameters.values, outcome.best or {}
-    return {
-        "trial": int(trial.trial_id) + 1,
-        "status": trial.status,
-        **searched_values(sample_config(trial.hyperparameters, base)),
-        "bracket": values["tuner/bracket"],
-        "first_epoch": values["tuner/initial_epoch"],
-        "last_epoch": values["tuner/epochs"],
-        "val_accuracy": best.get("val_accuracy"),
-        "val_loss": best.get("val_loss"),
-        "seconds": round(outcome.seconds, 2),
-        "reason": outcome.reason,
-    }
+    def _trial_row(self, trial: Trial, outcome: Outcome) -> dict[str, Any]:
+        values, best = trial.hyperparameters.values, self._space.best(outcome.rows) or {}
+        metrics = dict.fromkeys(("val_accuracy", "val_loss", self._space.objective))
+        return {
+            "trial": int(trial.trial_id) + 1,
+            "status": trial.status,
+            **self._space.values(self._oracle.config_of(trial)),
+            "bracket": values["tuner/bracket"],
+            "first_epoch": values["tuner/initial_epoch"],
+            "last_epoch": values["tuner/epochs"],
+            **{name: best.get(name) for name in metrics},
+            "seconds": round(outcome.seconds, 2),
+            "reason": outcome.reason,
+        }
 
 
 def _cost_of(row: dict[str, Any]) -> int:
     return row["last_epoch"] - row["first_epoch"] + _START_COST
 
 
-def _finalist_row(finalist: Finalist) -> dict[str, float]:
+def _scores_of(finalist: Finalist) -> dict[str, float]:
     accuracies = {f"seed_{n}": value for n, value in enumerate(finalist.accuracies, 1)}
     numbers = {"mean": finalist.mean, "spread": finalist.spread} | accuracies
-    return searched_values(finalist.config) | {name: round(numbers[name], 4) for name in numbers}
+    return {name: round(value, 4) for name, value in numbers.items()}

@@ -1,37 +1,56 @@
-"""Searches learning rate, inner size, droprate and augmented copies: `python -m tuning.search`."""
+"""Searches hyperparameters of the head and of fine-tuning: `python -m tuning.search`."""
 
 import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
 
 from fashion_keras import cli
 from fashion_keras.config import Config, InputError, names
 from fashion_keras.report import tensor_board
 
 BASE = Config(image_size=150)
-_NOT_HERE = ("learning_rate", "inner_size", "droprate", "epochs")  # They are searched or planned.
-_FIELDS = [name for name in names() if name not in _NOT_HERE and not name.startswith("fine_tun")]
+STAGES = ("head", "fine-tuning", "both")
+_MAX_EPOCHS = {"head": 30, "fine-tuning": 9}
+_SEARCHED = ("learning_rate", "inner_size", "droprate", "fine_tuning_learning_rate")
+_PLANNED = ("epochs", "fine_tune_from", "fine_tuning_epochs")
+_FIELDS = [name for name in names() if name not in (*_SEARCHED, *_PLANNED, "predict_size")]
 _DESCRIPTION = """\
-Find the best learning rate, inner size, droprate and use of augmented copies with
-Hyperband. Every photo goes through the backbone once; trials train only the small head.
+Find the best hyperparameters with Hyperband, in two stages:
+
+head         learning rate, inner size, droprate and use of augmented copies. Every photo
+             goes through the backbone once; trials train only the small head.
+fine-tuning  where in the backbone training starts, its learning rate, label smoothing,
+             droprate and strength of augmentation, beginning with the winner of the head's
+             search. Hours on a CPU, on feature maps that are computed once.
+
 Finished trials are kept in the folder of --cache: the same command continues after them.
 
-Trials run in several processes on this machine, or on the Ray cluster that $RAY_ADDRESS
-names (see docs/cluster.md). However many there are, trials and results are the same."""
+Trials of the head run in several processes on this machine, or on the Ray cluster that
+$RAY_ADDRESS names (see docs/cluster.md). However many there are, trials and results are
+the same."""
 _EXAMPLES = """\
 examples:
   python -m tuning.search --data photos/ && python -m fashion_keras.final
-  python -m tuning.search --data photos/ --workers 4"""
+  python -m tuning.search --data photos/ --stage fine-tuning --max-minutes 120"""
 
 
 def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = cli.parser(_DESCRIPTION, "tuning.search", _EXAMPLES)
+    parser.add_argument(
+        "--stage",
+        choices=STAGES,
+        help="what to search (default: `both` with a graphics card, else `head`)",
+    )
     cli.add_config_options(parser, _FIELDS, BASE)
+    lengths = ", ".join(f"{epochs} for {stage}" for stage, epochs in _MAX_EPOCHS.items())
     for option, default, text in (
-        ("--max-epochs", 30, "epochs of the longest trials"),
-        ("--factor", 3, "one in this many trials is trained longer, 2 or more"),
+        ("--max-epochs", None, f"epochs of the longest trials (default: {lengths})"),
+        ("--factor", 3, "one in this many trials is trained longer, 2 or more (default: 3)"),
+        ("--max-minutes", None, "after these no other trial begins (default: no limit)"),
     ):
-        help_text = f"{text} (default: {default})"
-        parser.add_argument(option, type=int, default=default, metavar="INT", help=help_text)
+        parser.add_argument(option, type=int, default=default, metavar="INT", help=text)
     cli.add_folder_options(parser)
     cli.add_workers_option(parser, search=True)
     cli.add_deterministic_option(parser)
@@ -43,20 +62,41 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, search, and print where the winner is and what to run next."""
     parser = options()
     given = parser.parse_args(arguments)
-    plan = (given.max_epochs, given.factor)
-    for option, value, minimum in zip(("max-epochs", "factor"), plan, (1, 2), strict=True):
-        if value < minimum:
+    for name, minimum in (("max_epochs", 1), ("factor", 2), ("max_minutes", 1)):
+        value, option = getattr(given, name), name.replace("_", "-")
+        if value is not None and value < minimum:
             raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
-    base = cli.chosen(given, BASE)
-    folder = given.results / "search"
-    from fashion_keras.backend import enable_determinism
-    from tuning.hyperband import search
+    cli.chosen(given, BASE)  # Raises for what cannot be used.
+    from fashion_keras.backend import cards, enable_determinism
 
     if given.deterministic:
         enable_determinism()
-    search(base, *plan, folder, given.cache, given.workers, given.tensorboard)
+    folder = given.results / "search"
+    stage = given.stage or ("both" if cards() else "head")
+    _search(given, stage, folder)
+    if not given.stage and stage == "head":
+        print("only the head was searched; `--stage fine-tuning` goes on, for hours on a CPU")
     command = cli.next_command("fashion_keras.final", parser, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {command}")
+
+
+def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
+    from tuning.fine_tuning import base_of, search_fine_tuning
+    from tuning.hyperband import search
+
+    def settings(stage: str) -> list[Any]:
+        epochs = given.max_epochs or _MAX_EPOCHS[stage]
+        places = [folder, given.cache, given.workers, given.tensorboard]
+        return [epochs, given.factor, *places, given.max_minutes]
+
+    if stage != "fine-tuning":
+        search(cli.chosen(given, BASE), *settings("head"))
+    if stage != "head":
+        found = base_of(folder)
+        if not found:
+            print("no head was searched before: the configuration of the released model is used")
+        base = dataclasses.replace(found or BASE, image_size=BASE.image_size)
+        search_fine_tuning(cli.chosen(given, base), *settings("fine-tuning"))
 
 
 if __name__ == "__main__":

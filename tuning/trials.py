@@ -1,7 +1,6 @@
 """Runs the trials of a search, each of them once: what was trained is kept as an artifact."""
 
 import collections
-import dataclasses
 import io
 import json
 import time
@@ -14,10 +13,9 @@ import numpy as np
 from fashion_keras.artifacts import fingerprint, whole_file
 from fashion_keras.config import Config, InputError
 from fashion_keras.parallel import Pool
-from fashion_keras.training import HeadData, restore, state_of
+from fashion_keras.training import restore, state_of
 from tuning.hypermodel import FashionHyperModel
-from tuning.oracle import OBJECTIVE, Oracle
-from tuning.space import sample_config
+from tuning.oracle import Oracle
 
 # isort: split
 import keras_tuner
@@ -34,26 +32,21 @@ class Outcome(NamedTuple):
     seconds: float
     reason: str = ""
 
-    @property
-    def best(self) -> dict[str, float] | None:
-        """The epoch with the highest validation accuracy, the first of several."""
-        return max(self.rows, key=lambda row: row[OBJECTIVE], default=None)
-
 
 class Trainer:
-    """Trains heads, each of them once, here or by workers.
+    """Trains models, each of them once, here or by workers.
 
     Outcomes are kept for good, states from which others train on until `forget_states`.
 
     Args:
-        data: Features and classes, the first argument of each task.
-        key_of: Returns the key of all that decides a head (see `training.head_key`).
+        data: What they are trained on, the first argument of each task.
+        key_of: Returns the key of all that decides a model (see `training.head_key`).
         folder: Where outcomes and states are kept.
         workers: Run the tasks.
     """
 
     def __init__(
-        self, data: HeadData, key_of: Callable[[Config], str], folder: Path, workers: Pool
+        self, data: Any, key_of: Callable[[Config], str], folder: Path, workers: Pool
     ) -> None:
         self._data = workers.share(data)
         self._key_of = key_of
@@ -106,20 +99,23 @@ class Trainer:
 
 
 def train_trial(
-    data: HeadData,
+    data: Any,
     base: Config,
     values: dict[str, Any],
     rounds: Sequence[int],
     state: bytes | None,
     keep_state: bool,
+    build: Callable[..., keras_tuner.HyperModel] = FashionHyperModel,
 ) -> tuple[Outcome, bytes | None]:
     """Train one trial: from its parent's state, or as its parents were trained if that is gone.
 
     `rounds` has the last epoch of each round that led to the trial, its own last; with
-    `keep_state` the state after the trial is returned, too.
+    `keep_state` the state after the trial is returned, too. `build` makes the hypermodel of `base`
+    and `data`.
     """
     start = time.monotonic()
-    hypermodel, hp = FashionHyperModel(base, data), keras_tuner.HyperParameters()
+    hypermodel: Any = build(base, data)
+    hp = keras_tuner.HyperParameters()
     hp.values = dict(values)
     model = hypermodel.build(hp)
     if state:
@@ -144,7 +140,7 @@ def train_trial(
 
 
 def run_trials(
-    oracle: Oracle, base: Config, trainer: Trainer, task: Callable = train_trial
+    oracle: Oracle, trainer: Trainer, task: Callable = train_trial
 ) -> Iterator[tuple[Trial, Outcome, bool]]:
     """Run all trials of a search; yield each with its outcome, and whether that was in the cache.
 
@@ -159,7 +155,7 @@ def run_trials(
     failures = 0
     while True:
         for trial in oracle.ready():
-            _begin(trial, oracle, base, trainer, task)
+            _begin(trial, oracle, trainer, task)
             waiting.append(trial)
         if not waiting:
             return
@@ -168,19 +164,17 @@ def run_trials(
             label, *result = trainer.next_done()
             done[label] = result
         outcome, found = done.pop(trial.trial_id)
-        oracle.end(trial, outcome.best)
+        oracle.end(trial, outcome.rows)
         yield trial, outcome, found
         failures = failures + 1 if outcome.reason else 0
         if failures == MAX_FAILURES:
             raise InputError(f"{failures} trials failed one after the other: {outcome.reason}.")
 
 
-def _begin(trial: Trial, oracle: Oracle, base: Config, trainer: Trainer, task: Callable) -> None:
+def _begin(trial: Trial, oracle: Oracle, trainer: Trainer, task: Callable) -> None:
     values, rounds = trial.hyperparameters.values, oracle.epochs_of(trial)
-    config = sample_config(trial.hyperparameters, base)
-    # Nothing stops early, so patience does not matter.
-    config = dataclasses.replace(config, epochs=rounds[-1], patience=1)
+    config = oracle.space.limited(oracle.config_of(trial), rounds[-1])
     state = trainer.state(values["tuner/trial_id"]) if len(rounds) > 1 else None
     keep_state = values["tuner/round"] < values["tuner/bracket"]  # It may be promoted.
-    arguments = (base, values, rounds, state, keep_state)
+    arguments = (oracle.base, values, rounds, state, keep_state)
     trainer.begin(trial.trial_id, config, rounds, task, *arguments)

@@ -1,6 +1,6 @@
 """The page of a search, which can be watched while the search runs, and its part of the report."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,39 +10,54 @@ from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_rows
 
 _MOST_TRIALS = 10
+_NO_FIELDS = {  # Columns of `trials.csv`; the others are searched.
+    *("trial", "status", "bracket", "first_epoch", "last_epoch", "seconds", "reason"),
+    *("val_accuracy", "val_loss", "val_log_loss"),
+}
 
 
 def write_search_page(
-    folder: Path, config: Config, planned: int, space: Sequence[dict], file: Path
+    stages: Mapping[Path, Sequence[dict]], config: Config, planned: int, file: Path
 ) -> None:
     """Write the page of what a search has found so far, whole or not at all.
 
     Args:
-        folder: Has `trials.csv` and, in the end, `finalists.csv`, `curves.csv`, `search.json`.
+        stages: Folders with `trials.csv` and, in the end, `finalists.csv`, `curves.csv` and
+            `search.json`: of the head's search, and of fine-tuning, the last of which may still
+            run. Of each, the range of each searched hyperparameter: `name`, `min`, `max`, `steps`.
         config: Hyperparameters that are not searched for.
-        planned: Number of trials in all.
-        space: Range of each searched hyperparameter: `name`, `min`, `max` and `steps`.
+        planned: Number of trials of the last stage in all.
         file: Where to write the page.
     """
     content = {
         "data": Path(config.data).expanduser().resolve().name,
         "image_size": config.image_size,
         "planned": planned,
-        "search": search_section(folder, space),
+        "stages": [search_section(folder, space) for folder, space in stages.items()],
     }
     write_page("search.html", content, file)
 
 
 def search_section(folder: Path, space: Sequence[dict] = ()) -> dict[str, Any]:
-    """Return a search as tables and charts; `space` counts where `search.json` has none."""
+    """Return a stage of a search as tables and charts.
+
+    `space` counts where `search.json` has none.
+    """
     trials, finalists, curves = (
         read_rows(folder / f"{name}.csv") for name in ("trials", "finalists", "curves")
     )
     summary = read_json(folder / "search.json")
     done = [row for row in trials if row["status"] == "COMPLETED"]
-    best = sorted(done, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+    tunes = "fine_tune_from" in (trials[0] if trials else {})
+    if tunes:
+        best = sorted(done, key=lambda row: row["val_log_loss"])
+    else:
+        best = sorted(done, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
     return {
+        "title": "Fine-tuning" if tunes else "Head",
         "summary": summary,
+        "fields": [name for name in trials[0] if name not in _NO_FIELDS] if trials else [],
+        "metrics": ["val_log_loss", "val_accuracy"] if tunes else ["val_accuracy"],
         "finished": len(trials),
         "failed": len(trials) - len(done),
         "seconds": sum(row["seconds"] for row in trials),

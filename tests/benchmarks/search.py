@@ -29,7 +29,7 @@ from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.model import WEIGHTS_VARIABLE
 from fashion_keras.training import Recorder
 from tests.benchmarks.common import link_share, parser, provenance, write
-from tuning.space import sample_config
+from tuning.space import sample_head
 
 CONFIGURATIONS, EPOCHS, STEP = 5, 3, 10
 
@@ -38,7 +38,7 @@ def plain_model(
     base: Config, weights: str, classes: int, hp: keras_tuner.HyperParameters
 ) -> keras.Model:
     """Return what a user of Keras Tuner writes: augmentation, frozen backbone and head in one."""
-    config = sample_config(hp, base)
+    config = sample_head(hp, base)
     side = config.image_size
     backbone = keras.applications.Xception(
         include_top=False, weights=weights, input_shape=(side, side, 3)

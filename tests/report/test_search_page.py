@@ -24,7 +24,7 @@ CURVES = "hyperparameter,value,epoch,val_accuracy\ndroprate,0.2,1,0.5\ndroprate,
 
 def page_of(folder, trials, config=CONFIG):
     (folder / "trials.csv").write_text(trials)
-    write_search_page(folder, config, 90, SPACE, folder / "report.html")
+    write_search_page({folder: SPACE}, config, 90, folder / "report.html")
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 

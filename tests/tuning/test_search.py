@@ -5,12 +5,14 @@ import json
 
 import pytest
 
+from fashion_keras.backend import Card
 from fashion_keras.config import InputError, deciding, read_config, to_json
 from tests.builders import options_of
 from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
-from tuning import finalists, hyperband, results
+from tuning import finalists, fine_tuning, hyperband, results
 from tuning import search as search_module
 from tuning.oracle import Oracle
+from tuning.space import HEAD
 
 SMALL = ["--image-size", "71", "--batch-size", "8", "--max-epochs", "2", "--factor", "2"]
 SMALL += ["--workers", "1"]  # Others need seconds to start.
@@ -78,27 +80,55 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
 
 
 OTHERS = HEAD_OTHERS | {"--max-epochs": "9", "--factor": "2"}
-OTHERS |= {"--workers": "2", "--tensorboard": "log"}
+OTHERS |= {"--workers": "2", "--tensorboard": "log", "--max-minutes": "3"}
+
+
+OF_FINE_TUNING = {"--fine-tune-on", "--fine-tuning-copies"}
 
 
 @pytest.mark.parametrize(
-    "option", sorted(set(options_of(search_module.options())) - {"--deterministic"})
+    "option", sorted(set(options_of(search_module.options())) - {"--deterministic", "--stage"})
 )
 def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(hyperband, "search", lambda *call: calls.append(call))
+    tuned = option in OF_FINE_TUNING
+    module, name = (fine_tuning, "search_fine_tuning") if tuned else (hyperband, "search")
+    monkeypatch.setattr(module, name, lambda *call: calls.append(call))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # Ray is installed.
+    stage = ["--stage", "fine-tuning" if tuned else "head"]
     for words in ([], [option, OTHERS[option]]):
-        search_module.main(words)
+        search_module.main([*stage, *words])
     usual, other = (decided(*call, folder=tmp_path / f"{n}") for n, call in enumerate(calls))
     assert usual != other
 
 
+@pytest.mark.parametrize(
+    ("words", "cards", "expected"),
+    [
+        (["--stage", "head"], [Card("T4")], ["head"]),
+        (["--stage", "fine-tuning"], [], ["fine-tuning"]),
+        (["--stage", "both"], [], ["head", "fine-tuning"]),
+        ([], [Card("T4")], ["head", "fine-tuning"]),
+        ([], [], ["head"]),
+    ],
+)
+def test_stages_are_those_asked_for_or_that_suit_the_machine(
+    words, cards, expected, monkeypatch, capsys, tmp_path
+):
+    ran = []
+    monkeypatch.setattr(hyperband, "search", lambda *call: ran.append("head"))
+    monkeypatch.setattr(fine_tuning, "search_fine_tuning", lambda *call: ran.append("fine-tuning"))
+    monkeypatch.setattr("fashion_keras.backend.cards", lambda: cards)
+    search_module.main([*words, "--results", str(tmp_path)])
+    assert ran == expected
+    assert ("only the head was searched" in capsys.readouterr().out) == (not words and not cards)
+
+
 def decided(base, max_epochs, factor, *elsewhere, folder):
     """Return all that decides the outcome of a search, by what it decides."""
-    oracle = Oracle(base, max_epochs, factor, folder)
+    oracle = Oracle(HEAD, base, max_epochs, factor, folder)
     drawn = [trial.hyperparameters.values for trial in oracle.ready()]
-    kinds = ("photos", "features", "copies", "head")
+    kinds = ("photos", "features", "copies", "head", "fine_tuning")
     decides = {kind: deciding(base, kind) for kind in kinds}
     places = {"data": base.data, "weights": base.weights, "elsewhere": elsewhere}
     return decides | places | {"plan": oracle.plan(), "drawn": drawn}

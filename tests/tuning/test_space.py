@@ -1,18 +1,21 @@
 """The search space: names, ranges, defaults, and what each hyperparameter changes."""
 
+import dataclasses
+
 import keras_tuner
 import pytest
 
+from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.config import Config
-from tuning.space import sample_config, searched_values, space_of
+from tuning.space import HEAD, STRENGTHS, fine_tuning, on_feature_maps, starts
 
 
 def test_defaults_are_those_of_the_configuration():
-    assert sample_config(keras_tuner.HyperParameters(), Config()) == Config()
+    assert HEAD.sample(keras_tuner.HyperParameters(), Config()) == Config()
 
 
 def test_names_and_ranges_of_the_space():
-    ranges = {row.pop("name"): tuple(row.values()) for row in space_of(Config())}
+    ranges = {row.pop("name"): tuple(row.values()) for row in HEAD.ranges(Config())}
     assert ranges == {
         "augmented": ("no", "yes", "either"),
         "learning_rate": (1e-4, 1e-1, "log"),
@@ -34,12 +37,52 @@ def test_names_and_ranges_of_the_space():
 def test_each_hyperparameter_sets_its_field(name, value, field, expected):
     hp = keras_tuner.HyperParameters()
     hp.values[name] = value
-    config = sample_config(hp, Config())
+    config = HEAD.sample(hp, Config())
     assert getattr(config, field) == expected
-    assert searched_values(config)[field] == expected
+    assert HEAD.values(config)[field] == expected
 
 
 def test_without_copies_there_is_nothing_to_switch():
     hp = keras_tuner.HyperParameters()
-    assert sample_config(hp, Config(augmented_copies=0)).augmented_copies == 0
+    assert HEAD.sample(hp, Config(augmented_copies=0)).augmented_copies == 0
     assert "augmented" not in hp.values
+
+
+def test_defaults_of_fine_tuning_are_those_of_the_configuration_but_for_its_start():
+    for on_pixels, place in ((True, "pixels"), (False, "block11")):
+        found = fine_tuning(on_pixels).sample(keras_tuner.HyperParameters(), Config())
+        assert found == dataclasses.replace(Config(), fine_tune_from=place)
+
+
+def test_trials_on_feature_maps_read_three_strengths_from_two_places():
+    found = set()
+    for place in starts("xception", False):
+        for strength in STRENGTHS:
+            hp = keras_tuner.HyperParameters()
+            hp.values |= {"fine_tune_from": place, "augmentation": strength}
+            config = fine_tuning(False).sample(hp, Config())
+            found.add((config.fine_tune_from, config.rotation, config.zoom))
+    made = {(one.fine_tune_from, one.rotation, one.zoom) for one in on_feature_maps(Config())}
+    assert found == made
+    assert len(made) == 6
+
+
+@pytest.mark.parametrize("backbone", ARCHITECTURES)
+def test_every_backbone_has_two_places_to_start_from(backbone):
+    first, second = starts(backbone, False)
+    blocks = ARCHITECTURES[backbone].blocks
+    assert blocks.index(first) < blocks.index(second)
+    assert ARCHITECTURES[backbone].block in (first, second)
+    assert starts(backbone, True) == ("pixels", *blocks)
+
+
+def test_strength_has_a_range_on_pixels():
+    (found,) = (row for row in fine_tuning(True).ranges(Config()) if row["name"] == "augmentation")
+    assert (found["min"], found["max"], found["steps"]) == (0.25, 4.0, "log")
+
+
+def test_the_best_row_has_the_highest_accuracy_or_the_lowest_log_loss():
+    rows = [{"val_accuracy": x, "val_log_loss": y} for x, y in ((0.5, 0.3), (0.7, 0.4), (0.7, 0.2))]
+    assert HEAD.best(rows) is rows[1]
+    assert fine_tuning(False).best(rows) is rows[2]
+    assert HEAD.best([]) is None

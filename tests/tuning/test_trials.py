@@ -12,6 +12,7 @@ from fashion_keras.artifacts import fingerprint
 from fashion_keras.config import Config, InputError
 from fashion_keras.training import HeadData
 from tuning.oracle import Oracle
+from tuning.space import HEAD
 from tuning.trials import Outcome, Trainer, run_trials
 
 BASE = Config(augmented_copies=1)
@@ -59,9 +60,9 @@ def play(data, base, values, epochs, state, keep_state):
 
 def search(folder, workers, task=play, epochs=9):
     """Return the oracle after a search, its trainer, and what `run_trials` yielded."""
-    oracle = Oracle(BASE, epochs, 3, folder / "oracle")
+    oracle = Oracle(HEAD, BASE, epochs, 3, folder / "oracle")
     trainer = Trainer(NO_DATA, key_of, folder / "trials", workers)
-    return oracle, trainer, list(run_trials(oracle, BASE, trainer, task))
+    return oracle, trainer, list(run_trials(oracle, trainer, task))
 
 
 def outcomes_of(found):

@@ -1,0 +1,78 @@
+"""The search of fine-tuning on drawn photos: on feature maps, and on pixels."""
+
+import csv
+import json
+from typing import Any
+
+import pytest
+
+from fashion_keras.config import Config, read_config, to_json
+from tests.report.html_page import Page
+from tuning import fine_tuning, space
+from tuning import search as search_module
+
+WORDS = ["--stage", "fine-tuning", "--image-size", "71", "--batch-size", "8"]
+WORDS += ["--fine-tuning-copies", "1", "--max-epochs", "2", "--factor", "2"]
+FOUND = Config(inner_size=8, learning_rate=0.01, epochs=2, ema_epochs=0.0, fine_tuning_epochs=5)
+
+
+@pytest.fixture
+def run(sample_folder, tiny_backbone, tmp_path, monkeypatch):
+    """Return what searches after a head was found, and returns its results folder."""
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
+    places = {True: ("pixels", "block13"), False: ("block13",)}  # The backbone has one block.
+    monkeypatch.setattr(space, "starts", lambda backbone, on_pixels: places[on_pixels])
+    folder = tmp_path / "results" / "search"
+    folder.mkdir(parents=True)
+    (folder / "best_config.json").write_text(to_json(FOUND))
+
+    def search(*words):
+        data = ["--data", str(sample_folder), "--cache", str(tmp_path / "cache")]
+        search_module.main([*WORDS, *data, "--results", str(folder.parent), *words])
+        return folder
+
+    return search
+
+
+def rows_of(file):
+    with file.open(newline="") as opened:
+        return list(csv.DictReader(opened))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", ["feature_maps", "pixels"])
+def test_the_best_fine_tuning_is_found_written_and_found_again(on, run, capsys, tmp_path):
+    folder = run("--fine-tune-on", on)
+    output = capsys.readouterr().out
+    best, trials = (
+        read_config(folder / "best_config.json"),
+        rows_of(folder / fine_tuning.FOLDER / "trials.csv"),
+    )
+    summary = json.loads((folder / fine_tuning.FOLDER / "search.json").read_text())
+    assert output.index("plan: 5 trials, ") < output.index("feature maps and trials should take")
+    losses = [float(row["val_log_loss"]) for row in trials]
+    assert summary["validation_log_loss"] == pytest.approx(min(losses), abs=1e-4)
+    winner = trials[losses.index(min(losses))]
+    assert float(winner["fine_tuning_learning_rate"]) == best.fine_tuning_learning_rate
+    assert summary["winner"] == {name: getattr(best, name) for name in space.TUNED}
+    # What is not searched stays; `final` trains at full size.
+    assert (best.inner_size, best.fine_tuning_epochs, best.image_size) == (8, 5, 299)
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert f"a log loss of {min(losses):.4f}" in page.words
+    assert not list((tmp_path / "cache" / "trials").glob("*.npz"))
+
+    if on == "pixels":
+        return
+    run("--fine-tune-on", on)
+    assert capsys.readouterr().out.count("found in the cache") >= 5
+    assert read_config(folder / "best_config.json") == best
+
+
+@pytest.mark.slow
+def test_after_the_given_minutes_no_other_trial_begins(run, monkeypatch, capsys):
+    search: Any = fine_tuning.search_fine_tuning
+    monkeypatch.setattr(fine_tuning, "search_fine_tuning", lambda *call: search(*call[:-1], 1e-6))
+    folder = run("--max-minutes", "1")
+    assert "the time is over" in capsys.readouterr().out
+    assert len(rows_of(folder / fine_tuning.FOLDER / "trials.csv")) == 1
+    assert read_config(folder / "best_config.json").fine_tune_from == "block13"
