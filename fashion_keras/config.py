@@ -170,6 +170,9 @@ class Config:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if 0 < self.predict_size < 71:
+            received = f"Received: predict_size={self.predict_size}"
+            raise InputError(f"`predict_size` must be 0, or 71 or more. {received}")
 
 
 def _checked(field: dataclasses.Field, value: Any) -> Any:

@@ -117,12 +117,21 @@ class FeatureStore:
         Raises:
             InputError: If they do not fit on the disk.
         """
+        arrays = training_arrays(copies)
+        missing = [self.missing_feature_maps(*array, fine_tune_from) for array in arrays]
+        self.check_disk(sum(needed for _, needed in missing))
+        self.make(arrays, fine_tune_from)
+
+    def missing_feature_maps(self, split: str, copy: int, fine_tune_from: str) -> tuple[int, int]:
+        """Return how many photos still have to go through the backbone, and the bytes of them."""
         from fashion_keras.model import feature_maps_shape
 
-        arrays = training_arrays(copies)
-        photos = sum(self.missing(*array, fine_tune_from) for array in arrays)
+        photos = self.missing(split, copy, fine_tune_from)
         shape = feature_maps_shape(self._backbone, fine_tune_from, self._config.image_size)
-        needed = photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
+        return photos, photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
+
+    def check_disk(self, needed: int) -> None:
+        """Raise an `InputError` if so many bytes of feature maps do not fit on the disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -130,9 +139,8 @@ class FeatureStore:
                 f"Fine-tuning keeps {in_words(needed)} of feature maps in {self.folder}, where "
                 f"{in_words(free)} are free. Choose another `--cache` or fewer copies."
             )
-        if photos:
+        if needed:
             print(f"feature maps take {in_words(needed)} in {self.folder}", flush=True)
-        self.make(arrays, fine_tune_from)
 
     def missing(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> int:
         """Return how many photos still have to go through the backbone."""
@@ -330,7 +338,7 @@ def _rebuilt(sent: tuple, fine_tune_from: str | None, config: Config) -> engine.
 _FIELDS = ("data", "split_seed", "weights", "augmented_copies") + tuple(
     deciding(Config(), "features") | deciding(Config(), "copies")
 )
-_FOR_FEATURE_MAPS = ("fine_tune_from", "fine_tuning_copies")
+_FOR_FEATURE_MAPS = ("fine_tune_from", "fine_tune_on", "fine_tuning_copies")
 
 
 def _options() -> argparse.ArgumentParser:
@@ -369,12 +377,10 @@ def main(arguments: list[str] | None = None) -> None:
     check_device()
     models.check_weights(config)
     models.check_fine_tune_from(config)
-    block = models.chosen_fine_tune_from(config)
-    if given.feature_maps and block == models.PIXELS:
+    if given.feature_maps and models.tunes_on_pixels(config):
         raise InputError(
-            f"`--fine-tune-from {config.fine_tune_from}` starts from photos on this machine and "
-            "needs no feature maps. Choose a block, such as `--fine-tune-from "
-            f"{models.ARCHITECTURES[config.backbone].block}`."
+            "Fine-tuning reads photos here. For feature maps give `--fine-tune-on feature_maps "
+            f"--fine-tune-from {models.ARCHITECTURES[config.backbone].block}`, or another block."
         )
     prepared = prepare(config.data, given.cache, config.split_seed)
     print(summary(prepared))
@@ -382,7 +388,7 @@ def main(arguments: list[str] | None = None) -> None:
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
     models.show_device(config, store.engine)
     if given.feature_maps:  # First, because they give features, too.
-        store.make_feature_maps(config.fine_tuning_copies, block)
+        store.make_feature_maps(config.fine_tuning_copies, models.chosen_fine_tune_from(config))
     store.make(training_arrays(config.augmented_copies))
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
     fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS

@@ -130,8 +130,7 @@ def learning_curves(history: Rows) -> list[Chart]:
 
     Args:
         history: One row an epoch: `stage`, `epoch`, `loss`, `accuracy`, `val_loss`,
-            `val_accuracy`. The epoch that was kept is marked: of a head that with the lowest
-            validation loss, of fine-tuning the last one.
+            `val_accuracy`. The epoch with the lowest validation loss, which was kept, is marked.
     """
     parts: dict[str, list] = {"Head": [], "Fine-tuning": []}
     for row in history:
@@ -148,7 +147,7 @@ def _epochs(rows: Rows, metric: str) -> list[Series]:
     series = []
     for stage in dict.fromkeys(row["stage"] for row in rows):
         run = [row for row in rows if row["stage"] == stage]
-        kept = run[-1] if stage == FINE_TUNING else min(run, key=lambda row: row["val_loss"])
+        kept = min(run, key=lambda row: row["val_loss"])
         epochs, name = _column(run, "epoch"), f"val_{metric}"
         # Several heads, as older versions trained, have one entry in the legend.
         labels = ("", "", "") if series else ("training", "validation", "kept")

@@ -40,8 +40,6 @@ FILES = (
     PAGE,
     "training.json",  # The last: the sign that all are in place.
 )
-_LARGER = (1.16, 1.32)  # Sides to predict at, over that of training.
-_MIN_PHOTOS = 100  # For validation, so that the choice of a side means anything.
 _TEST_SCORES = ("accuracy", "accuracy_interval", "correct", "photos", "macro_f1")
 
 
@@ -172,14 +170,10 @@ class _Validated(NamedTuple):
 def _validate(
     config: Config, prepared: Prepared, trained: FineTuned, cache: Path
 ) -> list[_Validated]:
-    """Calibrate on validation photos, resized to the side of training and to larger ones.
+    """Calibrate on validation photos, resized to the side of training and to larger ones."""
+    from fashion_keras.model import prediction_sides
 
-    A network that was trained on photos of one size does better on larger ones (Touvron et al.
-    2019, "Fixing the train-test resolution discrepancy").
-    """
-    sides = [config.predict_size or config.image_size]
-    if not config.predict_size and len(prepared.split("validation")) >= _MIN_PHOTOS:
-        sides += [round(config.image_size * larger) for larger in _LARGER]
+    sides = prediction_sides(config, len(prepared.split("validation")))
     found = [_validated(side, prepared, trained, cache) for side in sides]
     for one in found:
         scores = f"accuracy {one.accuracy:.4f}, calibrated loss {one.losses.mean():.4f}"
@@ -191,8 +185,8 @@ def _chosen(found: Sequence[_Validated]) -> _Validated:
     """Return the first one, or another whose loss is clearly lower."""
     from fashion_keras.metrics import clearly_lower
 
-    best = min(found, key=lambda one: one.losses.mean())
-    chosen = best if clearly_lower(best.losses, found[0].losses) else found[0]
+    better = [one for one in found if clearly_lower(one.losses, found[0].losses)]
+    chosen = min(better or found[:1], key=lambda one: one.losses.mean())
     print(f"photos will be resized to {chosen.side} px; temperature {chosen.temperature:.3f}")
     return chosen
 

@@ -33,6 +33,7 @@ from fashion_keras.model import (
     chosen_fine_tune_from,
     copied,
     precision_in_force,
+    prediction_sides,
     tunes_on_pixels,
 )
 from fashion_keras.training import (
@@ -362,8 +363,10 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
     missing = sum(store.missing(*array, block) for array in arrays)
     others = set(training_arrays(config.augmented_copies)).difference(arrays)
     missing += sum(store.missing(*array) for array in others)
-    # The rest of the photos go once more through the whole classifier, to calibrate and to test it.
-    missing += len(prepared.photos) - train
+    # Photos go once more through the whole classifier: to calibrate it, at each side, and to test.
+    size = config.image_size
+    missing += sum(held_out * (side / size) ** 2 for side in prediction_sides(config, held_out))
+    missing += len(prepared.photos) - train - held_out
     head = config.epochs * train / speed["head"]
     # An epoch of fine-tuning includes validation, without gradients: a third of the work.
     epochs = config.fine_tuning_epochs * (train + held_out / 3)

@@ -20,6 +20,8 @@ from fashion_keras.inspection import check_file, read_metadata
 
 PIXELS = "pixels"  # As the place where fine-tuning starts: all of the backbone is trained.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
+_LARGER = (1.16, 1.32)  # Sides to predict at, over that of training.
+_MIN_PHOTOS = 100  # For validation, so that the choice of a side means anything.
 _TIMEOUT = 20  # Seconds without a single byte before a download is given up.
 
 
@@ -176,7 +178,8 @@ def chosen_fine_tune_from(config: Config) -> str:
     """Return `config.fine_tune_from` with `auto` replaced by what suits this machine."""
     if config.fine_tune_from != "auto":
         return config.fine_tune_from
-    return PIXELS if cards() else ARCHITECTURES[config.backbone].block
+    everything = cards() and config.fine_tune_on != "feature_maps"
+    return PIXELS if everything else ARCHITECTURES[config.backbone].block
 
 
 def tunes_on_pixels(config: Config) -> bool:
@@ -184,6 +187,18 @@ def tunes_on_pixels(config: Config) -> bool:
     if config.fine_tune_on != "auto":
         return config.fine_tune_on == PIXELS
     return bool(cards()) or chosen_fine_tune_from(config) == PIXELS
+
+
+def prediction_sides(config: Config, photos: int) -> list[int]:
+    """Return the sides at which a classifier is tried on so many photos for validation.
+
+    A network that was trained on photos of one size does better on larger ones (Touvron et al.
+    2019, "Fixing the train-test resolution discrepancy"). Few photos cannot show that.
+    """
+    if config.predict_size:
+        return [config.predict_size]
+    larger = _LARGER if photos >= _MIN_PHOTOS else ()
+    return [config.image_size, *(round(share * config.image_size) for share in larger)]
 
 
 def unfreeze(backbone: keras.Model, fine_tune_from: str = PIXELS) -> None:

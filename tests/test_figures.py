@@ -62,7 +62,7 @@ def test_learning_curves_mark_the_epoch_that_was_kept():
     training, validation, kept = charts["Head: loss"].series
     assert (training.label, training.x, training.y) == ("training", [1, 2, 3], [0.3, 0.1, 0.2])
     assert (kept.x, kept.y) == ([2], [0.1])
-    assert charts["Fine-tuning: accuracy"].series[2][1:3] == ([2], [0.2])
+    assert charts["Fine-tuning: accuracy"].series[2][1:3] == ([1], [0.1])
     # Several heads, as older versions trained, share a legend.
     chart, _ = learning_curves(epochs("head 1", 0.5) + epochs("head 2", 0.4))
     assert [one.label for one in chart.series] == ["training", "validation", "kept", "", "", ""]

@@ -141,7 +141,7 @@ def test_photos_are_resized_to_a_side_that_is_given(quick):
 
 @pytest.mark.parametrize("clearly", [True, False])
 def test_a_larger_side_is_chosen_if_its_loss_is_clearly_lower(clearly, quick, monkeypatch, capsys):
-    monkeypatch.setattr("fashion_keras.final._MIN_PHOTOS", 20)
+    monkeypatch.setattr("fashion_keras.model._MIN_PHOTOS", 20)
     monkeypatch.setattr("fashion_keras.metrics.clearly_lower", lambda *_: clearly)
     file = quick()
     training, metadata = read_json(file.with_name("training.json")), read_metadata(file)

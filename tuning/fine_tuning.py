@@ -4,12 +4,14 @@ On feature maps, computed once for each strength of augmentation and each place 
 with a graphics card, on pixels with the augmentation in the model.
 """
 
+import contextlib
 import dataclasses
 import functools
+import gc
 import math
-import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
-from fashion_keras.cli import duration
+from fashion_keras.cli import duration, memory_advice
 from fashion_keras.config import Config, read_config, to_json
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
@@ -29,6 +31,8 @@ from fashion_keras.fine_tuning import (
 )
 from fashion_keras.model import PIXELS, tunes_on_pixels
 from fashion_keras.parallel import Pool
+from fashion_keras.report.outcome import read_json
+from fashion_keras.report.search_page import FINE_TUNING
 from fashion_keras.saving import data_fingerprint
 from fashion_keras.training import (
     Datasets,
@@ -46,7 +50,7 @@ from tuning.trials import Trainer, train_trial
 # isort: split
 import keras_tuner
 
-FOLDER = "fine_tuning"  # In that of the head's search.
+_COMPILING = 10.0  # Seconds that a trial takes before it trains.
 BASE_FILE, BEST_FILE = "base_config.json", "best_config.json"
 FILES = ("trials.csv", "space.png", "search.json", BASE_FILE, BEST_FILE)
 
@@ -77,6 +81,20 @@ class TuningData:
         return fine_tuning_key(config, *self.of(config))
 
 
+class _RawWeights(keras.callbacks.Callback):
+    """Undoes that `fit` ends with averaged weights: training goes on from the others."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Keep the weights."""
+        model: Any = self.model
+        self._weights = model.get_weights()
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Put them back."""
+        model: Any = self.model
+        model.set_weights(self._weights)
+
+
 class FineTuningHyperModel(keras_tuner.HyperModel):
     """Builds and fits backbone and head of one trial: `base` has what is not searched.
 
@@ -91,6 +109,7 @@ class FineTuningHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
         """Return the compiled model for `hp`, which starts from a trained head."""
+        gc.collect()  # Earlier models are freed by nothing else.
         config = self.data.space.sample(hp, self.base)
         datasets, head = self.data.of(config)
         model, *_ = build_trainee(config, datasets, head)
@@ -115,14 +134,16 @@ class FineTuningHyperModel(keras_tuner.HyperModel):
         config, first_epoch = self.data.space.sample(hp, self.base), kwargs.get("initial_epoch", 0)
         datasets, _ = self.data.of(config)
         train, validation = fine_tuning_datasets(config, datasets, first_epoch)
-        photos = len(datasets.prepared.split("train"))
+        steps = steps_per_epoch(config, len(datasets.prepared.split("train")))
+        averaging = [keras.callbacks.SwapEMAWeights(), _RawWeights()] if steps > 1 else []
         kwargs |= {
             "validation_data": validation,
-            "steps_per_epoch": steps_per_epoch(config, photos),
+            "steps_per_epoch": steps,
             "shuffle": False,  # The batches are shuffled already.
-            "callbacks": [keras.callbacks.SwapEMAWeights()],  # While it validates.
+            "callbacks": [*averaging, *kwargs.get("callbacks", ())],
         }
-        fitted = model.fit(train, *args, **kwargs)
+        with memory_advice("--batch-size", config.batch_size):
+            fitted = model.fit(train, *args, **kwargs)
         if not np.isfinite(fitted.history["val_loss"]).all():
             raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
         return fitted
@@ -137,18 +158,20 @@ def search_fine_tuning(
     workers: int | None = None,
     log_dir: Path | None = None,
     minutes: float | None = None,
+    found: Config | None = None,
 ) -> Config:
     """Search for the best fine-tuning, and write it into `best_config.json`.
 
     Args:
-        base: Fields that are not searched: the winner of the head's search, or others.
+        base: Fields that are not searched, such as those of the head.
         max_epochs: Epochs of the longest trials.
         factor: One in this many trials is trained longer.
-        results: Folder of the head's search; `FILES` are written to `FOLDER` in it.
+        results: Folder of the head's search; `FILES` are written to `FINE_TUNING` in it.
         cache: Folder for downloads, prepared photos, features, feature maps and finished trials.
         workers: Processes that compute feature maps; None for one.
         log_dir: Folder to write to for TensorBoard; None for nothing.
         minutes: After these no other trial begins; None for no limit.
+        found: What the head's search found (see `base_of`).
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -157,34 +180,54 @@ def search_fine_tuning(
         InputError: If photos or weights cannot be had or used, the disk is too small for feature
             maps, too many trials fail, or another process writes to `results`.
     """
-    start, folder = time.monotonic(), results / FOLDER
+    start, folder = time.monotonic(), results / FINE_TUNING
+    if log_dir:
+        log_dir.mkdir(parents=True, exist_ok=True)  # TensorFlow would fail late, with a traceback.
     for written in (results, folder):
         check_free(written)
     datasets = prepare_datasets(base, cache, workers or 1)
-    space = fine_tuning(tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto")))
-    data = TuningData(datasets, space, cache, workers or 1)
-    print(f"everything will be in {folder}", flush=True)
-    with tempfile.TemporaryDirectory() as scratch, all_together(folder, FILES) as work:
-        oracle = Oracle(space, base, max_epochs, factor, Path(scratch))
+    photos = data_fingerprint(datasets.prepared)
+    with contextlib.ExitStack() as stack:
+        best_place = stack.enter_context(all_together(results, (BEST_FILE,)))
+        work = stack.enter_context(all_together(folder, FILES))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        on_pixels = tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
+        data = TuningData(datasets, fine_tuning(on_pixels), cache, workers or 1)
+        print(f"everything will be in {folder}", flush=True)
+        oracle = Oracle(data.space, base, max_epochs, factor, scratch)
         print(oracle.plan(), flush=True)
-        _make_feature_maps(base, oracle.plan(), data)
-        key = fingerprint(head=data.key(base), plan=oracle.plan())
-        log_dir = log_dir and log_dir / f"fine-tuning-{key[:8]}"
-        before = results if (results / "trials.csv").exists() else None
-        report = Report(oracle, work, results / PAGE, log_dir, before)
+        _make_feature_maps(base, oracle.plan(), data, on_pixels)
+        if log_dir:
+            key = fingerprint(base=dataclasses.asdict(base), plan=oracle.plan(), photos=photos)
+            log_dir = log_dir / f"fine-tuning-{key[:8]}"
+        report = Report(oracle, work, results / PAGE, log_dir, _same_photos(results, photos))
         trainer = Trainer(data, data.key, cache / "trials", Pool())
         task = functools.partial(train_trial, build=FineTuningHyperModel)
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
         best = oracle.best()[0]
-        winner, photos = oracle.config_of(best), data_fingerprint(datasets.prepared)
-        report.write(winner, _scores(best), photos, start, results / PAGE)
-        size = max(winner.image_size, Config.image_size)
-        winner = dataclasses.replace(winner, image_size=size)
-        for name, config in ((BASE_FILE, base), (BEST_FILE, winner)):
-            (work / name).write_text(to_json(config), encoding="utf-8")
-    with all_together(results, (BEST_FILE,)) as work:
-        shutil.copy(folder / BEST_FILE, work)
+        report.write(oracle.config_of(best), _scores(best), photos, start, results / PAGE)
+        winner = _for_final(oracle.config_of(best), on_pixels)
+        for place, config in (
+            (work / BASE_FILE, found or base),
+            (work / BEST_FILE, winner),
+            (best_place / BEST_FILE, winner),
+        ):
+            place.write_text(to_json(config), encoding="utf-8")
     return winner
+
+
+def _for_final(config: Config, on_pixels: bool) -> Config:
+    size = max(config.image_size, Config.image_size)
+    reads = "pixels" if on_pixels else "feature_maps"
+    return dataclasses.replace(config, image_size=size, fine_tune_on=reads)
+
+
+def _same_photos(results: Path, photos: str) -> Path | None:
+    """Return the folder of the head's search if it used photos with this fingerprint."""
+    summary = read_json(results / "search.json")
+    if summary and summary["fingerprint"] != photos:
+        print(f"the head's search in {results} used other photos", flush=True)
+    return results if summary.get("fingerprint") == photos else None
 
 
 def base_of(results: Path) -> Config | None:
@@ -192,7 +235,7 @@ def base_of(results: Path) -> Config | None:
 
     If fine-tuning was searched since then, it is what that search started from.
     """
-    best, folder = results / BEST_FILE, results / FOLDER
+    best, folder = results / BEST_FILE, results / FINE_TUNING
     if not best.exists():
         return None
     tuned = folder / BEST_FILE
@@ -208,21 +251,30 @@ def _scores(trial: Trial) -> dict[str, float]:
     }
 
 
-def _make_feature_maps(base: Config, plan: Plan, data: TuningData) -> None:
+def _make_feature_maps(base: Config, plan: Plan, data: TuningData, on_pixels: bool) -> None:
     """Compute what all trials read, once, after saying how long everything will take."""
-    on_pixels = tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
-    variants = list(on_feature_maps(base)) if not on_pixels else []
-    photos = {split: len(data.datasets.prepared.split(split)) for split in ("train", "validation")}
+    variants = [] if on_pixels else list(on_feature_maps(base))
     first = variants[0] if variants else dataclasses.replace(base, fine_tune_from=PIXELS)
-    speed = measure(first, data.datasets)
-    missing = sum(
-        data.store(config).missing(*array, config.fine_tune_from)
-        for config in variants
-        for array in training_arrays(config.fine_tuning_copies)
-    )
-    # Validation goes without gradients: a third of the work.
-    trained = plan.epochs * (photos["train"] + photos["validation"] / 3)
-    seconds = missing / speed["forward"] + trained / speed["fine_tuning"]
+    speed, missing = measure(first, data.datasets), _missing(variants, data)
+    train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
+    # Validation goes without gradients: a third of the work. Each new trial trains a head.
+    seconds = sum(photos for photos, _ in missing.values()) / speed["forward"]
+    seconds += plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
+    begun = sum(stage.trials for stage in plan.stages if not stage.first_epoch)
+    seconds += begun * (base.epochs * train / speed["head"] + _COMPILING)
     print(f"feature maps and trials should take {duration(seconds)}", flush=True)
+    if variants:
+        data.datasets.store.check_disk(sum(needed for _, needed in missing.values()))
     for config in variants:
-        data.store(config).make_feature_maps(config.fine_tuning_copies, config.fine_tune_from)
+        arrays = training_arrays(config.fine_tuning_copies)
+        data.store(config).make(arrays, config.fine_tune_from)
+
+
+def _missing(variants: Sequence[Config], data: TuningData) -> dict[str, tuple[int, int]]:
+    """Return, by key, of how many photos feature maps are missing, and their bytes."""
+    found = {}
+    for config in variants:
+        store, place = data.store(config), config.fine_tune_from
+        for array in training_arrays(config.fine_tuning_copies):
+            found[store.key(*array, place)] = store.missing_feature_maps(*array, place)
+    return found

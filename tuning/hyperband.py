@@ -33,7 +33,6 @@ def search(
     cache: Path,
     workers: int | None = None,
     log_dir: Path | None = None,
-    minutes: float | None = None,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
@@ -46,7 +45,6 @@ def search(
         workers: Processes that compute features and train heads. None: one for features,
             `parallel.default_workers` for heads.
         log_dir: Folder to write to for TensorBoard; None for nothing.
-        minutes: After these no other trial begins; None for no limit.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -75,7 +73,7 @@ def search(
         with pool(workers or default_workers()) as running:
             keys = functools.partial(head_key, datasets=datasets)
             trainer = Trainer(data, keys, cache / "trials", running)
-            run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf)
+            run(oracle, trainer, report)
             found = [HEAD.sample(trial.hyperparameters, base) for trial in oracle.best()]
             finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
@@ -114,7 +112,8 @@ def run(
         if time.monotonic() > end:
             print("the time is over: no other trial begins", flush=True)
             break
-    trainer.forget_states()
+    else:
+        trainer.forget_states()
     failed, reasons = len(report.reasons), "; ".join(sorted(set(report.reasons)))
     if failed == len(report.rows):
         raise InputError(f"All {failed} trials failed: {reasons}.")

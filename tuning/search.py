@@ -48,7 +48,7 @@ def options() -> argparse.ArgumentParser:
     for option, default, text in (
         ("--max-epochs", None, f"epochs of the longest trials (default: {lengths})"),
         ("--factor", 3, "one in this many trials is trained longer, 2 or more (default: 3)"),
-        ("--max-minutes", None, "after these no other trial begins (default: no limit)"),
+        ("--max-minutes", None, "then no other trial of fine-tuning begins (default: no limit)"),
     ):
         parser.add_argument(option, type=int, default=default, metavar="INT", help=text)
     cli.add_folder_options(parser)
@@ -73,6 +73,8 @@ def main(arguments: list[str] | None = None) -> None:
         enable_determinism()
     folder = given.results / "search"
     stage = given.stage or ("both" if cards() else "head")
+    if stage == "head" and given.max_minutes:
+        raise InputError("`--max-minutes` needs `--stage fine-tuning` or `--stage both`.")
     _search(given, stage, folder)
     if not given.stage and stage == "head":
         print("only the head was searched; `--stage fine-tuning` goes on, for hours on a CPU")
@@ -83,11 +85,11 @@ def main(arguments: list[str] | None = None) -> None:
 def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
     from tuning.fine_tuning import base_of, search_fine_tuning
     from tuning.hyperband import search
+    from tuning.space import HEAD
 
     def settings(stage: str) -> list[Any]:
         epochs = given.max_epochs or _MAX_EPOCHS[stage]
-        places = [folder, given.cache, given.workers, given.tensorboard]
-        return [epochs, given.factor, *places, given.max_minutes]
+        return [epochs, given.factor, folder, given.cache, given.workers, given.tensorboard]
 
     if stage != "fine-tuning":
         search(cli.chosen(given, BASE), *settings("head"))
@@ -95,8 +97,10 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
         found = base_of(folder)
         if not found:
             print("no head was searched before: the configuration of the released model is used")
-        base = dataclasses.replace(found or BASE, image_size=BASE.image_size)
-        search_fine_tuning(cli.chosen(given, base), *settings("fine-tuning"))
+        base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=BASE.image_size))
+        if found:  # What the head's search found is not for options to change.
+            base = dataclasses.replace(base, **HEAD.values(found))
+        search_fine_tuning(base, *settings("fine-tuning"), minutes=given.max_minutes, found=found)
 
 
 if __name__ == "__main__":

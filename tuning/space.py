@@ -93,10 +93,11 @@ HEAD = Space(
 
 
 def starts(backbone: str, on_pixels: bool) -> tuple[str, ...]:
-    """Return where fine-tuning may start: anywhere on pixels, on feature maps in two places."""
+    """Return where fine-tuning may start: on pixels in four places, on feature maps in two."""
     known = ARCHITECTURES[backbone]
     if on_pixels:
-        return PIXELS, *known.blocks
+        count = len(known.blocks)
+        return PIXELS, *(known.blocks[count * part // 3] for part in range(3))
     at = known.blocks.index(known.block)
     other = at + 2 if at + 2 < len(known.blocks) else at - 1
     return tuple(known.blocks[place] for place in sorted((at, other)))
@@ -108,10 +109,14 @@ def stronger(config: Config, strength: float) -> Config:
     return dataclasses.replace(config, rotation=rotation, zoom=zoom)
 
 
+def _augments(config: Config) -> bool:
+    return bool(config.fine_tuning_copies and (config.rotation or config.zoom))
+
+
 def on_feature_maps(base: Config) -> Iterator[Config]:
     """Yield a configuration for each of the feature maps that trials of fine-tuning may read."""
     for place in starts(base.backbone, False):
-        for strength in STRENGTHS.values():
+        for strength in STRENGTHS.values() if _augments(base) else [1.0]:
             yield stronger(dataclasses.replace(base, fine_tune_from=place), strength)
 
 
@@ -120,7 +125,9 @@ def fine_tuning(on_pixels: bool) -> Space:
 
     def sample(hp: Any, base: Config) -> Config:
         rate, places = base.fine_tuning_learning_rate, starts(base.backbone, on_pixels)
-        if on_pixels:
+        if not _augments(base):
+            strength = 1.0
+        elif on_pixels:
             strength = hp.Float("augmentation", 0.25, 4.0, sampling="log", default=1.0)
         else:
             strength = STRENGTHS[hp.Choice("augmentation", list(STRENGTHS), default="usual")]
@@ -130,7 +137,7 @@ def fine_tuning(on_pixels: bool) -> Space:
                 "fine_tuning_learning_rate", 3e-5, 1e-3, sampling="log", default=rate
             ),
             fine_tune_from=hp.Choice("fine_tune_from", list(places)),
-            label_smoothing=hp.Float("label_smoothing", 0.0, 0.2, default=0.1),
+            label_smoothing=hp.Float("label_smoothing", 0.0, 0.2, default=base.label_smoothing),
             droprate=hp.Float("droprate", 0.0, 0.8, default=base.droprate),
         )
 

@@ -11,7 +11,7 @@ from fashion_keras.inspection import read_metadata
 from fashion_keras.report import gallery, sections
 from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_predictions, read_rows
-from fashion_keras.report.search_page import search_section
+from fashion_keras.report.search_page import FINE_TUNING, search_section
 
 
 class Sources(NamedTuple):
@@ -53,7 +53,7 @@ def gather(sources: Sources, photos: Sequence[Labelled], model: Any) -> dict[str
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
         "tested": _tested(sources, metrics, photos, model, metadata.get("temperature", 1.0)),
-        "search": {"missing": no_search} if no_search else search_section(sources.search),
+        "search": {"missing": no_search} if no_search else _search(sources, config),
         "config": config,
         "peak_memory_gb": training.get("peak_memory_gb"),
         "runs": [{"stage": name, **one["run"]} for name, one in runs.items() if "run" in one],
@@ -101,6 +101,22 @@ def _why_no_search(sources: Sources, metadata: dict, config: dict) -> str:
     if photos and photos != metadata.get("data", {}).get("fingerprint"):
         return f"The search next to {model} used other photos."
     winner = summary.get("winner", {})
-    if not winner or any(config.get(name) != value for name, value in winner.items()):
+    if not winner or not (_is_of(config, winner) or _is_of(config, winner | _tuned(sources))):
         return f"The search next to {model} found other hyperparameters than it was trained with."
     return ""
+
+
+def _is_of(config: dict, winner: dict) -> bool:
+    return all(config.get(name) == value for name, value in winner.items())
+
+
+def _tuned(sources: Sources) -> dict:
+    """Return the fine-tuning that was found after the search; empty if there is none."""
+    return read_json(sources.search / FINE_TUNING / "search.json").get("winner", {})
+
+
+def _search(sources: Sources, config: dict) -> dict[str, Any]:
+    tuned = _tuned(sources)
+    shown = sources.search / FINE_TUNING if tuned and _is_of(config, tuned) else None
+    stages = {"tuned": search_section(shown) if shown else None}
+    return search_section(sources.search) | stages

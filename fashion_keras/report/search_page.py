@@ -9,6 +9,7 @@ from fashion_keras.figures import best_so_far, hyperparameter_chart, trial_chart
 from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_rows
 
+FINE_TUNING = "fine_tuning"  # Folder of the search of fine-tuning, in that of the head's.
 _MOST_TRIALS = 10
 _NO_FIELDS = {  # Columns of `trials.csv`; the others are searched.
     *("trial", "status", "bracket", "first_epoch", "last_epoch", "seconds", "reason"),

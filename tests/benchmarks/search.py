@@ -94,7 +94,7 @@ def plain_search(base: Config, prepared: Prepared, weights: str, folder: Path) -
 
 def our_search(data: str, weights: str, folder: Path) -> dict[str, Any]:
     """Run the command; return its seconds, and how much it trained."""
-    words = ["tuning.search", "--data", data, "--weights", weights]
+    words = ["tuning.search", "--stage", "head", "--data", data, "--weights", weights]
     words += ["--results", str(folder / "results"), "--cache", str(folder / "cache")]
     start = time.monotonic()
     subprocess.run([sys.executable, "-m", *words], check=True)

@@ -21,7 +21,7 @@ from fashion_keras.report.page import Sources, gather, write_report
 from fashion_keras.saving import add_metadata, save_classifier
 from tests.conftest import small_backbone
 from tests.report.html_page import EVIL, Page
-from tests.report.test_search_page import TRIALS
+from tests.report.test_search_page import TRIALS, TUNED
 
 ROOT = Path(__file__).parents[2]
 LABELS = [EVIL, 'b" onload="x', "c&amp;"]
@@ -183,6 +183,22 @@ def test_only_the_search_that_a_file_comes_from_is_shown(winner, photos, reason,
     assert reason in content["search"].get("missing", "")
     assert bool(reason) == ("missing" in content["search"])
     assert [run["stage"] for run in content["runs"]] == ([] if reason else ["search"])
+
+
+@pytest.mark.parametrize("rate", [0.0003, 0.5])
+def test_the_search_of_fine_tuning_is_shown_if_the_file_comes_from_it(rate, folder):
+    command = {"seconds": 3.0, "machine": "2 cores", "python": "3", "command": "search"}
+    write_winner(folder, WINNER | {"droprate": 0.9}, fingerprint="a", run=command)
+    tuned = {"droprate": Config.droprate, "fine_tuning_learning_rate": rate}
+    place = folder / "search" / "fine_tuning"
+    place.mkdir()
+    (place / "trials.csv").write_text(TUNED)
+    numbers = {"winner": tuned, "validation_log_loss": 0.25, "image_size": 150}
+    (place / "search.json").write_text(json.dumps(numbers))
+    page = page_of(folder)
+    shown = "Then 2 trials of fine-tuning at 150 px found a log loss of 0.2500 on validation."
+    assert (shown in page.words) == (rate == Config.fine_tuning_learning_rate)
+    assert ("other hyperparameters" in page.words) != (shown in page.words)
 
 
 def test_temperature_of_the_saved_file_is_shown(page, folder):

@@ -13,6 +13,11 @@ HEADER = (
 )
 TRIALS = HEADER + "1,COMPLETED,0.001,100,0.2,1,4,0.8,0.6,1.5\n"
 BETTER = "2,COMPLETED,0.002,200,0.3,0,8,0.9,0.5,2.0\n3,COMPLETED,0.003,300,0.4,0,8,0.8,0.5,2.0\n"
+TUNED = (
+    "trial,status,fine_tuning_learning_rate,fine_tune_from,last_epoch,val_accuracy,val_loss,"
+    "val_log_loss,seconds\n1,COMPLETED,0.001,block11,3,0.9,0.8,0.4,9\n"
+    "2,COMPLETED,0.0003,block13,9,0.8,0.7,0.3,30\n"
+)
 FAILED = "4,FAILED,0.1,16,0.5,0,4,,,1.5\n"
 SPACE = [{"name": "learning_rate", "min": 1e-4, "max": 0.1, "steps": "log"}]
 FINALISTS = (
@@ -69,6 +74,22 @@ def test_page_of_a_finished_search_does_not_reload(tmp_path):
     assert "were complete before" not in page.words
     assert "Accuracy for each droprate" in page.words
     assert len(page.all("svg")) == 5
+
+
+def test_page_of_both_stages_has_the_last_one_first(tmp_path):
+    finish(tmp_path)
+    (tmp_path / "trials.csv").write_text(TRIALS)
+    tuned = tmp_path / "fine_tuning"
+    tuned.mkdir()
+    (tuned / "trials.csv").write_text(TUNED)
+    write_search_page({tmp_path: (), tuned: SPACE}, CONFIG, 23, tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert (
+        "2 of 23 trials are complete; the best has a validation accuracy of 80.0 %." in page.words
+    )
+    assert page.words.index("Fine-tuning") < page.words.index("Finalists")
+    assert refreshes(page)
+    assert [row["trial"] for row in search_section(tuned)["best"]] == [2, 1]
 
 
 def test_the_best_trials_come_first_and_failed_ones_do_not_count(tmp_path):

@@ -1,15 +1,23 @@
 """The search of fine-tuning on drawn photos: on feature maps, and on pixels."""
 
 import csv
+import dataclasses
+import functools
+import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fashion_keras.config import Config, read_config, to_json
+from fashion_keras.features import FeatureStore
+from fashion_keras.training import Datasets
 from tests.report.html_page import Page
 from tuning import fine_tuning, space
 from tuning import search as search_module
+from tuning.fine_tuning import FineTuningHyperModel
+from tuning.trials import train_trial
 
 WORDS = ["--stage", "fine-tuning", "--image-size", "71", "--batch-size", "8"]
 WORDS += ["--fine-tuning-copies", "1", "--max-epochs", "2", "--factor", "2"]
@@ -46,9 +54,9 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(on, run, capsys, 
     output = capsys.readouterr().out
     best, trials = (
         read_config(folder / "best_config.json"),
-        rows_of(folder / fine_tuning.FOLDER / "trials.csv"),
+        rows_of(folder / "fine_tuning" / "trials.csv"),
     )
-    summary = json.loads((folder / fine_tuning.FOLDER / "search.json").read_text())
+    summary = json.loads((folder / "fine_tuning" / "search.json").read_text())
     assert output.index("plan: 5 trials, ") < output.index("feature maps and trials should take")
     losses = [float(row["val_log_loss"]) for row in trials]
     assert summary["validation_log_loss"] == pytest.approx(min(losses), abs=1e-4)
@@ -71,8 +79,28 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(on, run, capsys, 
 @pytest.mark.slow
 def test_after_the_given_minutes_no_other_trial_begins(run, monkeypatch, capsys):
     search: Any = fine_tuning.search_fine_tuning
-    monkeypatch.setattr(fine_tuning, "search_fine_tuning", lambda *call: search(*call[:-1], 1e-6))
+    limited = lambda *call, **options: search(*call, **options | {"minutes": 1e-6})  # noqa: E731
+    monkeypatch.setattr(fine_tuning, "search_fine_tuning", limited)
     folder = run("--max-minutes", "1")
     assert "the time is over" in capsys.readouterr().out
-    assert len(rows_of(folder / fine_tuning.FOLDER / "trials.csv")) == 1
+    assert len(rows_of(folder / "fine_tuning" / "trials.csv")) == 1
     assert read_config(folder / "best_config.json").fine_tune_from == "block13"
+
+
+@pytest.mark.slow
+def test_a_promoted_trial_goes_on_as_if_it_had_not_stopped(prepared, tiny_backbone, tmp_path):
+    config = dataclasses.replace(FOUND, image_size=71, batch_size=8, fine_tuning_copies=0)
+    config = dataclasses.replace(config, fine_tune_from="block13")
+    store = FeatureStore(prepared, config, tiny_backbone, tmp_path)
+    only = space.Space(lambda hp, base: base, *space.fine_tuning(False)[1:])
+    data = fine_tuning.TuningData(Datasets(prepared, tiny_backbone, store), only, tmp_path, 1)
+    train: Any = functools.partial(train_trial, data, config, {}, build=FineTuningHyperModel)
+    whole, state = train([2], None, True)
+    _, first = train([1], None, True)
+    continued, later = train([1, 2], first, True)
+    again, _ = train([1, 2], None, True)  # The state is gone.
+    assert [row["val_log_loss"] for row in continued.rows] == [whole.rows[-1]["val_log_loss"]]
+    assert [row["val_log_loss"] for row in again.rows] == [whole.rows[-1]["val_log_loss"]]
+    contents = [dict(np.load(io.BytesIO(one))) for one in (state, later)]
+    for name, values in contents[0].items():
+        np.testing.assert_array_equal(values, contents[1][name])

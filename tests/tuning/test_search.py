@@ -83,7 +83,7 @@ OTHERS = HEAD_OTHERS | {"--max-epochs": "9", "--factor": "2"}
 OTHERS |= {"--workers": "2", "--tensorboard": "log", "--max-minutes": "3"}
 
 
-OF_FINE_TUNING = {"--fine-tune-on", "--fine-tuning-copies"}
+OF_FINE_TUNING = {"--fine-tune-on", "--fine-tuning-copies", "--max-minutes"}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkey
     calls = []
     tuned = option in OF_FINE_TUNING
     module, name = (fine_tuning, "search_fine_tuning") if tuned else (hyperband, "search")
-    monkeypatch.setattr(module, name, lambda *call: calls.append(call))
+    monkeypatch.setattr(module, name, lambda *call, **rest: calls.append((*call, rest)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # Ray is installed.
     stage = ["--stage", "fine-tuning" if tuned else "head"]
     for words in ([], [option, OTHERS[option]]):
@@ -117,7 +117,8 @@ def test_stages_are_those_asked_for_or_that_suit_the_machine(
 ):
     ran = []
     monkeypatch.setattr(hyperband, "search", lambda *call: ran.append("head"))
-    monkeypatch.setattr(fine_tuning, "search_fine_tuning", lambda *call: ran.append("fine-tuning"))
+    tune = lambda *call, **options: ran.append("fine-tuning")  # noqa: E731
+    monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
     monkeypatch.setattr("fashion_keras.backend.cards", lambda: cards)
     search_module.main([*words, "--results", str(tmp_path)])
     assert ran == expected

@@ -73,7 +73,9 @@ def test_every_backbone_has_two_places_to_start_from(backbone):
     blocks = ARCHITECTURES[backbone].blocks
     assert blocks.index(first) < blocks.index(second)
     assert ARCHITECTURES[backbone].block in (first, second)
-    assert starts(backbone, True) == ("pixels", *blocks)
+    everything, *others = starts(backbone, True)
+    assert (everything, len(others)) == ("pixels", 3)
+    assert set(others) <= set(blocks)
 
 
 def test_strength_has_a_range_on_pixels():
