@@ -48,9 +48,8 @@ def rows_of(file):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("on", ["feature_maps", "pixels"])
-def test_the_best_fine_tuning_is_found_written_and_found_again(on, run, capsys, tmp_path):
-    folder = run("--fine-tune-on", on)
+def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_path):
+    folder = run()
     output = capsys.readouterr().out
     best, trials = (
         read_config(folder / "best_config.json"),
@@ -69,22 +68,21 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(on, run, capsys, 
     assert f"a log loss of {min(losses):.4f}" in page.words
     assert not list((tmp_path / "cache" / "trials").glob("*.npz"))
 
-    if on == "pixels":
-        return
-    run("--fine-tune-on", on)
+    run()
     assert capsys.readouterr().out.count("found in the cache") >= 5
     assert read_config(folder / "best_config.json") == best
 
 
 @pytest.mark.slow
-def test_after_the_given_minutes_no_other_trial_begins(run, monkeypatch, capsys):
+def test_on_pixels_too_no_other_trial_begins_after_the_given_minutes(run, monkeypatch, capsys):
     search: Any = fine_tuning.search_fine_tuning
     limited = lambda *call, **options: search(*call, **options | {"minutes": 1e-6})  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", limited)
-    folder = run("--max-minutes", "1")
+    folder = run("--fine-tune-on", "pixels", "--max-minutes", "1")
     assert "the time is over" in capsys.readouterr().out
     assert len(rows_of(folder / "fine_tuning" / "trials.csv")) == 1
-    assert read_config(folder / "best_config.json").fine_tune_from == "block13"
+    best = read_config(folder / "best_config.json")
+    assert (best.fine_tune_on, best.fine_tune_from in ("pixels", "block13")) == ("pixels", True)
 
 
 @pytest.mark.slow
