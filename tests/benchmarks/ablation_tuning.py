@@ -24,7 +24,7 @@ from tests.benchmarks.ablation_photos import changed
 from tests.benchmarks.folds import CrossValidate, Row, Scores
 
 BASE: dict[str, Any] = {
-    "fine_tune_from": "block13",
+    "fine_tune_from": "block11",
     "fine_tuning_copies": 2,
     "fine_tuning_epochs": 6,
     "fine_tuning_learning_rate": 0.0003,
@@ -32,9 +32,10 @@ BASE: dict[str, Any] = {
 }
 # Fields of `Config`, an `extra` of training, or `layers` of augmentation, after the others.
 CHOICES: dict[str, dict[str, Any]] = {
-    "from block 13, K = 2, six epochs, rate 0.0003": {},
+    "from block 11, K = 2, six epochs, rate 0.0003": {},
     "not at all (the head on frozen features)": {"fine_tuning_epochs": 0},
-    "from block 11": {"fine_tune_from": "block11"},
+    "from block 13": {"fine_tune_from": "block13"},
+    "from block 8": {"fine_tune_from": "block8"},
     "rate 0.0001": {"fine_tuning_learning_rate": 0.0001},
     "rate 0.001": {"fine_tuning_learning_rate": 0.001},
     "twelve epochs": {"fine_tuning_epochs": 12},
@@ -55,7 +56,6 @@ CHOICES: dict[str, dict[str, Any]] = {
     "translation 0.1, too": {"layers": ("RandomTranslation", (0.1, 0.1))},
     "brightness 0.2, too": {"layers": ("RandomBrightness", (0.2,))},
     "contrast 0.2, too": {"layers": ("RandomContrast", (0.2,))},
-    "from block 8": {"fine_tune_from": "block8"},
 }
 
 
