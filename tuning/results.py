@@ -78,7 +78,7 @@ class Report:
     def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
         searched = {name: row[name] for name in self._space.fields}
         fields = dataclasses.asdict(self._oracle.base) | searched
-        metrics = {f"validation_{name}": row[f"val_{name}"] for name in ("accuracy", "loss")}
+        metrics = {f"validation_{name[4:]}": row[name] for name in row if name.startswith("val_")}
         results = {} if row["reason"] else metrics
         tensor_board.add_run(log_dir, fields, results, row["seconds"], outcome.rows)
 
