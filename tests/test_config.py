@@ -37,6 +37,7 @@ def test_fields_that_json_does_not_name_keep_their_defaults(tmp_path):
         (b"null", "Expected a JSON object. Received: None"),
         (b'{"rotation": }', "Expecting value: line 1 column 14"),
         (b'{"seed": 0}', "`seed` must lie between 1"),
+        (b'{"predict_size": 70}', "`predict_size` must be 0, or 71 or more"),
         (b"\xff\xd8\xff\xe0", "'utf-8' codec can't decode"),
     ],
 )

@@ -63,9 +63,11 @@ def weights_of(tuned: FineTuned) -> list[np.ndarray]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
-def test_fine_tuning_lowers_the_loss_and_trains_copies(fine_tune_from, datasets, tmp_path):
-    config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from)
+@pytest.mark.parametrize(
+    ("fine_tune_from", "on"), [("block13", "auto"), ("pixels", "auto"), ("block13", "pixels")]
+)
+def test_fine_tuning_lowers_the_loss_and_trains_copies(fine_tune_from, on, datasets, tmp_path):
+    config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tune_on=on)
     head = new_head()
     models = (datasets.backbone, head.head)
     before = [weight for model in models for weight in model.get_weights()]
@@ -163,6 +165,7 @@ def test_start_follows_the_machine_unless_it_is_given(monkeypatch):
         monkeypatch.setattr("fashion_keras.model.cards", lambda cards=cards: cards)
         assert chosen_fine_tune_from(Config()) == expected
         assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
+        assert chosen_fine_tune_from(Config(fine_tune_on="feature_maps")) == "block11"
 
 
 @pytest.mark.slow

@@ -93,6 +93,8 @@ def test_a_place_to_cut_is_checked_and_others_are_named(branched: keras.Model) -
     message = "beginning of the name of a layer of xception, such as block2, .*'stem'"
     with pytest.raises(InputError, match=message):
         check_fine_tune_from(Config(fine_tune_from="stem"))
+    with pytest.raises(InputError, match="needs a block to start from"):
+        check_fine_tune_from(Config(fine_tune_from="pixels", fine_tune_on="feature_maps"))
 
 
 def test_a_copy_of_other_weights_is_refused_with_its_variable(tmp_path, monkeypatch, recwarn):

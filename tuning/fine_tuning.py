@@ -98,8 +98,8 @@ class _RawWeights(keras.callbacks.Callback):
 class FineTuningHyperModel(keras_tuner.HyperModel):
     """Builds and fits backbone and head of one trial: `base` has what is not searched.
 
-    The learning rate rises and stays, as nobody knows how long the trial will live; its score is
-    that of averaged weights.
+    The learning rate rises and stays, as a trial may be promoted and trained on; its score is that
+    of averaged weights.
     """
 
     def __init__(self, base: Config, data: TuningData) -> None:
