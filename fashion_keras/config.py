@@ -140,8 +140,8 @@ class Config:
     precision: str = _field(
         "auto",
         "precision in which the backbone computes: `auto` (`mixed_bfloat16` on graphics cards of "
-        "compute capability 8.0 or more, else `float32`), `float32`, `mixed_float16` or "
-        "`mixed_bfloat16` (this also on CPUs with AMX); where it gains nothing `float32` is used; "
+        "compute capability 8.0 or more and on CPUs with AVX512-BF16 or AMX, else `float32`), "
+        "`float32`, `mixed_float16` or `mixed_bfloat16`; where it gains nothing `float32` is used; "
         "the saved file is float32 in any case",
         choices=PRECISIONS,
         decides="features fine_tuning",

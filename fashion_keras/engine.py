@@ -1,6 +1,6 @@
 """What runs frozen models: Keras or, faster on a CPU, OpenVINO.
 
-A converted model is an artifact; its outputs agree with those of Keras to about 1e-6.
+A converted model is an artifact; in float32 its outputs agree with those of Keras to about 1e-6.
 """
 
 import contextlib
@@ -27,6 +27,7 @@ Run = Callable[[Any], Any]  # From pixels to an array, or to a dictionary of arr
 
 KERAS = "keras"
 _LAYOUT = 1  # Raise it when models converted by older versions must not be used any more.
+_HINTS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # OpenVINO's names of precisions.
 _ONLY = "output"  # Name of the output of a model that gives no dictionary.
 # Converting takes 5 s, and saves 16 ms for each photo of 299 x 299 pixels in a batch (two cores).
 _WORTH_CONVERTING = 320 * 299**2  # Pixels.
@@ -55,7 +56,7 @@ def engines(photos: float, side: int, precision: str = "float32") -> list[str]:
         side: Of the photos, in pixels.
         precision: In force; see `Config.precision`.
     """
-    if precision != "float32" or not _on_cpu() or not _installed():
+    if precision not in _HINTS or not _on_cpu() or not _installed():
         return [KERAS]
     found = [f"openvino {importlib.metadata.version('openvino')}", KERAS]
     return found if _many(photos, side) else found[::-1]
@@ -63,7 +64,7 @@ def engines(photos: float, side: int, precision: str = "float32") -> list[str]:
 
 def advise(photos: float, side: int, precision: str = "float32") -> None:
     """Say, once, what OpenVINO would gain, if it is missing; for the arguments see `engines`."""
-    if precision == "float32" and _many(photos, side) and _on_cpu() and not _installed():
+    if precision in _HINTS and _many(photos, side) and _on_cpu() and not _installed():
         _advise()
 
 
@@ -90,7 +91,7 @@ def _on_cpu() -> bool:
 
 
 class OpenVINO:
-    """A converted model; it computes on the CPU, in float32, and is compiled at its first call.
+    """A converted model; it computes on the CPU and is compiled at its first call.
 
     Photos of a batch go through it one by one, one on each core, which gives the same bits: cores
     that wait for each other lose time when other threads decode photos. A few photos share all.
@@ -98,11 +99,14 @@ class OpenVINO:
 
     Args:
         file: The `.xml` file, with its `.bin` beside it; or the content of such a file.
+        precision: In force; see `Config.precision`. What it gives is float32 in any case.
         weights: The content of the `.bin`, uint8, if `file` is the content of the `.xml`.
     """
 
-    def __init__(self, file: Path | bytes, weights: np.ndarray | None = None) -> None:
-        self.file, self._weights = file, weights
+    def __init__(
+        self, file: Path | bytes, precision: str = "float32", weights: np.ndarray | None = None
+    ) -> None:
+        self.file, self._precision, self._weights = file, precision, weights
         self._lock = threading.Lock()  # Requests of OpenVINO serve one caller at a time.
 
     def _compile(self, hint: str) -> Any:
@@ -112,8 +116,8 @@ class OpenVINO:
             model = core.read_model(str(self.file))
         else:
             model = core.read_model(self.file, openvino.Tensor(self._weights))
-        # Some CPUs would choose bfloat16. Of several processes, each would take the first cores.
-        options = {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": "NO"}
+        # Of several processes, each would take the first cores.
+        options = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "ENABLE_CPU_PINNING": "NO"}
         if threads := os.environ.get("TF_NUM_INTRAOP_THREADS"):
             options["INFERENCE_NUM_THREADS"] = threads
         return core.compile_model(model, "CPU", options | {"PERFORMANCE_HINT": hint})
@@ -152,9 +156,9 @@ class OpenVINO:
 
     def __reduce__(self) -> tuple:
         if not isinstance(self.file, Path):
-            return OpenVINO, (self.file, self._weights)
+            return OpenVINO, (self.file, self._precision, self._weights)
         weights = np.fromfile(self.file.with_suffix(".bin"), "uint8")
-        return OpenVINO, (self.file.read_bytes(), weights)
+        return OpenVINO, (self.file.read_bytes(), self._precision, weights)
 
 
 def _copied(request: Any) -> dict[str, np.ndarray]:
@@ -169,7 +173,7 @@ def converted(model: Any, side: int | None, cache: Path, facts: dict[str, Any]) 
         model: From pixels `(batch, height, width, 3)`.
         side: Of all photos, in pixels; None if they come in any height and width.
         cache: The converted model is kept in it.
-        facts: All that decides what the model gives, as JSON values.
+        facts: All that decides what it gives, as JSON values; without `precision`, float32.
     """
     try:
         place = made_once(_place(side, cache, facts), lambda folder: _convert(model, side, folder))
@@ -178,7 +182,7 @@ def converted(model: Any, side: int | None, cache: Path, facts: dict[str, Any]) 
     except Exception as error:  # OpenVINO and Keras raise many kinds for what they cannot convert.
         _say_keras_runs(error)
         return None
-    return OpenVINO(place / "model.xml")
+    return OpenVINO(place / "model.xml", facts.get("precision", "float32"))
 
 
 def for_classifier(model: Any, photos: float, side: int, cache: Path) -> OpenVINO | None:

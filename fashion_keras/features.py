@@ -72,8 +72,7 @@ class FeatureStore:
         self._cache = cache
         self._workers = workers
         self._runs: dict[str | None, engine.Run] = {}
-        self._facts = deciding(config, "features") | {
-            "precision": precision,
+        self._facts = deciding(self._config, "features") | {
             "weights": weights_digest(backbone),
             "versions": versions(),
             "layout": _LAYOUT,
@@ -172,12 +171,13 @@ class FeatureStore:
         if fine_tune_from not in self._runs:
             from fashion_keras.model import build_feature_model
 
-            model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
             run: Any = None
             if self.engine != engine.KERAS:
+                model = build_feature_model(self._backbone, fine_tune_from)
                 facts = self._facts | {"fine_tune_from": fine_tune_from}
                 run = engine.converted(model, self._config.image_size, self._cache, facts)
                 self.engine = self.engine if run else engine.KERAS
+            model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
             self._runs[fine_tune_from] = run or model.predict_on_batch
         return self._runs[fine_tune_from]
 

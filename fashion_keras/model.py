@@ -363,22 +363,26 @@ def precision_in_force(wanted: str) -> str:
     """Return the precision to compute in; float32, and a line that says so, if `wanted` is slower.
 
     Graphics cards compute in all of them, from compute capability 8.0 on in bfloat16, which `auto`
-    takes there. On CPUs bfloat16 is faster with AMX, and float16 is slower (measured: see
-    `docs/devices.md`).
+    takes there and on CPUs that multiply it, with TensorFlow. With JAX or PyTorch it is no faster
+    on CPUs, and float16 is slower (measured: see `docs/devices.md`).
     """
+    if found := cards():
+        fast = all(card.capability >= (8, 0) for card in found)
+    else:
+        fast = cpu_multiplies_bfloat16() and keras.backend.backend() == "tensorflow"
     if wanted == "auto":
-        able = [card.capability >= (8, 0) for card in cards()]
-        return "mixed_bfloat16" if able and all(able) else "float32"
-    fast = wanted == "mixed_bfloat16" and _has_amx()
-    if wanted == "float32" or fast or cards():
+        return "mixed_bfloat16" if fast else "float32"
+    if wanted == "float32" or found or (wanted == "mixed_bfloat16" and fast):
         return wanted
     print(f"{wanted} would be no faster on this CPU: computing in float32", flush=True)
     return "float32"
 
 
-def _has_amx() -> bool:
-    cpu = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
-    return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8")
+def cpu_multiplies_bfloat16() -> bool:
+    """Return whether this CPU has instructions for bfloat16."""
+    facts = Path("/proc/cpuinfo")  # On Linux only; elsewhere no CPU is known to be faster.
+    words = set(facts.read_text(encoding="utf-8").split()) if facts.exists() else set()
+    return not words.isdisjoint({"amx_bf16", "avx512_bf16"})
 
 
 def show_device(config: Config, frozen: str) -> None:

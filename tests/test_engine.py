@@ -16,7 +16,7 @@ from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import InputError
 from fashion_keras.engine import KERAS, advise, converted, engines, for_classifier
-from fashion_keras.model import build_feature_model
+from fashion_keras.model import build_feature_model, cpu_multiplies_bfloat16
 from fashion_keras.saving import add_metadata
 from tests.builders import needs_openvino, save_strong, strong_classifier
 from tests.conftest import small_backbone
@@ -40,13 +40,14 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
 
 
-def test_openvino_is_best_for_many_photos_on_a_cpu_in_float32(monkeypatch):
+def test_openvino_is_best_for_many_photos_on_a_cpu(monkeypatch):
     needs_openvino()
     best = engines(MANY, 299)[0]
     assert best == f"openvino {importlib.metadata.version('openvino')}"
     assert engines(MANY, 299) == [best, KERAS]
     assert engines(100, 299) == engines(MANY, 150) == [KERAS, best]
-    assert engines(MANY, 299, "mixed_bfloat16") == [KERAS]
+    assert engines(MANY, 299, "mixed_bfloat16") == [best, KERAS]
+    assert engines(MANY, 299, "mixed_float16") == [KERAS]
     monkeypatch.setattr("fashion_keras.backend.cards", lambda: ["a card"])
     assert engines(MANY, 299) == [KERAS]
     monkeypatch.setattr("fashion_keras.backend.cards", list)
@@ -59,7 +60,7 @@ def test_a_missing_openvino_is_advised_once_if_many_photos_wait(monkeypatch, cap
     engine._advise.cache_clear()
     assert engines(MANY, 299) == [KERAS]
     advise(100, 299)
-    advise(MANY, 299, "mixed_bfloat16")
+    advise(MANY, 299, "mixed_float16")
     assert capsys.readouterr() == ("", "")
     for _ in range(2):
         advise(MANY, 299)
@@ -97,6 +98,17 @@ def test_a_converted_model_gives_what_keras_gives(feature_model, cache, monkeypa
     before = found["features"].copy()
     run(PIXELS[1:2])
     np.testing.assert_array_equal(found["features"], before)  # No view of what comes next.
+
+
+def test_bfloat16_is_close_and_other_bits_where_the_cpu_multiplies_it(feature_model, tmp_path):
+    needs_openvino()
+    run: Any = converted(feature_model, 71, tmp_path, {"precision": "mixed_bfloat16"})
+    expected = feature_model.predict_on_batch(PIXELS)
+    for sent in (run, pickle.loads(pickle.dumps(run))):  # noqa: S301
+        for name, values in sent(PIXELS).items():
+            np.testing.assert_allclose(values, expected[name], atol=0.02)
+            exact = np.allclose(values, expected[name], atol=1e-5)
+            assert (values.dtype, exact) == ("float32", not cpu_multiplies_bfloat16())
 
 
 def test_one_thread_and_a_pickle_give_the_same_bits(feature_model, cache, monkeypatch):

@@ -283,20 +283,27 @@ def test_copy_computes_in_its_precision_with_weights_in_float32() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "amx", "cards", "expected"),
+    ("wanted", "backend", "cpu", "cards", "expected"),
     [
-        ("auto", True, [], "float32"),
-        ("auto", False, [Card("A100", (8, 0))], "mixed_bfloat16"),
-        ("auto", False, [Card("A100", (8, 0)), Card("T4", (7, 5))], "float32"),
-        ("float32", True, [Card("T4")], "float32"),
-        ("mixed_bfloat16", True, [], "mixed_bfloat16"),
-        ("mixed_bfloat16", False, [], "float32"),
-        ("mixed_float16", True, [], "float32"),
-        ("mixed_float16", False, [Card("T4")], "mixed_float16"),
+        ("auto", "tensorflow", True, [], "mixed_bfloat16"),
+        ("auto", "tensorflow", False, [], "float32"),
+        ("auto", "torch", True, [], "float32"),
+        ("auto", "jax", False, [Card("A100", (8, 0))], "mixed_bfloat16"),
+        ("auto", "tensorflow", True, [Card("A100", (8, 0)), Card("T4", (7, 5))], "float32"),
+        ("float32", "tensorflow", True, [], "float32"),
+        ("float32", "tensorflow", True, [Card("A100", (8, 0))], "float32"),
+        ("mixed_bfloat16", "tensorflow", True, [], "mixed_bfloat16"),
+        ("mixed_bfloat16", "tensorflow", False, [], "float32"),
+        ("mixed_bfloat16", "jax", True, [], "float32"),
+        ("mixed_float16", "tensorflow", True, [], "float32"),
+        ("mixed_float16", "torch", False, [Card("T4")], "mixed_float16"),
     ],
 )
-def test_precision_is_used_where_it_is_faster(wanted, amx, cards, expected, monkeypatch, capsys):
-    monkeypatch.setattr(models, "_has_amx", lambda: amx)
+def test_precision_is_used_where_it_is_faster(
+    wanted, backend, cpu, cards, expected, monkeypatch, capsys
+):
+    monkeypatch.setattr("keras.backend.backend", lambda: backend)
+    monkeypatch.setattr(models, "cpu_multiplies_bfloat16", lambda: cpu)
     monkeypatch.setattr(models, "cards", lambda: cards)
     assert precision_in_force.__wrapped__(wanted) == expected
     line = f"{wanted} would be no faster on this CPU: computing in float32\n"

@@ -11,7 +11,7 @@ import gc
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +191,12 @@ def search_fine_tuning(
         best_place = stack.enter_context(all_together(results, (BEST_FILE,)))
         work = stack.enter_context(all_together(folder, FILES))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        on_pixels = tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
-        data = TuningData(datasets, fine_tuning(on_pixels), cache, workers or 1)
+        data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, workers or 1)
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
-        print(oracle.plan(), flush=True)
-        _make_feature_maps(base, oracle.plan(), data, on_pixels)
+        took = duration(_expected_seconds(base, oracle.plan(), data))
+        print(oracle.plan(), f"feature maps and trials should take {took}", sep="\n", flush=True)
+        _make_feature_maps(base, data)
         if log_dir:
             key = fingerprint(base=dataclasses.asdict(base), plan=oracle.plan(), photos=photos)
             log_dir = log_dir / f"fine-tuning-{key[:8]}"
@@ -206,7 +206,7 @@ def search_fine_tuning(
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
         best = oracle.best()[0]
         report.write(oracle.config_of(best), _scores(best), photos, start, results / PAGE)
-        winner = _for_final(oracle.config_of(best), on_pixels)
+        winner = _for_final(oracle.config_of(best), _on_pixels(base))
         for place, config in (
             (work / BASE_FILE, found or base),
             (work / BEST_FILE, winner),
@@ -251,30 +251,51 @@ def _scores(trial: Trial) -> dict[str, float]:
     }
 
 
-def _make_feature_maps(base: Config, plan: Plan, data: TuningData, on_pixels: bool) -> None:
-    """Compute what all trials read, once, after saying how long everything will take."""
-    variants = [] if on_pixels else list(on_feature_maps(base))
-    first = variants[0] if variants else dataclasses.replace(base, fine_tune_from=PIXELS)
-    speed, missing = measure(first, data.datasets), _missing(variants, data)
-    train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
-    # Validation goes without gradients: a third of the work. Each new trial trains a head.
-    seconds = sum(photos for photos, _ in missing.values()) / speed["forward"]
-    seconds += plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
-    begun = sum(stage.trials for stage in plan.stages if not stage.first_epoch)
-    seconds += begun * (base.epochs * train / speed["head"] + _COMPILING)
-    print(f"feature maps and trials should take {duration(seconds)}", flush=True)
+def advice(base: Config, max_epochs: int, factor: int, cache: Path) -> str:
+    """Return what people read who searched only the head; takes a few seconds to measure."""
+    data = TuningData(prepare_datasets(base, cache), fine_tuning(_on_pixels(base)), cache, 1)
+    with tempfile.TemporaryDirectory() as scratch:
+        plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()
+    took = duration(_expected_seconds(base, plan, data))
+    return f"only the head was searched; `--stage fine-tuning` goes on, for about {took} here"
+
+
+def _on_pixels(base: Config) -> bool:
+    return tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
+
+
+def _make_feature_maps(base: Config, data: TuningData) -> None:
+    """Compute what all trials read, once."""
+    variants = _variants(base)
     if variants:
-        data.datasets.store.check_disk(sum(needed for _, needed in missing.values()))
+        data.datasets.store.check_disk(sum(needed for _, needed in _missing(variants, data)))
     for config in variants:
         arrays = training_arrays(config.fine_tuning_copies)
         data.store(config).make(arrays, config.fine_tune_from)
 
 
-def _missing(variants: Sequence[Config], data: TuningData) -> dict[str, tuple[int, int]]:
-    """Return, by key, of how many photos feature maps are missing, and their bytes."""
+def _variants(base: Config) -> list[Config]:
+    return [] if _on_pixels(base) else list(on_feature_maps(base))
+
+
+def _expected_seconds(base: Config, plan: Plan, data: TuningData) -> float:
+    """Return how long feature maps and trials should take on this machine, which is measured."""
+    variants = _variants(base)
+    first = variants[0] if variants else dataclasses.replace(base, fine_tune_from=PIXELS)
+    speed = measure(first, data.datasets)
+    train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
+    # Validation goes without gradients: a third of the work. Each new trial trains a head.
+    seconds = sum(photos for photos, _ in _missing(variants, data)) / speed["forward"]
+    seconds += plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
+    begun = sum(stage.trials for stage in plan.stages if not stage.first_epoch)
+    return seconds + begun * (base.epochs * train / speed["head"] + _COMPILING)
+
+
+def _missing(variants: Sequence[Config], data: TuningData) -> Iterable[tuple[int, int]]:
+    """Return of how many photos feature maps are missing, and their bytes, for each array."""
     found = {}
     for config in variants:
         store, place = data.store(config), config.fine_tune_from
         for array in training_arrays(config.fine_tuning_copies):
             found[store.key(*array, place)] = store.missing_feature_maps(*array, place)
-    return found
+    return found.values()

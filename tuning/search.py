@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 from fashion_keras import cli
 from fashion_keras.config import Config, InputError, names
@@ -76,31 +75,34 @@ def main(arguments: list[str] | None = None) -> None:
     if stage == "head" and given.max_minutes:
         raise InputError("`--max-minutes` needs `--stage fine-tuning` or `--stage both`.")
     _search(given, stage, folder)
-    if not given.stage and stage == "head":
-        print("only the head was searched; `--stage fine-tuning` goes on, for hours on a CPU")
     command = cli.next_command("fashion_keras.final", parser, given)
     print(f"winner: {folder / 'best_config.json'}; now run: {command}")
 
 
 def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
-    from tuning.fine_tuning import base_of, search_fine_tuning
+    from tuning.fine_tuning import advice, base_of, search_fine_tuning
     from tuning.hyperband import search
     from tuning.space import HEAD
 
-    def settings(stage: str) -> list[Any]:
-        epochs = given.max_epochs or _MAX_EPOCHS[stage]
-        return [epochs, given.factor, folder, given.cache, given.workers, given.tensorboard]
+    def settings(stage: str) -> tuple[int, int]:
+        return given.max_epochs or _MAX_EPOCHS[stage], given.factor
 
+    places = folder, given.cache, given.workers, given.tensorboard
     if stage != "fine-tuning":
-        search(cli.chosen(given, BASE), *settings("head"))
-    if stage != "head":
-        found = base_of(folder)
-        if not found:
-            print("no head was searched before: the configuration of the released model is used")
-        base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=BASE.image_size))
-        if found:  # What the head's search found is not for options to change.
-            base = dataclasses.replace(base, **HEAD.values(found))
-        search_fine_tuning(base, *settings("fine-tuning"), minutes=given.max_minutes, found=found)
+        search(cli.chosen(given, BASE), *settings("head"), *places)
+    if stage == given.stage == "head":
+        return
+    found = base_of(folder)
+    if not found:
+        print("no head was searched before: the configuration of the released model is used")
+    base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=BASE.image_size))
+    if found:  # What the head's search found is not for options to change.
+        base = dataclasses.replace(base, **HEAD.values(found))
+    if stage == "head":
+        print(advice(base, *settings("fine-tuning"), given.cache))
+    else:
+        limit = given.max_minutes
+        search_fine_tuning(base, *settings("fine-tuning"), *places, minutes=limit, found=found)
 
 
 if __name__ == "__main__":

@@ -73,12 +73,13 @@ def jobs(work: Path, linked: Path, drawn: Path) -> dict[str, list[str]]:
     size = ["--image-size", str(IMAGE_SIZE), "--feature-batch-size", "256"]
     features = ["--data", str(linked), "--weights", model, *size]
     photos = [*features, "--batch-size", "256"]
+    trials = ["--max-epochs", "3", "--factor", "2"]
     heads = ["--epochs", "2", "--fine-tuning-epochs", "0"]
     tuned = ["--epochs", "2", "--fine-tuning-epochs", "2", "--fine-tune-from", "block13"]
     saved = ["--format", "saved_model", "--out", f"{work}/cheap_saved_model"]
     commands = {
         "features": ["fashion_keras.features", *features, *cache],
-        "search": ["tuning.search", *photos, *folders, "--max-epochs", "3", "--factor", "2"],
+        "search": ["tuning.search", *photos, *folders, "--stage=head", *trials],
         "lr_find": ["tuning.lr_find", *photos, *folders],
         "final, heads": ["fashion_keras.final", *photos, *folders, *heads],
         "final, maps": ["fashion_keras.final", *photos, *folders, *tuned, "--fine-tuning-copies=1"],

@@ -43,7 +43,7 @@ def jobs(place: Path) -> list[Job]:
     base = f"--data {photos} --image-size 71 --feature-batch-size 8 --weights {model}"
     common, tuned = f"{base} --batch-size 8", "--fine-tune-from block13"
     features = f"{base} {tuned} --augmented-copies 2 --feature-maps --fine-tuning-copies 1"
-    search = f"tuning.search {common} --max-epochs 3 --factor 3 {_FOLDERS}"
+    search = f"tuning.search --stage head {common} --max-epochs 3 --factor 3 {_FOLDERS}"
     final = f"{common} {tuned} --learning-rate 0.001 --epochs 12 --fine-tuning-epochs 3 {_FOLDERS}"
     predict = f"{model} {photos} --format csv --batch-size 4 --resume --out FOLDER/rows.csv"
     export = f"{model} --format openvino --out FOLDER/clothes.xml"

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,14 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
     run()
     assert capsys.readouterr().out.count("found in the cache") >= 5
     assert read_config(folder / "best_config.json") == best
+
+
+@pytest.mark.slow
+def test_after_the_head_alone_the_time_of_fine_tuning_is_measured(run, sample_folder, tmp_path):
+    config = dataclasses.replace(FOUND, data=str(sample_folder), image_size=71)
+    for epochs, expected in ((1, "[0-9]+ s"), (50_000, r"[0-9.]+ h")):
+        line = fine_tuning.advice(config, epochs, 3, tmp_path / "cache")
+        assert re.search(f"`--stage fine-tuning` goes on, for about {expected} here$", line)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from fashion_keras.backend import Card
 from fashion_keras.config import InputError, deciding, read_config, to_json
 from tests.builders import options_of
 from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
-from tuning import finalists, fine_tuning, hyperband, results
+from tuning import finalists, fine_tuning, hyperband, results, space
 from tuning import search as search_module
 from tuning.oracle import Oracle
 from tuning.space import HEAD
@@ -28,6 +28,8 @@ def cache(tmp_path_factory):
 def run(cache, sample_folder, tiny_backbone, tmp_path, monkeypatch):
     """Return what runs a small search, and returns its results folder."""
     monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
+    # The backbone has one block; where fine-tuning starts matters for the time that it would take.
+    monkeypatch.setattr(space, "starts", lambda backbone, on_pixels: ("block13",))
     monkeypatch.setattr(finalists, "SEEDS", 2)
     monkeypatch.setattr(hyperband, "FINALISTS", 2)
     for module in (finalists, results):
@@ -119,6 +121,7 @@ def test_stages_are_those_asked_for_or_that_suit_the_machine(
     monkeypatch.setattr(hyperband, "search", lambda *call: ran.append("head"))
     tune = lambda *call, **options: ran.append("fine-tuning")  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
+    monkeypatch.setattr(fine_tuning, "advice", lambda *call: "only the head was searched")
     monkeypatch.setattr("fashion_keras.backend.cards", lambda: cards)
     search_module.main([*words, "--results", str(tmp_path)])
     assert ran == expected
