@@ -51,7 +51,7 @@ ARCHITECTURES = {
         features=2048,
         **_SYMMETRIC,
         blocks=tuple(f"block{number}" for number in range(2, 15)),
-        block="block11",
+        block="block5",
     ),
     # Tan and Le 2021, "EfficientNetV2: Smaller Models and Faster Training".
     "efficientnetv2-b0": Architecture(

@@ -110,7 +110,8 @@ class Config:
         "auto",
         "first trainable layer of the backbone while fine-tuning, or how its name begins: `block2` "
         "to `block14` of Xception (other backbones: see docs/backbones.md), `pixels` (all of it), "
-        "or `auto` (`pixels` with a graphics card, else a late block: `block11` of Xception)",
+        "or `auto` (`pixels` with a graphics card, else a block from the middle on: `block5` of "
+        "Xception)",
         decides="fine_tuning",
     )
     fine_tune_on: str = _field(
@@ -122,14 +123,14 @@ class Config:
         decides="fine_tuning",
     )
     fine_tuning_copies: int = _field(
-        4,
+        2,
         "augmented copies of each training photo to fine-tune on, in addition to the photo "
         "itself; on `pixels` copies are drawn again in each epoch, and 0 means none",
         (0, 64),
         "fine_tuning",
     )
     fine_tuning_epochs: int = _field(
-        8, "epochs of fine-tuning; 0: the backbone stays frozen", (0, 1000), "fine_tuning"
+        4, "epochs of fine-tuning; 0: the backbone stays frozen", (0, 1000), "fine_tuning"
     )
     fine_tuning_learning_rate: float = _field(
         0.0003,

@@ -295,7 +295,7 @@ def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
         "Without options the winner of `python -m tuning.search` is trained, or, without a\n"
-        "search, the configuration of the released model.",
+        "search, the default configuration.",
         "fashion_keras.final",
         "example:\n  python -m fashion_keras.final --data photos/ --weights imagenet",
     )
@@ -356,7 +356,7 @@ def _base(file: Path | None, results: Path) -> Config:
     """Return the configuration to start from."""
     found = results / "search" / "best_config.json"
     if file is None and not found.exists():
-        print("no search was run before: the configuration of the released model is used")
+        print("no search was run before: the default configuration is used")
         return Config()
     print(f"configuration: {file or found}")
     return read_config(file or found)

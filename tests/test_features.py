@@ -255,7 +255,7 @@ def test_the_command_makes_what_a_search_needs_and_no_features_of_the_test(words
 @pytest.mark.parametrize(
     ("more", "advice"),
     [
-        (["--feature-maps", "--fine-tune-from", "pixels"], "--fine-tune-from block11`, or another"),
+        (["--feature-maps", "--fine-tune-from", "pixels"], "--fine-tune-from block5`, or another"),
         (
             ["--fine-tune-from", "block1"],
             "`fine_tune_from` must be `auto`, `pixels`, or the beginning of",

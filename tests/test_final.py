@@ -249,7 +249,7 @@ def test_without_a_search_the_released_configuration_is_used(used, tmp_path, mon
     options = {"workers": 3, "budget": None, "data_licence": "", "log_dir": None}
     options |= {"find_rate": False}
     used.assert_called_once_with(Config(), tmp_path / "final", tmp_path / "cache", **options)
-    assert "the configuration of the released model is used" in capsys.readouterr().out
+    assert "the default configuration is used" in capsys.readouterr().out
 
 
 def test_options_go_before_the_configuration_and_that_before_the_search(used, tmp_path, capsys):

@@ -161,11 +161,11 @@ def test_divergence_is_said_and_not_kept(datasets, tmp_path):
 
 
 def test_start_follows_the_machine_unless_it_is_given(monkeypatch):
-    for cards, expected in (([], "block11"), ([Card("T4")], "pixels")):
+    for cards, expected in (([], "block5"), ([Card("T4")], "pixels")):
         monkeypatch.setattr("fashion_keras.model.cards", lambda cards=cards: cards)
         assert chosen_fine_tune_from(Config()) == expected
         assert chosen_fine_tune_from(Config(fine_tune_from="block4")) == "block4"
-        assert chosen_fine_tune_from(Config(fine_tune_on="feature_maps")) == "block11"
+        assert chosen_fine_tune_from(Config(fine_tune_on="feature_maps")) == "block5"
 
 
 @pytest.mark.slow

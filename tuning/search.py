@@ -94,7 +94,7 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
         return
     found = base_of(folder)
     if not found:
-        print("no head was searched before: the configuration of the released model is used")
+        print("no head was searched before: the default configuration is used")
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=BASE.image_size))
     if found:  # What the head's search found is not for options to change.
         base = dataclasses.replace(base, **HEAD.values(found))

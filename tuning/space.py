@@ -99,7 +99,7 @@ def starts(backbone: str, on_pixels: bool) -> tuple[str, ...]:
         count = len(known.blocks)
         return PIXELS, *(known.blocks[count * part // 3] for part in range(3))
     at = known.blocks.index(known.block)
-    other = at + 2 if at + 2 < len(known.blocks) else at - 1
+    other = at + 3 if at + 3 < len(known.blocks) else at - 1
     return tuple(known.blocks[place] for place in sorted((at, other)))
 
 
@@ -134,7 +134,7 @@ def fine_tuning(on_pixels: bool) -> Space:
         return dataclasses.replace(
             stronger(base, strength),
             fine_tuning_learning_rate=hp.Float(
-                "fine_tuning_learning_rate", 3e-5, 1e-3, sampling="log", default=rate
+                "fine_tuning_learning_rate", 1e-4, 1e-2, sampling="log", default=rate
             ),
             fine_tune_from=hp.Choice("fine_tune_from", list(places)),
             label_smoothing=hp.Float("label_smoothing", 0.0, 0.2, default=base.label_smoothing),

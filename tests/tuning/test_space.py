@@ -49,7 +49,7 @@ def test_without_copies_there_is_nothing_to_switch():
 
 
 def test_defaults_of_fine_tuning_are_those_of_the_configuration_but_for_its_start():
-    for on_pixels, place in ((True, "pixels"), (False, "block11")):
+    for on_pixels, place in ((True, "pixels"), (False, "block5")):
         found = fine_tuning(on_pixels).sample(keras_tuner.HyperParameters(), Config())
         assert found == dataclasses.replace(Config(), fine_tune_from=place)
 
