@@ -62,7 +62,7 @@ def test_fine_tuning_is_tested_after_its_cost_is_printed(run, capsys):
 
 
 OTHERS = {f"--{name.replace('_', '-')}": str(value) for name, value in OTHER_VALUES.items()}
-OTHERS |= {"--low": "0.001", "--high": "0.1", "--steps": "50", "--fine-tuning-copies": "2"}
+OTHERS |= {"--low": "0.001", "--high": "0.1", "--steps": "50", "--fine-tuning-copies": "3"}
 OTHERS |= {"--results": "elsewhere", "--cache": "elsewhere"}
 
 
