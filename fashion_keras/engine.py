@@ -116,7 +116,7 @@ class OpenVINO:
             model = core.read_model(str(self.file))
         else:
             model = core.read_model(self.file, openvino.Tensor(self._weights))
-        # Of several processes, each would take the first cores.
+        # Some CPUs would choose bfloat16. Of several processes, each would take the first cores.
         options = {"INFERENCE_PRECISION_HINT": _HINTS[self._precision], "ENABLE_CPU_PINNING": "NO"}
         if threads := os.environ.get("TF_NUM_INTRAOP_THREADS"):
             options["INFERENCE_NUM_THREADS"] = threads

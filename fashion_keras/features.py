@@ -64,10 +64,9 @@ class FeatureStore:
     ) -> None:
         from fashion_keras.model import precision_in_force, versions, weights_digest
 
-        precision = precision_in_force(config.precision)
-        self._prepared = prepared
         # Workers may have other devices: they compute in the precision of this process.
-        self._config = dataclasses.replace(config, precision=precision)
+        precision = precision_in_force(config.precision)
+        self._config, self._prepared = dataclasses.replace(config, precision=precision), prepared
         self._backbone = backbone
         self._cache = cache
         self._workers = workers
@@ -177,8 +176,8 @@ class FeatureStore:
                 facts = self._facts | {"fine_tune_from": fine_tune_from}
                 run = engine.converted(model, self._config.image_size, self._cache, facts)
                 self.engine = self.engine if run else engine.KERAS
-            model = build_feature_model(self._backbone, fine_tune_from, self._config.precision)
-            self._runs[fine_tune_from] = run or model.predict_on_batch
+            settings = self._backbone, fine_tune_from, self._config.precision
+            self._runs[fine_tune_from] = run or build_feature_model(*settings).predict_on_batch
         return self._runs[fine_tune_from]
 
     def _begun(self, name: str) -> bool:

@@ -243,7 +243,7 @@ def arguments(folder: Path, *others: str) -> list[str]:
     return ["--results", str(folder), "--cache", str(folder / "cache"), *others]
 
 
-def test_without_a_search_the_released_configuration_is_used(used, tmp_path, monkeypatch, capsys):
+def test_without_a_search_the_default_configuration_is_used(used, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # Ray is installed.
     main(arguments(tmp_path, "--workers", "3"))
     options = {"workers": 3, "budget": None, "data_licence": "", "log_dir": None}

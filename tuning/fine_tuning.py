@@ -21,6 +21,7 @@ from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice
 from fashion_keras.config import Config, read_config, to_json
+from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
     build_trainee,
@@ -37,6 +38,7 @@ from fashion_keras.saving import data_fingerprint
 from fashion_keras.training import (
     Datasets,
     head_key,
+    open_datasets,
     prepare_datasets,
     steps_per_epoch,
     train_head,
@@ -252,8 +254,9 @@ def _scores(trial: Trial) -> dict[str, float]:
 
 
 def advice(base: Config, max_epochs: int, factor: int, cache: Path) -> str:
-    """Return what people read who searched only the head; takes a few seconds to measure."""
-    data = TuningData(prepare_datasets(base, cache), fine_tuning(_on_pixels(base)), cache, 1)
+    """Return a line on how long the search of fine-tuning would take, which is measured."""
+    datasets = open_datasets(base, prepare(base.data, cache, base.split_seed), cache)
+    data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()
     took = duration(_expected_seconds(base, plan, data))

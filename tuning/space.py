@@ -134,7 +134,7 @@ def fine_tuning(on_pixels: bool) -> Space:
         return dataclasses.replace(
             stronger(base, strength),
             fine_tuning_learning_rate=hp.Float(
-                "fine_tuning_learning_rate", 1e-4, 1e-2, sampling="log", default=rate
+                "fine_tuning_learning_rate", 1e-4, 2e-3, sampling="log", default=rate
             ),
             fine_tune_from=hp.Choice("fine_tune_from", list(places)),
             label_smoothing=hp.Float("label_smoothing", 0.0, 0.2, default=base.label_smoothing),
