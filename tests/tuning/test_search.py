@@ -9,13 +9,13 @@ from fashion_keras.backend import Card
 from fashion_keras.config import InputError, deciding, read_config, to_json
 from tests.builders import options_of
 from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
-from tuning import finalists, fine_tuning, hyperband, results, space
+from tuning import finalists, fine_tuning, hyperband, results
 from tuning import search as search_module
 from tuning.oracle import Oracle
 from tuning.space import HEAD
 
 SMALL = ["--image-size", "71", "--batch-size", "8", "--max-epochs", "2", "--factor", "2"]
-SMALL += ["--workers", "1"]  # Others need seconds to start.
+SMALL += ["--stage", "head", "--workers", "1"]  # Others need seconds to start.
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,6 @@ def cache(tmp_path_factory):
 def run(cache, sample_folder, tiny_backbone, tmp_path, monkeypatch):
     """Return what runs a small search, and returns its results folder."""
     monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
-    # The backbone has one block; where fine-tuning starts matters for the time that it would take.
-    monkeypatch.setattr(space, "starts", lambda backbone, on_pixels: ("block13",))
     monkeypatch.setattr(finalists, "SEEDS", 2)
     monkeypatch.setattr(hyperband, "FINALISTS", 2)
     for module in (finalists, results):
