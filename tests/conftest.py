@@ -53,6 +53,14 @@ def without_settings(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FASHION_KERAS_CACHE"] = str(tmp_path_factory.mktemp("default"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def in_float32() -> Iterator[None]:
+    """Let tests compute the same on every kind of CPU; bfloat16 makes small models slower, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fashion_keras.model.cpu_multiplies_bfloat16", lambda: False)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Let each test draw the same random numbers, whatever ran before it."""

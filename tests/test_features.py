@@ -19,7 +19,7 @@ from tests.builders import needs_openvino
 from tests.conftest import FEATURES, small_backbone
 
 # Chunks of 255 photos: the 40 photos of training are one of them.
-CONFIG = Config(image_size=71, feature_batch_size=5, precision="float32")
+CONFIG = Config(image_size=71, feature_batch_size=5)
 
 
 @pytest.fixture

@@ -56,7 +56,7 @@ OTHERS: dict[str, Any] = {
     "fine_tuning_copies": 0,
     "fine_tuning_epochs": 2,
     "fine_tuning_learning_rate": 0.01,
-    "precision": "float32",  # In force in any case on most CPUs.
+    "precision": "mixed_float16",  # Not in force on a CPU.
     "batch_size": 5,
     "feature_batch_size": 3,
     "split_seed": 2,
@@ -69,7 +69,7 @@ MAY_STAY = {"patience", "feature_batch_size"}
 
 def first_kind(name: str) -> str:
     """Return the first kind of artifact that a field decides; empty if it decides none."""
-    if name == "precision" and precision_in_force(BASE.precision) == "float32":
+    if name == "precision" and precision_in_force(OTHERS[name]) == "float32":
         return ""
     if name in ("weights", "split_seed"):  # They decide what goes into all of them.
         return "features"
