@@ -20,7 +20,7 @@ import numpy as np
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice
-from fashion_keras.config import Config, read_config, to_json
+from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
@@ -180,7 +180,8 @@ def search_fine_tuning(
 
     Raises:
         InputError: If photos or weights cannot be had or used, the disk is too small for feature
-            maps, too many trials fail, or another process writes to `results`.
+            maps, these need all of `minutes`, too many trials fail, or another process writes to
+            `results`.
     """
     start, folder = time.monotonic(), results / FINE_TUNING
     if log_dir:
@@ -196,8 +197,8 @@ def search_fine_tuning(
         data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, workers or 1)
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
-        took = duration(_expected_seconds(base, oracle.plan(), data))
-        print(oracle.plan(), f"feature maps and trials should take {took}", sep="\n", flush=True)
+        print(oracle.plan(), flush=True)
+        _announce(*_expected_seconds(base, oracle.plan(), data), minutes)
         _make_feature_maps(base, data)
         if log_dir:
             key = fingerprint(base=dataclasses.asdict(base), plan=oracle.plan(), photos=photos)
@@ -216,6 +217,18 @@ def search_fine_tuning(
         ):
             place.write_text(to_json(config), encoding="utf-8")
     return winner
+
+
+def _announce(maps: float, trials: float, minutes: float | None) -> None:
+    """Print how many seconds all should take, or raise if no trial would begin in time."""
+    if minutes and maps >= 60 * minutes:
+        raise InputError(
+            f"Feature maps should take {duration(maps)} here, before the first trial begins. "
+            f"Expected more time than this. Received: `--max-minutes {minutes:g}`"
+        )
+    limit = f"; after {minutes:g} min no other trial begins" if minutes else ""
+    took = f"feature maps should take {duration(maps)}, trials {duration(trials)}"
+    print(took + limit, flush=True)
 
 
 def _for_final(config: Config, on_pixels: bool) -> Config:
@@ -259,7 +272,7 @@ def advice(base: Config, max_epochs: int, factor: int, cache: Path) -> str:
     data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()
-    took = duration(_expected_seconds(base, plan, data))
+    took = duration(sum(_expected_seconds(base, plan, data)))
     return f"only the head was searched; `--stage fine-tuning` goes on, for about {took} here"
 
 
@@ -281,17 +294,17 @@ def _variants(base: Config) -> list[Config]:
     return [] if _on_pixels(base) else list(on_feature_maps(base))
 
 
-def _expected_seconds(base: Config, plan: Plan, data: TuningData) -> float:
-    """Return how long feature maps and trials should take on this machine, which is measured."""
+def _expected_seconds(base: Config, plan: Plan, data: TuningData) -> tuple[float, float]:
+    """Return how long feature maps, and trials, should take on this machine, which is measured."""
     variants = _variants(base)
     first = variants[0] if variants else dataclasses.replace(base, fine_tune_from=PIXELS)
     speed = measure(first, data.datasets)
     train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
     # Validation goes without gradients: a third of the work. Each new trial trains a head.
-    seconds = sum(photos for photos, _ in _missing(variants, data)) / speed["forward"]
-    seconds += plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
-    begun = sum(stage.trials for stage in plan.stages if not stage.first_epoch)
-    return seconds + begun * (base.epochs * train / speed["head"] + _COMPILING)
+    maps = sum(photos for photos, _ in _missing(variants, data)) / speed["forward"]
+    trials = plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
+    begun = sum(one.trials for one in plan.rounds if not one.first_epoch)
+    return maps, trials + begun * (base.epochs * train / speed["head"] + _COMPILING)
 
 
 def _missing(variants: Sequence[Config], data: TuningData) -> Iterable[tuple[int, int]]:

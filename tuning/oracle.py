@@ -17,7 +17,7 @@ from fashion_keras.config import Config
 from tuning.space import Space
 
 
-class Stage(NamedTuple):
+class Round(NamedTuple):
     """Trials of one bracket that are trained from one epoch to another."""
 
     bracket: int
@@ -29,16 +29,16 @@ class Stage(NamedTuple):
 class Plan(NamedTuple):
     """All that Hyperband is going to do, and the number of trials and epochs in it."""
 
-    stages: list[Stage]
+    rounds: list[Round]
     trials: int
     epochs: int
 
     def __str__(self) -> str:
         """Return the plan in a few lines for people."""
         text = f"plan: {self.trials} trials, {self.epochs} epochs in all"
-        for stage in self.stages:
-            text += ", the best " if stage.first_epoch else f"\n  bracket {stage.bracket}: "
-            text += f"{stage.trials} to epoch {stage.last_epoch}"
+        for one in self.rounds:
+            text += ", the best " if one.first_epoch else f"\n  bracket {one.bracket}: "
+            text += f"{one.trials} to epoch {one.last_epoch}"
         return text
 
 
@@ -115,15 +115,15 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
 
     def plan(self) -> Plan:
         """Return all trials that are going to be run."""
-        stages, epochs = [], 0
+        rounds, epochs = [], 0
         for bracket in reversed(range(self._get_num_brackets())):
             first = 0
             for number in range(self._get_num_rounds(bracket)):
                 size, last = self._get_size(bracket, number), self._get_epochs(bracket, number)
-                stages.append(Stage(bracket, size, first, last))
+                rounds.append(Round(bracket, size, first, last))
                 epochs += size * (last - first)
                 first = last
-        return Plan(stages, sum(stage.trials for stage in stages), epochs)
+        return Plan(rounds, sum(one.trials for one in rounds), epochs)
 
     def best(self) -> list[Trial]:
         """Return the completed trials, the best first."""

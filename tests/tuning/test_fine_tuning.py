@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fashion_keras.config import Config, read_config, to_json
+from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.features import FeatureStore
 from fashion_keras.training import Datasets
 from tests.report.html_page import Page
@@ -21,6 +21,7 @@ from tuning.trials import train_trial
 
 WORDS = ["--stage", "fine-tuning", "--image-size", "71", "--batch-size", "8"]
 WORDS += ["--fine-tuning-copies", "1", "--max-epochs", "2", "--factor", "2"]
+SPEED = {"forward": 0.5, "fine_tuning": 1.0, "head": 0.1}  # Photos in a second.
 FOUND = Config(inner_size=8, learning_rate=0.01, epochs=2, ema_epochs=0.0, fine_tuning_epochs=5)
 
 
@@ -56,7 +57,7 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
         rows_of(folder / "fine_tuning" / "trials.csv"),
     )
     summary = json.loads((folder / "fine_tuning" / "search.json").read_text())
-    assert output.index("plan: 5 trials, ") < output.index("feature maps and trials should take")
+    assert output.index("plan: 5 trials, ") < output.index("feature maps should take")
     losses = [float(row["val_log_loss"]) for row in trials]
     assert summary["validation_log_loss"] == pytest.approx(min(losses), abs=1e-4)
     winner = trials[losses.index(min(losses))]
@@ -76,13 +77,18 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
 def test_after_the_head_alone_the_time_of_fine_tuning_is_said(
     run, sample_folder, tmp_path, monkeypatch
 ):
-    speed = {"forward": 0.5, "fine_tuning": 1.0, "head": 0.1}  # Photos in a second.
-    monkeypatch.setattr(fine_tuning, "measure", lambda *call: speed)
+    monkeypatch.setattr(fine_tuning, "measure", lambda *call: SPEED)
     config = dataclasses.replace(FOUND, data=str(sample_folder), image_size=71)
     # 300 photos and copies; 75 epochs with 20 photos of validation; 17 heads of two epochs.
     seconds = 300 / 0.5 + 75 * (40 + 20 / 3) + 17 * (2 * 40 / 0.1 + 10)
     line = fine_tuning.advice(config, 9, 3, tmp_path / "cache")
     assert line.endswith(f"`--stage fine-tuning` goes on, for about {seconds / 3600:.1f} h here")
+
+
+def test_feature_maps_that_need_all_the_time_are_refused_before_they_are_made(run, monkeypatch):
+    monkeypatch.setattr(fine_tuning, "measure", lambda *call: SPEED)
+    with pytest.raises(InputError, match=r"take 6 min here.* `--max-minutes 5`"):
+        run("--max-minutes", "5")
 
 
 @pytest.mark.slow

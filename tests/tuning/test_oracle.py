@@ -4,7 +4,7 @@ import collections
 import random
 
 from fashion_keras.config import Config
-from tuning.oracle import Oracle, Stage
+from tuning.oracle import Oracle, Round
 from tuning.space import HEAD
 
 
@@ -27,7 +27,7 @@ def play(oracle, failing=(), dice=None):
 def test_plan_of_the_default_search(tmp_path):
     plan = Oracle(HEAD, Config(), 30, 3, tmp_path).plan()
     assert (plan.trials, plan.epochs) == (90, 576)
-    assert plan.stages[:2] == [Stage(3, 34, 0, 2), Stage(3, 12, 2, 4)]
+    assert plan.rounds[:2] == [Round(3, 34, 0, 2), Round(3, 12, 2, 4)]
     assert str(plan).startswith("plan: 90 trials, 576 epochs in all\n  bracket 3: 34 to epoch 2")
 
 
@@ -36,8 +36,8 @@ def test_all_trials_are_those_of_the_plan_and_first_rounds_can_begin_at_once(tmp
     counts = collections.Counter(
         (row["tuner/bracket"], row["tuner/epochs"]) for row in play(oracle)
     )
-    stages = oracle.plan().stages
-    assert counts == {(stage.bracket, stage.last_epoch): stage.trials for stage in stages}
+    rounds = oracle.plan().rounds
+    assert counts == {(one.bracket, one.last_epoch): one.trials for one in rounds}
     assert len(list(Oracle(HEAD, Config(), 9, 3, tmp_path / "other").ready())) == 9 + 5 + 3
 
 
