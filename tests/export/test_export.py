@@ -25,7 +25,7 @@ from fashion_keras.export.formats import FORMATS
 from fashion_keras.export.runtimes import Opened, open_export, read_photos
 from fashion_keras.inspection import read_metadata
 from fashion_keras.model import build_head
-from fashion_keras.saving import RELEASED, save_classifier
+from fashion_keras.saving import save_classifier
 from tests.builders import options_of
 from tests.conftest import small_backbone
 
@@ -307,12 +307,3 @@ def test_option_changes_the_export(option, exported, sample_folder, tmp_path, mo
     main(["--format", "openvino", *CHANGES[option].split()])
     assert re.match(r"\S+: \S+ MB, largest difference to Keras ", capsys.readouterr().out)
     assert contents(Path()) != before
-
-
-@pytest.mark.slow
-def test_released_model_gives_the_same_on_real_photos(real_data, tmp_path):
-    needed("onnx")
-    target, photos = tmp_path / "our.onnx", read_photos(real_data / "validation")[::8]
-    description = export_classifier(RELEASED, "onnx", target, photos)
-    assert description["compared_with_keras"]["largest_difference"] < 1e-5
-    check_classifier(target, RELEASED, 1e-5)
