@@ -28,6 +28,7 @@ from tuning.trials import train_trial
 
 CONFIG = Config(
     image_size=71,
+    feature_batch_size=20,  # JAX compiles the backbone for each size of a batch.
     batch_size=9,  # Which two devices cannot share evenly.
     inner_size=16,
     droprate=0.0,
