@@ -52,16 +52,6 @@ def test_without_keras_its_installation_is_advised():
     assert "take an .onnx file" in done.stderr
 
 
-@pytest.mark.slow
-def test_settings_of_other_programs_are_overridden(tmp_path):
-    settings = '{"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}'
-    (tmp_path / "keras.json").write_text(settings)
-    code = "from fashion_keras.backend import keras; c = keras.config; "
-    code += "print(c.floatx(), c.epsilon(), c.image_data_format(), c.dtype_policy().name)"
-    done = python("-c", code, KERAS_HOME=str(tmp_path))
-    assert done.stdout == "float32 1e-07 channels_last float32\n"
-
-
 @pytest.fixture
 def machine(monkeypatch):
     """Return a function that puts another backend, and the library behind it, in place."""
@@ -152,22 +142,38 @@ def test_first_line_names_device_precision_and_engine(capsys):
     assert capsys.readouterr().out == f"{device()}, float32\n"
 
 
-DETERMINISTIC = """
-from fashion_keras.backend import enable_determinism
+FRESH = """
+from fashion_keras.backend import enable_determinism, keras
 from fashion_keras.model import versions
 from tensorflow.python.framework.config import is_op_determinism_enabled
 before = is_op_determinism_enabled(), versions()
 enable_determinism()
 print(before[0], is_op_determinism_enabled(), versions() != before[1])
+c = keras.config
+print(c.floatx(), c.epsilon(), c.image_data_format(), c.dtype_policy().name)
 """
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """Return what a process with the settings of other programs says of determinism and of them."""
+    home = tmp_path_factory.mktemp("home")
+    settings = '{"floatx": "float16", "epsilon": 0.1, "image_data_format": "channels_first"}'
+    (home / "keras.json").write_text(settings)
+    return python("-c", FRESH, KERAS_HOME=str(home)).stdout.splitlines()
+
+
 @pytest.mark.slow
-def test_determinism_is_enabled_here_and_in_what_is_started_from_here():
+def test_settings_of_other_programs_are_overridden(fresh):
+    assert fresh[1] == "float32 1e-07 channels_last float32"
+
+
+@pytest.mark.slow
+def test_determinism_is_enabled_here_and_in_what_is_started_from_here(fresh):
     # With other versions nothing is used that was computed otherwise.
-    assert python("-c", DETERMINISTIC).stdout == "False True True\n"
-    started = python("-c", DETERMINISTIC, **{backend.DETERMINISTIC: "1"})
-    assert started.stdout == "True True False\n"
+    assert fresh[0] == "False True True"
+    started = python("-c", FRESH, **{backend.DETERMINISTIC: "1"})
+    assert started.stdout.startswith("True True False\n")
 
 
 @pytest.mark.parametrize("main", [features.main, final.main, search.main])
