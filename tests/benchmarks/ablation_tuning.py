@@ -51,7 +51,7 @@ CHOICES: dict[str, dict[str, Any]] = {
     "rate halved from block to block, downwards": {"extra": "lower rates"},
     "constant rate after warm-up, average of weights": {"extra": "constant average"},
     "half as strong: rotation 0.015, zoom 0.05": {"rotation": 0.015, "zoom": 0.05},
-    "three times as strong: rotation 0.1, zoom 0.3": {"rotation": 0.1, "zoom": 0.3},
+    "twice as strong: rotation 0.06, zoom 0.2": {"rotation": 0.06, "zoom": 0.2},
     "for the next three: no other layer": {"layers": ("RandomTranslation", (0.0, 0.0))},
     "translation 0.1, too": {"layers": ("RandomTranslation", (0.1, 0.1))},
     "brightness 0.2, too": {"layers": ("RandomBrightness", (0.2,))},
@@ -161,11 +161,11 @@ def constant_rate(trainer: Any, config: Config, steps: int) -> Any:
 class LowerRates(keras.optimizers.Adam):
     """Adam with a rate that is halved from block to block of Xception, from the last one down."""
 
-    def build(self, variables: Any) -> None:
+    def build(self, var_list: Any) -> None:
         """Note the share of the rate for each variable: that of the last block named before it."""
-        super().build(variables)
+        super().build(var_list)
         named, self._shares = 14, []
-        for variable in variables:
+        for variable in var_list:
             found = re.search(r"block(\d+)", variable.path)  # Shortcuts have no name of a block.
             named = int(found[1]) if found else named
             self._shares.append(0.5 ** (14 - named))
