@@ -118,8 +118,6 @@ def test_features_head_fine_tuning_saved_file_and_heat_map(
     features: Any = datasets.store.features("validation")
     assert features.shape == (20, known.features)
     assert features.std(axis=0).mean() > 0.01
-    if name == "efficientnetv2-s":
-        return  # All that follows is the same for another one with the same kinds of layers.
     pixels = [np.asarray(draw_photo(label, np.random.default_rng(2), 90, 80)) for label in LABELS]
     both = build_feature_model(datasets.backbone, block)(np.stack(pixels), training=False)
     found: Any = build_top(datasets.backbone, trained.head, block)(both["feature_maps"])
