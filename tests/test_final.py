@@ -1,4 +1,4 @@
-"""Tests of the whole run: its files, its numbers, its options; and training on real photos."""
+"""Tests of the whole run: its files, its numbers, and its options."""
 
 import csv
 import dataclasses
@@ -15,7 +15,7 @@ import pytest
 from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.backend import keras
-from fashion_keras.classifier import Classifier, load_classifier
+from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, read_config, to_json
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
@@ -23,9 +23,7 @@ from fashion_keras.final import final, main
 from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
-from fashion_keras.model import build_classifier
 from fashion_keras.saving import data_fingerprint
-from fashion_keras.training import prepare_datasets, train_head
 
 pytestmark = pytest.mark.slow
 FIELDS: dict[str, Any] = {
@@ -47,10 +45,9 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def backbone(request, tiny_backbone, monkeypatch):
-    """Put the tiny backbone in place of Xception, but not on the real photos."""
-    if "real_weights" not in request.fixturenames:
-        monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
+def backbone(tiny_backbone, monkeypatch):
+    """Put the tiny backbone in place of Xception."""
+    monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
 
 
 @pytest.fixture
@@ -284,26 +281,3 @@ def test_wrong_usage_ends_at_once(words, message, tmp_path, capsys):
     with pytest.raises(SystemExit, match="^2$"):
         cli.run(lambda: main(arguments(tmp_path, *words)))
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.real
-def test_few_real_photos_are_enough_for_a_good_classifier(real_data, real_weights, tmp_path):
-    for split, count in {"train": 8, "validation": 2, "test": 3}.items():
-        for class_folder in (real_data / split).iterdir():
-            target = tmp_path / "photos" / split / class_folder.name
-            target.mkdir(parents=True)
-            for file in sorted(class_folder.iterdir())[:count]:
-                (target / file.name).symlink_to(file)
-    fields = {"image_size": 130, "augmented_copies": 0, "inner_size": 0, "learning_rate": 0.005}
-    fields |= {"epochs": 10, "fine_tuning_epochs": 0}
-    config = Config(data=str(tmp_path / "photos"), weights=str(real_weights), **fields)
-    datasets = prepare_datasets(config, tmp_path / "cache")
-    labels = datasets.prepared.labels
-    assert labels == list(LABELS)  # The drawn sample has the same classes.
-    trained = train_head(config, datasets, tmp_path / "cache")
-    model = build_classifier(datasets.backbone, trained.head, config.image_size)
-    classifier = Classifier(model, {"labels": labels, "image_size": config.image_size})
-    photos, found, _ = predict_all(classifier, labelled(datasets.prepared, "test"), "testing")
-    right = [photo.label == labels[row.argmax()] for photo, row in zip(photos, found, strict=True)]
-    assert len(right) == 30
-    assert np.mean(right) >= 0.35  # Guessing gives 0.1.

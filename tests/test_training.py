@@ -1,4 +1,4 @@
-"""Tests of heads: determinism, the best epoch, stopping, copies, averages, and finished heads."""
+"""Tests of heads: determinism, the best epoch, stopping, copies, averages, real photos."""
 
 import csv
 import dataclasses
@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from fashion_keras.backend import keras
+from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.sample import LABELS
+from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.features import FeatureStore
-from fashion_keras.model import build_head
+from fashion_keras.model import build_classifier, build_head
 from fashion_keras.training import (
     Datasets,
     FusedAdam,
@@ -26,6 +29,7 @@ from fashion_keras.training import (
     fit_head,
     head_data,
     head_datasets,
+    prepare_datasets,
     read_state,
     restore,
     state_of,
@@ -227,3 +231,27 @@ def test_fused_adam_is_the_adam_of_keras():
         weights.append(np.concatenate([array.ravel() for array in state_of(head)[:-1]]))
     assert np.abs(weights[0] - weights[1]).max() < 1e-5
     assert np.abs(weights[0]).max() > 0.1
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_few_real_photos_are_enough_for_a_good_classifier(real_data, real_weights, tmp_path):
+    for split, count in {"train": 8, "validation": 2, "test": 3}.items():
+        for class_folder in (real_data / split).iterdir():
+            target = tmp_path / "photos" / split / class_folder.name
+            target.mkdir(parents=True)
+            for file in sorted(class_folder.iterdir())[:count]:
+                (target / file.name).symlink_to(file)
+    fields = {"image_size": 130, "augmented_copies": 0, "inner_size": 0, "learning_rate": 0.005}
+    fields |= {"epochs": 10, "fine_tuning_epochs": 0}
+    config = Config(data=str(tmp_path / "photos"), weights=str(real_weights), **fields)
+    datasets = prepare_datasets(config, tmp_path / "cache")
+    labels = datasets.prepared.labels
+    assert labels == list(LABELS)  # The drawn sample has the same classes.
+    trained = train_head(config, datasets, tmp_path / "cache")
+    model = build_classifier(datasets.backbone, trained.head, config.image_size)
+    classifier = Classifier(model, {"labels": labels, "image_size": config.image_size})
+    photos, found, _ = predict_all(classifier, labelled(datasets.prepared, "test"), "testing")
+    right = [photo.label == labels[row.argmax()] for photo, row in zip(photos, found, strict=True)]
+    assert len(right) == 30
+    assert np.mean(right) >= 0.35  # Guessing gives 0.1.

@@ -224,7 +224,7 @@ def _announce(maps: float, trials: float, minutes: float | None) -> None:
     if minutes and maps >= 60 * minutes:
         raise InputError(
             f"Feature maps should take {duration(maps)} here, before the first trial begins. "
-            f"Expected more time than this. Received: `--max-minutes {minutes:g}`"
+            f"Expected a larger number, or none. Received: `--max-minutes {minutes:g}`"
         )
     limit = f"; after {minutes:g} min no other trial begins" if minutes else ""
     took = f"feature maps should take {duration(maps)}, trials {duration(trials)}"

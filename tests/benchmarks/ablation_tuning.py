@@ -31,7 +31,7 @@ BASE: dict[str, Any] = {
     "fine_tuning_learning_rate": 0.001,
     **HEAD,
 }
-_SLOWLY = {"fine_tuning_epochs": 6, "fine_tuning_learning_rate": 0.0003}
+_SIX_SLOW = {"fine_tuning_epochs": 6, "fine_tuning_learning_rate": 0.0003}
 # Fields of `Config`, an `extra` of training, or `layers` of augmentation, after the others.
 CHOICES: dict[str, dict[str, Any]] = {
     "from block 5, K = 2, four epochs, rate 0.001": {},
@@ -39,9 +39,9 @@ CHOICES: dict[str, dict[str, Any]] = {
     "six epochs": {"fine_tuning_epochs": 6},
     "rate 0.0003": {"fine_tuning_learning_rate": 0.0003},
     "rate 0.002": {"fine_tuning_learning_rate": 0.002},
-    "six epochs, rate 0.0003": _SLOWLY,
-    "six epochs, rate 0.0003, from block 8": {"fine_tune_from": "block8", **_SLOWLY},
-    "six epochs, rate 0.0003, from block 11": {"fine_tune_from": "block11", **_SLOWLY},
+    "six epochs, rate 0.0003": _SIX_SLOW,
+    "six epochs, rate 0.0003, from block 8": {"fine_tune_from": "block8", **_SIX_SLOW},
+    "six epochs, rate 0.0003, from block 11": {"fine_tune_from": "block11", **_SIX_SLOW},
     "average of weights over the last two epochs": {"extra": "average"},
     "no label smoothing": {"label_smoothing": 0.0},
     "mixup 0.2 of feature maps": {"extra": "mixup"},
