@@ -164,7 +164,7 @@ def add_cache_option(options: argparse.ArgumentParser) -> None:
         type=Path,
         default=default_cache(),
         metavar="FOLDER",
-        help="folder for downloads, prepared photos, features and feature maps (8 GB and more); "
+        help="folder for downloads, prepared photos, features and feature maps (6 GB and more); "
         "may be deleted at any time (default: %(default)s, or $FASHION_KERAS_CACHE)",
     )
 

@@ -32,7 +32,7 @@ def _field(
 class Config:
     """All that decides what a run trains, as plain values.
 
-    The defaults are the recipe of the released model. Each field's meaning, unit and range are
+    The defaults are those of `final`. Each field's meaning, unit and range are
     given with it; the options of the commands and `--help` are made from them.
 
     Raises:

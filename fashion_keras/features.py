@@ -129,16 +129,16 @@ class FeatureStore:
         return photos, photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
 
     def check_disk(self, needed: int) -> None:
-        """Raise an `InputError` if so many bytes of feature maps do not fit on the disk."""
+        """Raise an `InputError` if so many bytes for fine-tuning do not fit on the disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise InputError(
-                f"Fine-tuning keeps {in_words(needed)} of feature maps in {self.folder}, where "
-                f"{in_words(free)} are free. Choose another `--cache` or fewer copies."
+                f"Fine-tuning keeps {in_words(needed)} in {self.folder}, where {in_words(free)} "
+                f"are free. Choose another `--cache` or fewer copies."
             )
         if needed:
-            print(f"feature maps take {in_words(needed)} in {self.folder}", flush=True)
+            print(f"fine-tuning keeps {in_words(needed)} in {self.folder}", flush=True)
 
     def missing(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> int:
         """Return how many photos still have to go through the backbone."""

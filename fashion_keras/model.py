@@ -161,8 +161,9 @@ def check_fine_tune_from(config: Config) -> None:
     blocks, chosen = ARCHITECTURES[config.backbone].blocks, config.fine_tune_from
     if chosen == PIXELS and config.fine_tune_on == "feature_maps":
         raise InputError(
-            "`fine_tune_on=feature_maps` needs a block to start from. "
-            f"Received: fine_tune_from={chosen}. Give `--fine-tune-from {blocks[-1]}`, or another."
+            "`fine_tune_on=feature_maps` needs a block to start from. Received: "
+            f"fine_tune_from={chosen}. Give `--fine-tune-on pixels`, or `--fine-tune-from "
+            f"{blocks[-1]}`, or another."
         )
     if chosen in ("auto", PIXELS, *blocks):
         return

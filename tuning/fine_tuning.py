@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import gc
+import itertools
 import math
 import tempfile
 import time
@@ -53,6 +54,7 @@ from tuning.trials import Trainer, train_trial
 import keras_tuner
 
 _COMPILING = 10.0  # Seconds that a trial takes before it trains.
+_STATE_BYTES = 16  # A weight, its two moments in Adam and its average, each of 4 bytes.
 BASE_FILE, BEST_FILE = "base_config.json", "best_config.json"
 FILES = ("trials.csv", "space.png", "search.json", BASE_FILE, BEST_FILE)
 
@@ -190,6 +192,7 @@ def search_fine_tuning(
         check_free(written)
     datasets = prepare_datasets(base, cache, workers or 1)
     photos = data_fingerprint(datasets.prepared)
+    head = _same_photos(results, photos)
     with contextlib.ExitStack() as stack:
         best_place = stack.enter_context(all_together(results, (BEST_FILE,)))
         work = stack.enter_context(all_together(folder, FILES))
@@ -199,23 +202,21 @@ def search_fine_tuning(
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
         print(oracle.plan(), flush=True)
         _announce(*_expected_seconds(base, oracle.plan(), data), minutes)
-        _make_feature_maps(base, data)
+        _make_feature_maps(base, oracle.plan(), data)
         if log_dir:
             key = fingerprint(base=dataclasses.asdict(base), plan=oracle.plan(), photos=photos)
             log_dir = log_dir / f"fine-tuning-{key[:8]}"
-        report = Report(oracle, work, results / PAGE, log_dir, _same_photos(results, photos))
+        report = Report(oracle, work, results / PAGE, log_dir, head)
         trainer = Trainer(data, data.key, cache / "trials", Pool())
         task = functools.partial(train_trial, build=FineTuningHyperModel)
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
         best = oracle.best()[0]
         report.write(oracle.config_of(best), _scores(best), photos, start, results / PAGE)
-        winner = _for_final(oracle.config_of(best), _on_pixels(base))
-        for place, config in (
-            (work / BASE_FILE, found or base),
-            (work / BEST_FILE, winner),
-            (best_place / BEST_FILE, winner),
-        ):
-            place.write_text(to_json(config), encoding="utf-8")
+        winner = _for_final(oracle.config_of(best), base)
+        for place in (work, best_place):
+            (place / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
+        if found:
+            (work / BASE_FILE).write_text(to_json(found), encoding="utf-8")
     return winner
 
 
@@ -223,24 +224,33 @@ def _announce(maps: float, trials: float, minutes: float | None) -> None:
     """Print how many seconds all should take, or raise if no trial would begin in time."""
     if minutes and maps >= 60 * minutes:
         raise InputError(
-            f"Feature maps should take {duration(maps)} here, before the first trial begins. "
+            f"Frozen features should take {duration(maps)} here, before the first trial begins. "
             f"Expected a larger number, or none. Received: `--max-minutes {minutes:g}`"
         )
     limit = f"; after {minutes:g} min no other trial begins" if minutes else ""
-    took = f"feature maps should take {duration(maps)}, trials {duration(trials)}"
+    took = f"frozen features should take {duration(maps)}, trials {duration(trials)}"
     print(took + limit, flush=True)
 
 
-def _for_final(config: Config, on_pixels: bool) -> Config:
-    size = max(config.image_size, Config.image_size)
-    reads = "pixels" if on_pixels else "feature_maps"
-    return dataclasses.replace(config, image_size=size, fine_tune_on=reads)
+def _for_final(config: Config, base: Config) -> Config:
+    """Return the winner as `final` trains it; a rate found for smaller photos is not that."""
+    size, rate = max(config.image_size, Config.image_size), config.fine_tuning_learning_rate
+    if size != config.image_size:
+        rate = base.fine_tuning_learning_rate
+        print(
+            f"the best learning rate at {config.image_size} px is not that at {size} px: `final` "
+            f"uses {rate:g}; `--image-size {size}` searches it"
+        )
+    reads = "pixels" if _on_pixels(base) else "feature_maps"
+    return dataclasses.replace(
+        config, image_size=size, fine_tuning_learning_rate=rate, fine_tune_on=reads
+    )
 
 
 def _same_photos(results: Path, photos: str) -> Path | None:
     """Return the folder of the head's search if it used photos with this fingerprint."""
     summary = read_json(results / "search.json")
-    if summary and summary["fingerprint"] != photos:
+    if summary and summary.get("fingerprint") != photos:
         print(f"the head's search in {results} used other photos", flush=True)
     return results if summary.get("fingerprint") == photos else None
 
@@ -255,7 +265,9 @@ def base_of(results: Path) -> Config | None:
         return None
     tuned = folder / BEST_FILE
     known = tuned.exists() and read_config(tuned) == read_config(best)
-    return read_config(folder / BASE_FILE if known else best)
+    if known:
+        return read_config(folder / BASE_FILE) if (folder / BASE_FILE).exists() else None
+    return read_config(best)
 
 
 def _scores(trial: Trial) -> dict[str, float]:
@@ -280,11 +292,13 @@ def _on_pixels(base: Config) -> bool:
     return tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
 
 
-def _make_feature_maps(base: Config, data: TuningData) -> None:
-    """Compute what all trials read, once."""
+def _make_feature_maps(base: Config, plan: Plan, data: TuningData) -> None:
+    """Compute what all trials read, once; the disk must hold the states of trials, too."""
     variants = _variants(base)
-    if variants:
-        data.datasets.store.check_disk(sum(needed for _, needed in _missing(variants, data)))
+    pairs = itertools.pairwise(plan.rounds)
+    promotable = sum(one.trials for one, after in pairs if one.bracket == after.bracket)
+    states = promotable * _STATE_BYTES * data.datasets.backbone.count_params()
+    data.datasets.store.check_disk(sum(needed for _, needed in _missing(variants, data)) + states)
     for config in variants:
         arrays = training_arrays(config.fine_tuning_copies)
         data.store(config).make(arrays, config.fine_tune_from)
@@ -301,9 +315,12 @@ def _expected_seconds(base: Config, plan: Plan, data: TuningData) -> tuple[float
     speed = measure(first, data.datasets)
     train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
     # Validation goes without gradients: a third of the work. Each new trial trains a head.
-    maps = sum(photos for photos, _ in _missing(variants, data)) / speed["forward"]
-    trials = plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
     begun = sum(one.trials for one in plan.rounds if not one.first_epoch)
+    photos = sum(photos for photos, _ in _missing(variants, data))
+    if not variants:  # The head of each trial needs copies of its own.
+        photos = train + held_out + begun * base.augmented_copies * train
+    maps = photos / speed["forward"]
+    trials = plan.epochs * (train + held_out / 3) / speed["fine_tuning"]
     return maps, trials + begun * (base.epochs * train / speed["head"] + _COMPILING)
 
 

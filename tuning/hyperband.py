@@ -107,7 +107,7 @@ def run(
     Raises:
         InputError: If all trials fail, or too many.
     """
-    for finished in run_trials(oracle, trainer, task):
+    for finished in run_trials(oracle, trainer, task, end):
         report.add(*finished)
         if time.monotonic() > end:
             print("the time is over: no other trial begins", flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.config import Config, InputError, names
 from fashion_keras.report import tensor_board
+from fashion_keras.report.search_page import FINE_TUNING
 
 BASE = Config(image_size=150)
 STAGES = ("head", "fine-tuning", "both")
@@ -21,7 +22,8 @@ head         learning rate, inner size, droprate and use of augmented copies. Ev
              goes through the backbone once; trials train only the small head.
 fine-tuning  where in the backbone training starts, its learning rate, label smoothing,
              droprate and strength of augmentation, beginning with the winner of the head's
-             search. Hours on a CPU, on feature maps that are computed once.
+             search. Hours on a CPU, on feature maps that are computed once; with a graphics
+             card at 299 px, unless `--image-size` says otherwise.
 
 Finished trials are kept in the folder of --cache: the same command continues after them.
 
@@ -47,7 +49,7 @@ def options() -> argparse.ArgumentParser:
     for option, default, text in (
         ("--max-epochs", None, f"epochs of the longest trials (default: {lengths})"),
         ("--factor", 3, "one in this many trials is trained longer, 2 or more (default: 3)"),
-        ("--max-minutes", None, "then no other trial of fine-tuning begins (default: no limit)"),
+        ("--max-minutes", None, "after so long no trial of fine-tuning begins (default: no limit)"),
     ):
         parser.add_argument(option, type=int, default=default, metavar="INT", help=text)
     cli.add_folder_options(parser)
@@ -80,6 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
+    from fashion_keras.backend import cards
     from tuning.fine_tuning import advice, base_of, search_fine_tuning
     from tuning.hyperband import search
     from tuning.space import HEAD
@@ -88,15 +91,25 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
         return given.max_epochs or _MAX_EPOCHS[stage], given.factor
 
     places = folder, given.cache, given.workers, given.tensorboard
+    tuned = (folder / FINE_TUNING / "best_config.json").exists()
     if stage != "fine-tuning":
         search(cli.chosen(given, BASE), *settings("head"), *places)
+    if stage == "head" and tuned:
+        print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
     if stage == given.stage == "head":
         return
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
-    base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=BASE.image_size))
+    # On a graphics card the size of `final` takes minutes.
+    size = Config.image_size if cards() else BASE.image_size
+    base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
     if found:  # What the head's search found is not for options to change.
+        if stage == "fine-tuning" and given.augmented_copies not in (None, found.augmented_copies):
+            raise InputError(
+                f"The head's search in {folder} found `--augmented-copies {found.augmented_copies}`"
+                f". Received: {given.augmented_copies}. Leave the option out."
+            )
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
         print(advice(base, *settings("fine-tuning"), given.cache))

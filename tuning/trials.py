@@ -3,6 +3,7 @@
 import collections
 import io
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -140,12 +141,13 @@ def train_trial(
 
 
 def run_trials(
-    oracle: Oracle, trainer: Trainer, task: Callable = train_trial
+    oracle: Oracle, trainer: Trainer, task: Callable = train_trial, end: float = math.inf
 ) -> Iterator[tuple[Trial, Outcome, bool]]:
     """Run all trials of a search; yield each with its outcome, and whether that was in the cache.
 
     Which trials these are depends on outcomes alone: all that can begin do so at once, and the
-    oracle learns of their ends in the order in which they began, whichever was done first.
+    oracle learns of their ends in the order in which they began, whichever was done first. From the
+    time `end`, of `time.monotonic`, on no other one begins.
 
     Raises:
         InputError: If too many trials failed one after the other.
@@ -155,6 +157,8 @@ def run_trials(
     failures = 0
     while True:
         for trial in oracle.ready():
+            if waiting and time.monotonic() > end:
+                break
             _begin(trial, oracle, trainer, task)
             waiting.append(trial)
         if not waiting:

@@ -57,12 +57,16 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
         rows_of(folder / "fine_tuning" / "trials.csv"),
     )
     summary = json.loads((folder / "fine_tuning" / "search.json").read_text())
-    assert output.index("plan: 5 trials, ") < output.index("feature maps should take")
+    assert output.index("plan: 5 trials, ") < output.index("frozen features should take")
     losses = [float(row["val_log_loss"]) for row in trials]
     assert summary["validation_log_loss"] == pytest.approx(min(losses), abs=1e-4)
     winner = trials[losses.index(min(losses))]
-    assert float(winner["fine_tuning_learning_rate"]) == best.fine_tuning_learning_rate
-    assert summary["winner"] == {name: getattr(best, name) for name in space.TUNED}
+    kept = {name: getattr(best, name) for name in space.TUNED}
+    rate = float(winner["fine_tuning_learning_rate"])
+    assert summary["winner"] == kept | {"fine_tuning_learning_rate": rate}
+    # That was found at 71 px.
+    assert best.fine_tuning_learning_rate == FOUND.fine_tuning_learning_rate
+    assert "`--image-size 299` searches it" in output
     # What is not searched stays; `final` trains at full size.
     assert (best.inner_size, best.fine_tuning_epochs, best.image_size) == (8, 5, 299)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
@@ -72,6 +76,11 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
     run()
     assert capsys.readouterr().out.count("found in the cache") >= 5
     assert read_config(folder / "best_config.json") == best
+
+
+def test_what_the_head_search_found_is_not_for_options_to_change(run):
+    with pytest.raises(InputError, match=r"found `--augmented-copies 1`\. Received: 4"):
+        run("--augmented-copies", "4")
 
 
 def test_after_the_head_alone_the_time_of_fine_tuning_is_said(
@@ -94,6 +103,7 @@ def test_feature_maps_that_need_all_the_time_are_refused_before_they_are_made(ru
 @pytest.mark.slow
 def test_on_pixels_too_no_other_trial_begins_after_the_given_minutes(run, monkeypatch, capsys):
     search: Any = fine_tuning.search_fine_tuning
+    monkeypatch.setattr(fine_tuning, "_announce", lambda *call: None)  # It would refuse.
     limited = lambda *call, **options: search(*call, **options | {"minutes": 1e-6})  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", limited)
     folder = run("--fine-tune-on", "pixels", "--max-minutes", "1")
