@@ -339,15 +339,18 @@ def progress(
 def _lines(
     items: Iterable[Item], total: int, label: str, size: Callable[[Item], int], stream: TextIO
 ) -> Iterator[Item]:
-    start = shown = time.monotonic()
-    done = 0
+    start = shown = since = time.monotonic()
+    done = first = 0
     for item in items:
         yield item
         done += size(item)
         now = time.monotonic()
+        if done == 1:  # It takes longer than others: a model is loaded, for example.
+            first, since = done, now
         if done != total and now - shown >= _LINE_EVERY:
             shown, seconds = now, now - start
-            left = f", {duration((total - done) * seconds / max(done, 1))} left" if total else ""
+            each = (now - since) / (done - first) if done > first else 0
+            left = f", {duration((total - done) * each)} left" if total and each else ""
             state = f"{label}: {done}/{total or '?'}, {done / seconds:.1f}/s{left}"
             print(state, flush=True, file=stream)
     seconds = time.monotonic() - start

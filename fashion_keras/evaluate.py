@@ -160,8 +160,12 @@ def main(arguments: list[str] | None = None) -> None:
         metrics = evaluate(load_classifier(given.model), photos, work)
         write_metrics(metrics, given.model, start, work / "metrics.json")
     row = "{:<12} {support:>5} photos  precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}"
-    for label, numbers in metrics["by_class"].items():
-        print(row.format(label, **numbers))
+    by_class = metrics["by_class"]
+    for label, numbers in by_class.items():
+        if numbers["support"]:
+            print(row.format(label, **numbers))
+    if without := [label for label, numbers in by_class.items() if not numbers["support"]]:
+        print(f"without photos: {', '.join(without)}")
     print(headline(metrics))
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")

@@ -356,7 +356,13 @@ def _base(file: Path | None, results: Path) -> Config:
     """Return the configuration to start from."""
     found = results / "search" / "best_config.json"
     if file is None and not found.exists():
-        print("no search was run before: the default configuration is used")
+        if (found.parent / PAGE).exists():
+            raise InputError(
+                f"The search in {found.parent} has not finished: run it again, and it continues. "
+                "`--config FILE` or another `--results` does without it."
+            )
+        used = f"the default configuration is used, `--data {Config.data}` unless it is given"
+        print(f"no search in {found.parent}: {used}")
         return Config()
     print(f"configuration: {file or found}")
     return read_config(file or found)

@@ -202,7 +202,10 @@ def fine_tune(
     trained_backbone, head, history = fitted
     backbone = copied(datasets.backbone)  # It computes in float32 whatever the trained one did.
     backbone.set_weights(trained_backbone.get_weights())
-    best = history[_best_epoch(history) - 1]
+    best = history[(epoch := _best_epoch(history)) - 1]
+    print(
+        f"epoch {epoch} of {len(history)} has the lowest validation loss, and is kept", flush=True
+    )
     validation = {name: best[f"val_{name}"] for name in ("loss", "accuracy")}
     return FineTuned(backbone, copied(head), history, validation)
 
@@ -275,12 +278,9 @@ class _Keeper(Recorder):
                 file.unlink()
         params: Any = self.params
         left = duration((params["epochs"] - epoch - 1) * row["seconds"])
-        print(
-            f"fine-tuning: epoch {epoch + 1} of {params['epochs']}, loss {row['loss']:.4f}, "
-            f"validation accuracy {row['val_accuracy']:.4f}, {duration(row['seconds'])} an epoch, "
-            f"{left} left",
-            flush=True,
-        )
+        scores = f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
+        done = f"epoch {epoch + 1} of {params['epochs']}, training loss {row['loss']:.4f}, {scores}"
+        print(f"fine-tuning: {done}, {duration(row['seconds'])} an epoch, {left} left", flush=True)
 
 
 @stage("plan")

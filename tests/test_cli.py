@@ -160,10 +160,10 @@ def test_quick_work_prints_only_its_last_line(capsys):
 @pytest.mark.parametrize(
     ("batches", "total", "lines"),
     [
-        # After 70 s; two times 70 s are to come.
-        (["a", "b", "c"], 3, ["1/3, 0.0/s, 2 min left", "2/3, 0.0/s, 70 s left", "3 in 5 min"]),
+        # Each takes 70 s; the first photo counts for no estimate.
+        (["a", "b", "c"], 3, ["1/3, 0.0/s", "2/3, 0.0/s, 70 s left", "3 in 5 min"]),
         (["abc", "d"], 4, ["3/4, 0.0/s, 23 s left", "4 in 4 min"]),
-        (["", "a"], 1, ["0/1, 0.0/s, 70 s left", "1 in 4 min"]),
+        (["", "a"], 1, ["0/1, 0.0/s", "1 in 4 min"]),
         (["a", "b"], 0, ["1/?, 0.0/s", "2/?, 0.0/s", "2 in 4 min"]),
         ([], 5, ["0 in 70 s"]),
     ],

@@ -157,7 +157,7 @@ def test_full_disk_is_said_before_any_photo_is_read(store, monkeypatch):
     forbid_reading(monkeypatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=5_000_000))
     # What is left: 40 + 20 feature maps of 5 x 5 x 2048 numbers of 2 bytes.
-    with pytest.raises(InputError, match=r"keeps 6\.1 MB of feature maps .* where 5\.0 MB are fr"):
+    with pytest.raises(InputError, match=r"keeps 6\.1 MB in .* where 5\.0 MB are fr"):
         store.make_feature_maps(1, "block13")
 
 

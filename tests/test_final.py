@@ -16,7 +16,7 @@ from fashion_keras import cli
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
-from fashion_keras.config import Config, read_config, to_json
+from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.final import final, main
@@ -249,6 +249,17 @@ def test_without_a_search_the_default_configuration_is_used(used, tmp_path, monk
     options |= {"find_rate": False}
     used.assert_called_once_with(Config(), tmp_path / "final", tmp_path / "cache", **options)
     assert "the default configuration is used" in capsys.readouterr().out
+
+
+def test_a_search_that_has_not_finished_is_not_passed_over(used, tmp_path):
+    (tmp_path / "search").mkdir()
+    (tmp_path / "search" / "report.html").touch()
+    with pytest.raises(InputError, match="The search in .*search has not finished"):
+        main(arguments(tmp_path))
+    used.assert_not_called()
+    (tmp_path / "mine.json").write_text(to_json(Config()))
+    main(arguments(tmp_path, "--config", str(tmp_path / "mine.json")))
+    used.assert_called_once()
 
 
 def test_options_go_before_the_configuration_and_that_before_the_search(used, tmp_path, capsys):

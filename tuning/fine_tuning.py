@@ -178,7 +178,8 @@ def search_fine_tuning(
         found: What the head's search found (see `base_of`).
 
     Returns:
-        The winner, as `fashion_keras.final` will train it.
+        What `fashion_keras.final` will train: the winner, or what was known before if the winner
+        is less accurate than the head alone.
 
     Raises:
         InputError: If photos or weights cannot be had or used, the disk is too small for feature
@@ -211,10 +212,13 @@ def search_fine_tuning(
         task = functools.partial(train_trial, build=FineTuningHyperModel)
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
         best = oracle.best()[0]
-        report.write(oracle.config_of(best), _scores(best), photos, start, results / PAGE)
+        scores = _scores(best)
+        report.write(oracle.config_of(best), scores, photos, start, results / PAGE)
         winner = _for_final(oracle.config_of(best), base)
-        for place in (work, best_place):
-            (place / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
+        (work / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
+        if found and not _is_better(scores, head):
+            winner = read_config(results / BEST_FILE)
+        (best_place / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
         if found:
             (work / BASE_FILE).write_text(to_json(found), encoding="utf-8")
     return winner
@@ -230,6 +234,15 @@ def _announce(maps: float, trials: float, minutes: float | None) -> None:
     limit = f"; after {minutes:g} min no other trial begins" if minutes else ""
     took = f"frozen features should take {duration(maps)}, trials {duration(trials)}"
     print(took + limit, flush=True)
+
+
+def _is_better(scores: dict[str, float], head: Path | None) -> bool:
+    """Return whether fine-tuning is as accurate as the head alone; say so if it is not."""
+    summary = read_json(head / "search.json") if head else {}
+    before, now = summary.get("validation_accuracy", 0.0), scores["validation_accuracy"]
+    if now < before:
+        print(f"no trial is as accurate as the head ({now:.4f}, {before:.4f}): {BEST_FILE} stays")
+    return now >= before
 
 
 def _for_final(config: Config, base: Config) -> Config:

@@ -110,7 +110,8 @@ def run(
     for finished in run_trials(oracle, trainer, task, end):
         report.add(*finished)
         if time.monotonic() > end:
-            print("the time is over: no other trial begins", flush=True)
+            done = f"{len(report.rows)} of {oracle.plan().trials} trials are done"
+            print(f"the time is over: {done}, no other begins", flush=True)
             break
     else:
         trainer.forget_states()

@@ -76,28 +76,34 @@ def main(arguments: list[str] | None = None) -> None:
     stage = given.stage or ("both" if cards() else "head")
     if stage == "head" and given.max_minutes:
         raise InputError("`--max-minutes` needs `--stage fine-tuning` or `--stage both`.")
-    _search(given, stage, folder)
+    base = _search(given, stage, folder)
     command = cli.next_command("fashion_keras.final", parser, given)
-    print(f"winner: {folder / 'best_config.json'}; now run: {command}")
+    print(f"winner: {folder / 'best_config.json'}; now run: {command}", flush=True)
+    if base:
+        from tuning.fine_tuning import advice
+
+        print(advice(base, *_settings(given, "fine-tuning"), given.cache))
 
 
-def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
+def _settings(given: argparse.Namespace, stage: str) -> tuple[int, int]:
+    return given.max_epochs or _MAX_EPOCHS[stage], given.factor
+
+
+def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | None:
+    """Search; return what fine-tuning could go on from, if the head alone was not asked for."""
     from fashion_keras.backend import cards
-    from tuning.fine_tuning import advice, base_of, search_fine_tuning
+    from tuning.fine_tuning import base_of, search_fine_tuning
     from tuning.hyperband import search
     from tuning.space import HEAD
-
-    def settings(stage: str) -> tuple[int, int]:
-        return given.max_epochs or _MAX_EPOCHS[stage], given.factor
 
     places = folder, given.cache, given.workers, given.tensorboard
     tuned = (folder / FINE_TUNING / "best_config.json").exists()
     if stage != "fine-tuning":
-        search(cli.chosen(given, BASE), *settings("head"), *places)
+        search(cli.chosen(given, BASE), *_settings(given, "head"), *places)
     if stage == "head" and tuned:
         print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
     if stage == given.stage == "head":
-        return
+        return None
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
@@ -112,10 +118,11 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
             )
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
-        print(advice(base, *settings("fine-tuning"), given.cache))
-    else:
-        limit = given.max_minutes
-        search_fine_tuning(base, *settings("fine-tuning"), *places, minutes=limit, found=found)
+        return base
+    limit = given.max_minutes
+    settings = _settings(given, "fine-tuning")
+    search_fine_tuning(base, *settings, *places, minutes=limit, found=found)
+    return None
 
 
 if __name__ == "__main__":

@@ -109,8 +109,17 @@ def test_on_pixels_too_no_other_trial_begins_after_the_given_minutes(run, monkey
     folder = run("--fine-tune-on", "pixels", "--max-minutes", "1")
     assert "the time is over" in capsys.readouterr().out
     (trial,) = rows_of(folder / "fine_tuning" / "trials.csv")
-    best = read_config(folder / "best_config.json")
+    best = read_config(folder / "fine_tuning" / "best_config.json")
     assert (best.fine_tune_on, best.fine_tune_from) == ("pixels", trial["fine_tune_from"])
+
+
+@pytest.mark.parametrize("before", [0.9, 0.5, 0.4])
+def test_a_winner_less_accurate_than_the_head_is_none(before, tmp_path, capsys):
+    (tmp_path / "search.json").write_text(json.dumps({"validation_accuracy": before}))
+    better = fine_tuning._is_better({"validation_accuracy": 0.5}, tmp_path)
+    assert better == (before <= 0.5)
+    assert ("best_config.json stays" in capsys.readouterr().out) != better
+    assert fine_tuning._is_better({"validation_accuracy": 0.0}, None)
 
 
 @pytest.mark.slow
