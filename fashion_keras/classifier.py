@@ -20,6 +20,7 @@ from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.inspection import read_texts
+from fashion_keras.model_file import find_model, is_onnx
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -201,13 +202,14 @@ class Classifier:
 def load_classifier(path: str | os.PathLike) -> Classifier:
     """Load a classifier that `python -m fashion_keras.final` saved, or its export to `.onnx`.
 
-    The latter is run by ONNX Runtime; Keras is not imported.
+    The latter is run by ONNX Runtime; Keras is not imported. Of a folder its only `.keras` file is
+    loaded.
 
     Raises:
         InputError: If the file is no whole classifier of this project, or is not safe to load.
     """
-    path = Path(path)
-    if path.suffix == onnx_file.SUFFIX:
+    path = find_model(os.fspath(path))
+    if is_onnx(path):
         run, texts = onnx_file.open_onnx(path)
         return Classifier(None, read_texts(texts, path), run)
     return Classifier(*load_model(path))

@@ -6,6 +6,7 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.config import InputError
 from fashion_keras.inspection import read_metadata
+from fashion_keras.model_file import find_model
 
 
 def lines_of(metadata: dict) -> list[str]:
@@ -72,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--json", action="store_true", help="print all of it as JSON, with the whole fingerprint"
     )
     given = options.parse_args(arguments)
+    given.model = find_model(given.model)
     metadata = read_metadata(given.model)
     try:
         text = json.dumps(metadata, indent=2) if given.json else "\n".join(lines_of(metadata))

@@ -16,6 +16,7 @@ from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import InputError
 from fashion_keras.inspection import read_metadata
+from fashion_keras.model_file import find_model
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier
@@ -155,6 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = options.parse_args(arguments)
     from fashion_keras.classifier import load_classifier
 
+    given.model = find_model(given.model)
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
     with all_together(given.results, FILES) as work:
         metrics = evaluate(load_classifier(given.model), photos, work)

@@ -56,7 +56,7 @@ def read_metadata(path: Path) -> dict:
     Raises:
         InputError: If the file does not exist or is no classifier of this project.
     """
-    if path.suffix == onnx_file.SUFFIX:
+    if path.suffix.lower() == onnx_file.SUFFIX:
         return read_texts(onnx_file.open_onnx(path)[1], path)
     (text,) = _read(path, CONFIG)
     return _parsed(text, path)[1]

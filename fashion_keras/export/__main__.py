@@ -18,7 +18,8 @@ from fashion_keras.artifacts import only_one
 from fashion_keras.config import InputError
 from fashion_keras.export.formats import EXTRA, FORMATS, check_packages, with_names
 from fashion_keras.export.runtimes import largest_difference, open_export, read_photos
-from fashion_keras.onnx_file import INPUT, OUTPUT, SUFFIX
+from fashion_keras.model_file import find_model, is_onnx
+from fashion_keras.onnx_file import INPUT, OUTPUT
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
 # measured. Half precision keeps 11 bits of each weight: at most 0.006 was measured over 713 photos,
@@ -92,7 +93,7 @@ def _check(model: Path, name: str, target: Path, half: bool) -> None:
     from fashion_keras.inspection import read_metadata
 
     read_metadata(model)
-    if model.suffix == SUFFIX:
+    if is_onnx(model):
         raise InputError(f"Expected a .keras file to export. Received: {model}")
     chosen = FORMATS[name]
     if half and not chosen.half:
@@ -207,6 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, export, and print what was written."""
     given = options().parse_args(arguments)
     ending = FORMATS[given.format].ending
+    given.model = find_model(given.model)
     target = given.out or given.model.with_name(given.model.stem + ending)
     photos = read_photos(given.photos)
     try:

@@ -1,4 +1,4 @@
-"""Predicts the categories of photos: `python -m fashion_keras.predict [MODEL] INPUT...`."""
+"""Predicts the categories of photos: `python -m fashion_keras.predict INPUT...`."""
 
 import argparse
 import sys
@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fashion_keras import cli
-from fashion_keras.artifacts import sha256_of
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.inspection import read_metadata
-from fashion_keras.onnx_file import SUFFIX
+from fashion_keras.model_file import find_model, is_onnx, looks_like_model, name_of
 from fashion_keras.predict.inputs import accept_any_name, expand, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows
@@ -20,18 +19,47 @@ from fashion_keras.predict.sorting import check_labels, place
 if TYPE_CHECKING:
     from fashion_keras.classifier import Classifier
 
+_MOST_LABELS = 20  # In the line that names the model.
 
-def model_and_inputs(words: list[str]) -> tuple[str, list[str]]:
-    """Return the model, the released one if none is named, and the inputs after it.
+
+def model_and_inputs(words: list[str], model: str = "") -> tuple[str, list[str]]:
+    """Return the model, the released one if none is named, and the inputs.
+
+    Args:
+        words: Inputs and, anywhere among them, perhaps the model.
+        model: The model, if an option names it.
+
+    A folder that holds a model is taken for it only where no other model is named.
 
     Raises:
-        InputError: If there is no input.
+        InputError: If there is no input, more than one model, or no such model.
     """
-    if words[0] != IMAGENET and not words[0].endswith((".keras", ".onnx")):
-        return str(RELEASED), words
-    if len(words) == 1:
-        raise InputError(f"Expected photos or folders after the model. Received: {words[0]} alone")
-    return words[0], words[1:]
+    found = [word for word in words if word == IMAGENET or looks_like_model(word)]
+    files = [word for word in found if not Path(word).is_dir()]
+    if model or files:
+        found = files
+    models = list(dict.fromkeys(filter(None, [model, *found])))
+    if len(models) > 1:
+        raise InputError(
+            f"Expected one model. Received: {' and '.join(models)} (`--model FILE` makes folders "
+            "inputs)"
+        )
+    inputs = [word for word in words if word not in found]
+    if not inputs:
+        raise InputError(
+            f"Expected photos or folders beside the model. Received: {words[0]} alone (if it "
+            "holds photos, too, name the model with `--model FILE`)"
+        )
+    if models == [IMAGENET]:
+        return IMAGENET, inputs
+    return str(find_model(models[0]) if models else RELEASED), inputs
+
+
+def _shown(given: argparse.Namespace, labels: list[str]) -> str:
+    """Return the line that names the model."""
+    released = " (the released model)" if given.model == str(RELEASED) else ""
+    shown = ", ".join(labels if len(labels) <= _MOST_LABELS else [*labels[:_MOST_LABELS], "..."])
+    return f"model: {given.model_name}{released}, {len(labels)} categories: {shown}"
 
 
 def _load(given: argparse.Namespace) -> "Classifier":
@@ -45,6 +73,8 @@ def _load(given: argparse.Namespace) -> "Classifier":
     else:
         classifier = load_classifier(given.model)
     given.top = min(given.top, len(classifier.labels))
+    if given.out or given.format == "table":  # Else each row names the model.
+        print(_shown(given, classifier.labels), flush=True)
     if given.sort_into:
         check_labels(classifier.labels)
     return classifier
@@ -72,7 +102,7 @@ def _predict(
     for row in rows:
         if given.sort_into and not row["reason"]:
             place(Path(row["file"]), given.sort_into / row["category"], given.link)
-        yield row
+        yield row | {"model": given.model_name}
 
 
 def _count(names: list[str], given: argparse.Namespace) -> int:
@@ -93,8 +123,7 @@ def write_file(
     classifier: "Classifier", names: list[str], given: argparse.Namespace
 ) -> tuple[int, int]:
     """Write rows to a file, continuing an earlier run; see `write_rows` for what is returned."""
-    model = given.model if given.model == IMAGENET else sha256_of(Path(given.model))
-    settings = {"model": model, "top": given.top, "threshold": given.threshold}
+    settings = {"model": given.model_name, "top": given.top, "threshold": given.threshold}
     settings["sort_into"] = str(given.sort_into)
     with kept_rows(given.out, settings) as kept:
         if kept.done:
@@ -106,18 +135,27 @@ def write_file(
         return kept.finish(given.out, given.format, given.top)
 
 
+def _check_model(given: argparse.Namespace) -> None:
+    """Raise the error for another file before Keras starts; add the name of the model."""
+    given.model_name, file = given.model, Path(given.model)
+    if given.model == IMAGENET:
+        return
+    if is_onnx(file) and given.engine == "ray":
+        raise InputError(f"`--engine ray` takes a .keras file. Received: {file}")
+    if not is_onnx(file):
+        read_metadata(file)
+    if file.is_file():
+        given.model_name = name_of(file)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, predict each photo and print or write a row for it."""
     given = options().parse_args(arguments)
     accept_any_name()
-    given.model, inputs = model_and_inputs(given.inputs)
+    given.model, inputs = model_and_inputs(given.inputs, given.model)
     names = expand(inputs, sys.stdin if "-" in inputs else ())
     check(given, names)
-    if given.model.endswith(SUFFIX):
-        if given.engine == "ray":
-            raise InputError(f"`--engine ray` takes a .keras file. Received: {given.model}")
-    elif given.model != IMAGENET:
-        read_metadata(Path(given.model))  # An error for another file comes before Keras starts.
+    _check_model(given)
     if given.engine == "ray":
         names = _ray_data().prepare(names)
     write = print_rows

@@ -34,11 +34,18 @@ def options() -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="files, folders (with all in them), patterns in quotes, http(s) addresses, or - for a "
-        "list of these on standard input, one per line; before them, optionally, the model: a "
-        ".keras file, its export to .onnx (which needs no Keras), or `imagenet` for plain Xception "
-        "with its thousand classes (default: the released model); with --engine ray also s3:// and "
+        "list of these on standard input, one per line; among them, optionally, the model (see "
+        "--model); with --engine ray also s3:// and "
         "gs:// (all below what ends in /), and tables of photos: .parquet with columns `bytes` and "
         "`file` or `path`",
+    )
+    parser.add_argument(
+        "--model",
+        default="",
+        metavar="FILE",
+        help="a .keras file, the folder of a single one, its export to .onnx (which needs no "
+        "Keras), or `imagenet` for plain Xception with its thousand classes; may also stand among "
+        "the inputs (default: the released model)",
     )
     _add_row_options(parser)
     _add_file_options(parser)

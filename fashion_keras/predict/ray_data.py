@@ -274,8 +274,10 @@ class Predictor:
                 f"from {names[0]} on"
             )
         classifier, given = self._classifier, self._given
+        model = {"model": given.model_name}
         rows = [
             row_of(one._replace(photo=one.photo[0]), classifier.labels, given.top, given.threshold)
+            | model
             for one in classifier.predict(photos, given.batch_size, read_any)
         ]
         self._starts.end.remote(task)

@@ -49,7 +49,7 @@ def flat_columns(top: int) -> dict[str, type]:
     columns: dict[str, type] = {"file": str, "category": str, "probability": float}
     for rank in range(1, top + 1):
         columns |= {f"category_{rank}": str, f"probability_{rank}": float}
-    return columns | {"reason": str}
+    return columns | {"reason": str, "model": str}
 
 
 def flat(row: dict, top: int) -> dict:

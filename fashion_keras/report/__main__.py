@@ -13,7 +13,7 @@ from fashion_keras.data.scan import SPLITS, find_photos, split_of, subfolders
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
 from fashion_keras.inspection import read_metadata
-from fashion_keras.onnx_file import SUFFIX
+from fashion_keras.model_file import find_model, is_onnx
 
 PAGE = "report.html"
 _NAMED = ("clothing", "sample")
@@ -93,8 +93,9 @@ def main(arguments: list[str] | None = None) -> None:
     from fashion_keras.classifier import load_classifier
     from fashion_keras.report.page import Sources, write_report
 
+    given.model = find_model(given.model)
     metadata = read_metadata(given.model)
-    if given.model.suffix == SUFFIX:
+    if is_onnx(given.model):
         raise InputError(f"Grad-CAM needs a .keras file. Received: {given.model}")
     photos = photos_named(given.data, metadata["labels"], given.cache)
     name = given.data if given.data in _NAMED else "/".join(Path(given.data).resolve().parts[-2:])

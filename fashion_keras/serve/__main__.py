@@ -12,7 +12,7 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.inspection import check_file
-from fashion_keras.onnx_file import SUFFIX
+from fashion_keras.model_file import find_model, is_onnx
 from fashion_keras.serve.settings import Settings
 
 _DESCRIPTION = """\
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Until there is a model to load again.
     given = vars(options().parse_args(arguments))
     host, port, workers = (given.pop(name) for name in ("host", "port", "workers"))
-    settings = Settings(**given)
+    settings = Settings(**given | {"model": find_model(given["model"])})
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(
@@ -114,7 +114,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     from fashion_keras.serve.server import serve, serve_with_workers
 
-    if settings.model.suffix != SUFFIX:
+    if not is_onnx(settings.model):
         check_file(settings.model)
     elif not settings.model.is_file():  # To check more of an .onnx file is to load it.
         raise InputError(f"No model file {settings.model}.")

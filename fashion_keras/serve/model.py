@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fashion_keras.artifacts import sha256_of
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
+from fashion_keras.model_file import name_of
 from fashion_keras.serve.batching import ModelQueue
 
 
@@ -48,7 +48,7 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
     Raises:
         InputError: If the file cannot be loaded or does not answer with probabilities.
     """
-    version = f"{file.name}@{sha256_of(file)[:12]}"
+    version = name_of(file)
     classifier = load_classifier(file).for_photos(math.inf)
     run, side = classifier.probabilities, classifier.image_size
     grey = np.full((1, side, side, 3), 127.0, "float32")

@@ -13,6 +13,7 @@ RAY = ["--engine", "ray"]
 # For each option: arguments without it, and arguments with it.
 CHANGES = {
     "inputs": ([], ["1.png"]),
+    "--model": ([], ["--model", "imagenet"]),  # Two models.
     "--format": ([], ["--format", "csv"]),
     "--top": ([], ["--top", "1"]),
     "--threshold": ([], ["--threshold", "1"]),

@@ -12,7 +12,9 @@ import pytest
 
 from fashion_keras import classifier as classifier_module
 from fashion_keras.classifier import Classifier, load_classifier
+from fashion_keras.config import RELEASED
 from fashion_keras.data.photo import read_photo
+from fashion_keras.model_file import name_of
 from fashion_keras.predict import __main__ as command
 from tests.builders import LABELS, alone, encoded, picture
 from tests.predict.conftest import rows_in, same_rows
@@ -63,6 +65,7 @@ def test_name_that_is_not_utf_8_comes_back_as_it_is(kind, predict, monkeypatch):
 @pytest.mark.slow
 def test_without_a_model_the_released_one_is_used(run, photos):
     [row] = run("0.png", *JSONL, "--top", 10).rows
+    assert row["model"] == name_of(RELEASED)
     labels = sorted(one["category"] for one in row["top"])
     assert labels[:2] == ["dress", "hat"]
     assert len(labels) == 10
@@ -70,7 +73,7 @@ def test_without_a_model_the_released_one_is_used(run, photos):
 
 WRONG_USE = {
     "no input": ([], "the following arguments are required: INPUT"),
-    "model alone": (["my.keras"], "error: Expected photos or folders after the model. Received: "),
+    "model alone": (["my.keras"], "error: Expected photos or folders beside the model. Received: "),
     "imagenet alone": (["imagenet"], "Received: imagenet alone"),
     "top 0": (["0.png", "--top", "0"], "--top: expected an integer from 1 to 100000. Received: 0"),
     "threshold": (["0.png", "--threshold", "nan"], "expected a number from 0 to 1. Received: nan"),
@@ -104,6 +107,9 @@ def test_file_holds_what_would_be_printed(kind, predict, photos):
     assert "photos to rows: " in ended.out
     assert ended.out.endswith("saved rows: 7 photos, 1 cannot be read\n")
     printed, written = predict(*photos, "--format", kind).out, Path("rows").read_text()
+    if kind == "table":
+        first, printed = printed.split("\n", 1)
+        assert first.startswith("model: our.keras@")
     number = re.compile(r"\d\.\d+(e-\d+)?")  # The last digits may differ.
     assert number.sub("", printed).splitlines() == number.sub("", written).splitlines()
     assert list(Path().glob(".*")) == []
@@ -135,7 +141,7 @@ def test_interrupted_run_is_continued_without_doing_a_photo_twice(
         Path(name).unlink()
     ended = predict(*arguments, "--resume")
     assert (ended.code, ended.err) == (3, "")
-    assert ended.out.startswith("continuing: 4 photos were done before\n")
+    assert "continuing: 4 photos were done before\n" in ended.out
     assert ended.out.endswith("saved rows: 7 photos, 1 cannot be read\n")
     assert same_rows(rows_in("rows"), undisturbed)
     assert sorted(file.name for file in Path("sorted").glob("*/*")) == photos[1:]

@@ -50,7 +50,7 @@ def page(browser: Browser, service: Running) -> Iterator[Page]:
         page = context.new_page()
         page.on("filechooser", lambda chooser: None)  # No dialog of the system.
         page.goto(f"http://127.0.0.1:{service.port}/")
-        expect(page.locator("#model")).to_have_text(f"Categories: {', '.join(LABELS)}.")
+        expect(page.locator("#model")).to_contain_text(f". Categories: {', '.join(LABELS)}.")
         yield page
 
 

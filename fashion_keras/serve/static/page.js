@@ -190,7 +190,7 @@ async function showModel() {
     const known = await response.json();
     most = known.max_photo_bytes;
     explains = known.explains;
-    byId("model").textContent = `Categories: ${known.labels.join(", ")}.`;
+    byId("model").textContent = `Model ${known.model}. Categories: ${known.labels.join(", ")}.`;
     return;
   }
   const { reason } = response ? await response.json().catch(() => ({})) : {};
