@@ -47,19 +47,20 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     Raises:
         InputError: If a class folder is not one of the labels, or there are no photos.
     """
-    from fashion_keras.data.scan import find_files, shown, subfolders
+    from fashion_keras.data.files import find_files, label_of, shown, subfolders
 
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
     classes = subfolders(folder)
-    unknown = [path.name for path in classes if path.name not in labels]
+    known = {label.casefold(): label for label in labels}
+    unknown = [path.name for path in classes if label_of(path).casefold() not in known]
     if unknown or not classes:
         raise InputError(
             f"Expected in {folder} folders named {', '.join(labels)}. "
             f"Received: {', '.join(unknown) or 'no folder'}."
         )
     photos = [
-        Labelled(file, shown(file.relative_to(folder).as_posix()), path.name)
+        Labelled(file, shown(file.relative_to(folder).as_posix()), known[label_of(path).casefold()])
         for path in classes
         for file in find_files(path)
     ]

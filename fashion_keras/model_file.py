@@ -63,7 +63,11 @@ def looks_like_model(given: str) -> bool:
     if path.suffix.lower() == ".zip":
         return _is_keras_archive(path) or _holds_models(path)
     path = path.expanduser()
-    return bool(given) and _is_folder(path) and bool(_models_in(path) or (path / _SAVED_MODEL).exists())
+    return (
+        bool(given)
+        and _is_folder(path)
+        and bool(_models_in(path) or (path / _SAVED_MODEL).exists())
+    )
 
 
 def is_onnx(path: Path) -> bool:

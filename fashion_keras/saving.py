@@ -133,7 +133,7 @@ def training_metadata(
     Of a user's folder only the name is kept, not the path. The licence of the photos is that
     stated by the user; for `clothing` and `sample` it is known.
     """
-    from fashion_keras.data.scan import SPLITS
+    from fashion_keras.data.layout import SPLITS
 
     name, licence = _DATA.get(config.data, (Path(config.data).expanduser().resolve().name, ""))
     counts = {split: len(prepared.split(split)) for split in SPLITS}

@@ -9,7 +9,8 @@ from scipy.stats import MonteCarloMethod, chi2_contingency
 
 from fashion_keras.check.findings import Finding
 from fashion_keras.check.photos import CheckedPhoto
-from fashion_keras.data.scan import SPLITS, Scan
+from fashion_keras.data.layout import SPLITS
+from fashion_keras.data.scan import Scan
 
 _LEAST_TO_LEARN = 20
 _LEAST_TO_MEASURE = 10  # With nine of them correct, the 95 % interval of the recall is 0.4 wide.

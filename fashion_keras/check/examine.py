@@ -20,8 +20,10 @@ from fashion_keras.check.duplicates import (
 from fashion_keras.check.findings import Finding, as_json, ordered
 from fashion_keras.check.photos import CheckedPhoto, check_photos, photo_findings, summary
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.files import shown
+from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.data.scan import SPLITS, scan, shown
+from fashion_keras.data.scan import scan
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.model import check_weights
 from fashion_keras.training import open_datasets
@@ -56,6 +58,8 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     if not folders.photos and not folders.unused:
         raise InputError(refusal)
     photos = check_photos(folders.photos, prepared)
+    for note in folders.notes:
+        print(note)
     counts, groups = count_photos(folders, photos), find_duplicates(photos)
     found = [
         Finding("layout", [shown(fault) for fault in folders.faults]),

@@ -12,9 +12,10 @@ from PIL import Image
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.check.findings import Finding
 from fashion_keras.cli import progress
+from fashion_keras.data.files import shown
 from fashion_keras.data.photo import FORMATS, PhotoError, read_photo
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.data.scan import SourcePhoto, shown
+from fashion_keras.data.scan import SourcePhoto
 from fashion_keras.data.split import PerceptualHash, perceptual_hash
 
 _NARROW = 3.0  # Photos are stretched to a square; from this ratio of the sides on it shows.

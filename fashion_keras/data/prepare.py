@@ -3,7 +3,7 @@
 import collections
 import csv
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,9 @@ from PIL import Image
 from fashion_keras.artifacts import fingerprint, made_once, sha256_of
 from fashion_keras.cli import progress, stage
 from fashion_keras.config import InputError
+from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.data.scan import SPLITS, SourcePhoto, find_photos
+from fashion_keras.data.scan import Scan, SourcePhoto, find_photos
 from fashion_keras.data.split import (
     PerceptualHash,
     assign_splits,
@@ -22,6 +23,8 @@ from fashion_keras.data.split import (
     perceptual_hash,
 )
 
+_NAMED = 3  # Photos that are not used, in the line that counts them.
+_SHARED = ("", "train")  # Photos of these splits are shared out where a split is missing.
 _LAYOUT = 3  # Raise it when prepared folders of older versions must not be used any more.
 
 
@@ -50,12 +53,14 @@ class Prepared(NamedTuple):
         labels: Names of the classes, sorted.
         photos: All readable photos, in the order in which a split is read.
         rejected: All unreadable files.
+        notes: What was taken for what in the source, and which of its photos are not used.
     """
 
     folder: Path
     labels: list[str]
     photos: list[PreparedPhoto]
     rejected: list[Rejected]
+    notes: tuple[str, ...] = ()
 
     def split(self, name: str) -> list[PreparedPhoto]:
         """Return the photos of one split, in the order in which it is read."""
@@ -77,7 +82,8 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
     listed with the reason. Nothing in the source is changed. As long as names, sizes and dates of
     the files stay, a second call reads no photo. A source without splits is split 80/10/10 by
-    class, with duplicates (see `split.group_duplicates`) in the same split.
+    class, with duplicates (see `split.group_duplicates`) in the same split; if only validation is
+    missing, a tenth of the photos for training becomes that.
 
     Args:
         data: See `scan.scan`.
@@ -87,12 +93,22 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
-    sources = find_photos(data, cache, seed)
+    found = find_photos(data, cache, seed)
+    sources = found.photos
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
     photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
-    return Prepared(folder, sorted({photo.label for photo in photos}), photos, rejected)
+    labels = sorted({photo.label for photo in photos})
+    return Prepared(folder, labels, photos, rejected, tuple(_notes(found)))
+
+
+def _notes(found: Scan) -> Iterator[str]:
+    yield from found.notes
+    if found.unused:
+        count, more = len(found.unused), ", ..." if found.unused[_NAMED:] else ""
+        first = ", ".join(found.unused[:_NAMED]) + more
+        yield f"photos that are not used, as they are in no class folder: {count} ({first})"
 
 
 def summary(prepared: Prepared) -> str:
@@ -100,6 +116,8 @@ def summary(prepared: Prepared) -> str:
     count = collections.Counter(photo.split for photo in prepared.photos)
     splits = ", ".join(f"{count[split]} {split}" for split in SPLITS)
     text = f"photos: {splits}; {len(prepared.labels)} classes: {', '.join(prepared.labels)}"
+    for note in prepared.notes:
+        text += f"\n{note}"
     if prepared.rejected:
         first = prepared.rejected[0]
         text += (
@@ -126,15 +144,16 @@ def _key(sources: Sequence[SourcePhoto], seed: int) -> str:
     for photo in sources:
         status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
         files.append((str(photo.path), status.st_size, status.st_mtime_ns))
-    return fingerprint(layout=_LAYOUT, files=files, seed=None if sources[0].split else seed)
+    return fingerprint(layout=_LAYOUT, files=files, seed=seed if _missing(sources) else None)
 
 
 def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
     pngs = [folder / "rewritten" / f"{number}.png" for number in range(len(sources))]
     pngs[0].parent.mkdir(parents=True)
     # Pillow decodes outside Python's lock, so threads use all cores.
+    missing = _missing(sources)
     with ThreadPoolExecutor() as pool:
-        results = pool.map(_check, sources, pngs)
+        results = pool.map(lambda photo, png: _check(photo, png, bool(missing)), sources, pngs)
         checked = list(progress(results, len(sources), "checking photos"))
     readable = [one for one in checked if not one.reason]
     kept = {(one.photo.split, one.photo.label) for one in readable}
@@ -144,8 +163,8 @@ def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
                 f"No photo in {photo.path.parent} can be read ({photo.path.name}: {reason}). "
                 "Fix or replace them, or remove the folder."
             )
-    if not sources[0].split:
-        readable = _with_splits(readable, seed)
+    if missing:
+        readable = _with_splits(readable, missing, seed)
     photos = _place(readable, folder, {label for _, label in kept})
     rejected = [Rejected(one.photo.name, one.reason) for one in checked if one.reason]
     _write_rows(folder / "quarantine.csv", Rejected._fields, rejected)
@@ -153,7 +172,14 @@ def _lay_out(sources: Sequence[SourcePhoto], seed: int, folder: Path) -> None:
     (folder / "rewritten").rmdir()
 
 
-def _check(photo: SourcePhoto, png: Path) -> _Checked:
+def _missing(sources: Sequence[SourcePhoto]) -> tuple[str, ...]:
+    """Return the splits that are taken out of the others, of those in `split.assign_splits`."""
+    if not sources[0].split:
+        return ("test", "validation")
+    return () if any(photo.split == "validation" for photo in sources) else ("validation",)
+
+
+def _check(photo: SourcePhoto, png: Path, splits: bool) -> _Checked:
     try:
         pixels, clean = read_photo(photo.path)
     except PhotoError as error:
@@ -161,18 +187,20 @@ def _check(photo: SourcePhoto, png: Path) -> _Checked:
     image, file = Image.fromarray(pixels), photo.path if clean else png
     if not clean:
         image.save(png, compress_level=1)
-    hashed = None if photo.split else perceptual_hash(image)  # Only for the choice of splits.
+    hashed = perceptual_hash(image) if splits and photo.split in _SHARED else None
     return _Checked(photo, "", file, sha256_of(file), hashed)
 
 
-def _with_splits(readable: Sequence[_Checked], seed: int) -> list[_Checked]:
-    hashes = [one.hash for one in readable if one.hash]
-    groups = group_duplicates(hashes, [one.sha256 for one in readable])
-    splits = assign_splits([one.photo.label for one in readable], groups, seed)
+def _with_splits(readable: Sequence[_Checked], missing: Sequence[str], seed: int) -> list[_Checked]:
+    shared = [one for one in readable if one.photo.split in _SHARED]
+    hashes = [one.hash for one in shared if one.hash]
+    groups = group_duplicates(hashes, [one.sha256 for one in shared])
+    splits = assign_splits([one.photo.label for one in shared], groups, seed, missing)
     placed = [
         one._replace(photo=one.photo._replace(split=split))
-        for one, split in zip(readable, splits, strict=True)
+        for one, split in zip(shared, splits, strict=True)
     ]
+    placed += [one for one in readable if one.photo.split not in _SHARED]
     return sorted(placed, key=lambda one: (one.photo.split, one.photo.label, one.photo.path))
 
 

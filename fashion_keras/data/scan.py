@@ -1,8 +1,6 @@
 """Finds the photos of a data set, and everything that is wrong with its folders."""
 
-import itertools
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -10,11 +8,13 @@ from typing import NamedTuple
 from fashion_keras.artifacts import made_once
 from fashion_keras.config import InputError
 from fashion_keras.data.download import download_clothing
+from fashion_keras.data.files import find_files, label_of, shown, subfolders
+from fashion_keras.data.layout import PHOTO, SPLITS, find_layout
 from fashion_keras.data.sample import draw_sample
 
-SPLITS = ("train", "validation", "test")
-_OTHER_NAMES = {"val": "validation", "valid": "validation", "training": "train"}
-_PHOTO = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
+_ORDER = {"": 0} | {split: place for place, split in enumerate(SPLITS)}
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
+_ADVICE = "put each class's photos into a folder of its own"
 
 
 class SourcePhoto(NamedTuple):
@@ -36,6 +36,7 @@ class Scan(NamedTuple):
         unused: Photos outside the class folders, as paths below the data set's folder.
         faults: What is wrong with the layout, in sentences.
         class_faults: Class folders that are empty or that train lacks, in sentences.
+        notes: What was taken for what, in sentences.
     """
 
     classes: dict[str, list[str]]
@@ -43,10 +44,11 @@ class Scan(NamedTuple):
     unused: list[str]
     faults: list[str]
     class_faults: list[str]
+    notes: list[str]
 
 
-def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
-    """List every photo file of a data set, by split, class and path.
+def find_photos(data: str, cache: Path, seed: int = 1) -> Scan:
+    """List every photo file of a data set, by split, class and path; see `scan`.
 
     Raises:
         InputError: If `scan` raises it or finds faults; all are named.
@@ -54,7 +56,7 @@ def find_photos(data: str, cache: Path, seed: int = 1) -> list[SourcePhoto]:
     found = scan(data, cache, seed)
     if found.faults or found.class_faults:
         raise InputError("\n".join([*found.faults, *found.class_faults]))
-    return found.photos
+    return found
 
 
 def scan(data: str, cache: Path, seed: int = 1) -> Scan:
@@ -63,9 +65,9 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
     Hidden files and folders are left out.
 
     Args:
-        data: `clothing`, `sample`, or a folder: either with `train` and `validation` (also
-            `val`, `valid`) and perhaps `test` inside, each holding one folder per class, or
-            holding the class folders itself.
+        data: `clothing`, `sample`, or a folder: either with `train`, perhaps `validation` and
+            `test` (see `layout.split_of`) inside, each holding one folder per class, or holding
+            the class folders itself.
         cache: Folder for the download and the drawn sample.
         seed: Seed of the drawn sample.
 
@@ -73,52 +75,42 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
         InputError: If there is no such folder, or two in it stand for the same split.
     """
     folder = _folder_of(data, cache.resolve(), seed)
-    splits = _split_folders(folder)
-    classes = {split: subfolders(parent) for split, parent in splits.items()}
+    layout = find_layout(folder)
+    splits = layout.splits
+    classes = {
+        split: [path for path in subfolders(parent) if path != cache.resolve()]
+        for split, parent in splits.items()
+    }
+    spelling = _spellings(classes)
+    found = [(split, path) for split, paths in classes.items() for path in paths]
+    labels = [spelling[label_of(path).casefold()] for _, path in found]
     photos = [
-        SourcePhoto(file, file.relative_to(folder).as_posix(), split, shown(path.name))
-        for split, paths in classes.items()
-        for path in paths
+        SourcePhoto(file, file.relative_to(folder).as_posix(), split, label)
+        for (split, path), label in zip(found, labels, strict=True)
         for file in find_files(path)
     ]
-    used = {photo.path for photo in photos}
-    others = [file for file in find_files(folder) if file not in used and _PHOTO.search(file.name)]
+    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
     return Scan(
-        {split: [shown(path.name) for path in paths] for split, paths in classes.items()},
+        {
+            split: sorted({spelling[label_of(path).casefold()] for path in paths})
+            for split, paths in classes.items()
+        },
         photos,
-        [shown(file.relative_to(folder).as_posix()) for file in others],
-        list(_layout_faults(folder, splits, classes)),
-        list(_class_faults(splits, classes, {(photo.split, photo.label) for photo in photos})),
+        _unused(folder, cache.resolve(), photos),
+        [*layout.faults, *([] if layout.faults else _layout_faults(folder, splits, classes))],
+        list(_class_faults(splits, classes, photos)),
+        [*layout.notes, *_same_class(classes)],
     )
 
 
-def shown(name: str) -> str:
-    """Return the name of a file as it can be printed and is written by `prepare`."""
-    return name.encode("utf-8", errors="backslashreplace").decode()
-
-
-def find_files(folder: Path) -> list[Path]:
-    """List all files in a folder and below but hidden ones, by path.
-
-    Folders that cannot be opened are among them, so that reading them gives the reason.
-    """
-    found: list[Path] = []
-    walk = os.walk(folder, onerror=lambda error: found.append(Path(error.filename)))
-    for parent, folders, files in walk:
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(parent, name) for name in files if name[0] != "."]
-    return sorted(found)
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """List the folders in a folder but hidden ones, by name: paths ignore case on Windows."""
-    folders = (path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return sorted(folders, key=lambda path: path.name)
-
-
-def split_of(name: str) -> str:
-    """Return the split that a folder of this name stands for, or the name in lower case."""
-    return _OTHER_NAMES.get(name.lower(), name.lower())
+def _unused(folder: Path, cache: Path, photos: list[SourcePhoto]) -> list[str]:
+    """Return the photos of a folder that are in no class folder."""
+    used = {os.path.realpath(photo.path) for photo in photos}
+    ours = {cache} if cache != folder and cache.is_relative_to(folder) else set()
+    files = [file for file in find_files(folder) if PHOTO.search(file.name)]
+    others = [file for file in files if not ours.intersection(file.parents)]
+    others = [file for file in others if os.path.realpath(file) not in used]
+    return [shown(file.relative_to(folder).as_posix()) for file in others]
 
 
 def _folder_of(data: str, cache: Path, seed: int) -> Path:
@@ -129,57 +121,57 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
     folder = Path(data).expanduser()
     if not data or not folder.is_dir():
         what = f"{folder} is not a folder" if folder.is_file() else f"No folder {folder}"
+        if folder.suffix.lower() in _ARCHIVES and folder.is_file():
+            what = f"{folder} is an archive: unpack it, and give the folder"
         raise InputError(
             f"{what}. Expected `clothing`, `sample`, or a folder of class folders or of splits."
         )
     return folder.resolve()
 
 
-def _split_folders(folder: Path) -> dict[str, Path]:
-    """Return the folder of each split; the folder itself, for no split, if there are none."""
-    found: dict[str, Path] = {}
-    for path in subfolders(folder):
-        if (split := split_of(path.name)) in SPLITS and any(subfolders(path)):
-            if split in found:
-                names = f"{found[split].name} and {path.name}"
-                raise InputError(f"{folder} has two folders for {split}: {names}.")
-            found[split] = path
-    return {split: found[split] for split in SPLITS if split in found} or {"": folder}
+def _spellings(classes: Mapping[str, list[Path]]) -> dict[str, str]:
+    """Return the label for each name in lower case: that of the first split that has it."""
+    labels = [label_of(path) for paths in classes.values() for path in paths]
+    return {label.casefold(): label for label in reversed(labels)}
+
+
+def _same_class(classes: Mapping[str, list[Path]]) -> Iterator[str]:
+    """Say which folders are taken for the same class though their names differ."""
+    names: dict[str, dict[str, None]] = {}
+    for path in (path for paths in classes.values() for path in paths):
+        names.setdefault(label_of(path).casefold(), {})[shown(path.name)] = None
+    for alike in names.values():
+        if len(alike) > 1:
+            yield f"{' and '.join(alike)} are taken for the same class"
 
 
 def _layout_faults(
     folder: Path, splits: Mapping[str, Path], classes: Mapping[str, list[Path]]
 ) -> Iterator[str]:
-    missing = [split for split in SPLITS[:2] if split not in splits]
-    if missing and "" not in splits:
-        yield (
-            f"{folder} must hold both train and validation (or class folders only, which are "
-            f"then split). Missing: {', '.join(missing)}"
-        )
-    for path in itertools.chain(*classes.values()):
+    for path in (path for paths in classes.values() for path in paths):
         if not path.name.isprintable():
             yield f"The name of the class folder {str(path)!r} cannot be shown: rename it."
-    names = [shown(path.name) for path in classes.get("", classes.get(SPLITS[0], []))]
-    advice = "put each class's photos into a folder of its own"
-    if not names and "" in splits:
-        yield f"No class folders with photos in {folder}: {advice}."
-    elif "" in splits and {split_of(name) for name in names} <= set(SPLITS):
-        yield f"{folder} holds {' and '.join(names)} without class folders: {advice} inside them."
-    elif len(names) == 1:
-        where = splits.get(SPLITS[0], folder)
-        yield f"Only one class in {where}: {names[0]}. A classifier needs at least two."
+    first = next(iter(classes))
+    labels = list(dict.fromkeys(label_of(path).casefold() for path in classes[first]))
+    if not labels:
+        yield f"No class folders with photos in {folder}: {_ADVICE}."
+    elif len(labels) == 1:
+        name = label_of(classes[first][0])
+        yield f"Only one class in {splits[first]}: {name}. A classifier needs at least two."
 
 
 def _class_faults(
     splits: Mapping[str, Path],
     classes: Mapping[str, list[Path]],
-    with_photos: set[tuple[str, str]],
+    photos: list[SourcePhoto],
 ) -> Iterator[str]:
-    train = {path.name for path in classes.get(SPLITS[0], [])}
+    used = {(photo.split, photo.label.casefold()) for photo in photos}
+    train = {label_of(path).casefold() for path in classes.get(SPLITS[0], [])}
     for split, path in ((split, path) for split, paths in classes.items() for path in paths):
-        if (split, shown(path.name)) not in with_photos:
+        label = label_of(path).casefold()
+        if (split, label) not in used:
             yield f"The class folder {path} is empty: add photos or remove it."
-        elif train and path.name not in train:
+        elif train and label not in train:
             yield (
                 f"The class {path.name!r} is in {split} but not in train: add photos of it to "
                 f"{splits[SPLITS[0]] / path.name} or remove {path}."

@@ -43,8 +43,13 @@ def perceptual_hash(image: Image.Image) -> PerceptualHash:
     return PerceptualHash(hashes, thumbnails)
 
 
-def assign_splits(labels: Sequence[str], groups: Sequence[Sequence[int]], seed: int) -> list[str]:
-    """Return the split of each photo: 80 % train, 10 % validation and 10 % test of each class.
+def assign_splits(
+    labels: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    seed: int,
+    missing: Sequence[str] = ("test", "validation"),
+) -> list[str]:
+    """Return the split of each photo: 10 % of each class for each missing split, the rest train.
 
     Duplicates stay together; otherwise the test would contain photos seen in training.
 
@@ -52,30 +57,32 @@ def assign_splits(labels: Sequence[str], groups: Sequence[Sequence[int]], seed: 
         labels: Class of each photo.
         groups: Photos by number, duplicates in the same group (see `group_duplicates`).
         seed: Decides which photos go where.
+        missing: Splits to fill.
 
     Raises:
-        InputError: If a class has too few different photos to be in all three.
+        InputError: If a class has too few different photos to be in all of them.
     """
     splits = ["train"] * len(labels)
     for label in sorted(set(labels)):
         own = [group for group in groups if labels[group[0]] == label]
-        if len(own) < 3:
+        if len(own) <= len(missing):
             raise InputError(
-                f"The class {label!r} has {len(own)} different photos; splitting into train, "
-                "validation and test needs at least 3. Add photos, or make the split folders."
+                f"The class {label!r} has {len(own)} different photos; splitting into train and "
+                f"{' and '.join(sorted(missing, reverse=True))} needs at least {len(missing) + 1}. "
+                "Add photos, or make the split folders."
             )
         random.Random(f"{seed} {label}").shuffle(own)  # noqa: S311 -- nothing secret.
-        _fill(splits, own)
+        _fill(splits, own, missing)
     return splits
 
 
-def _fill(splits: list[str], groups: list[Sequence[int]]) -> None:
-    """Fill test and validation with whole groups, at least one each; the rest stays train.
+def _fill(splits: list[str], groups: list[Sequence[int]], missing: Sequence[str]) -> None:
+    """Fill the missing splits with whole groups, at least one each; the rest stays train.
 
     A group larger than what is wanted stays train; so many duplicates would distort a score.
     """
     wanted = max(round(_SHARE * sum(map(len, groups))), 1)
-    for split in ("test", "validation"):
+    for split in missing:
         chosen: list[int] = []
         for group in [min(groups, key=len), *groups]:
             if (not chosen or len(chosen) + len(group) <= wanted) and group in groups:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fashion_keras.data.files import find_files
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.data.scan import find_files
 from fashion_keras.predict.web import fetch_photo, is_address
 
 

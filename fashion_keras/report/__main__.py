@@ -9,7 +9,9 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together
 from fashion_keras.config import InputError
-from fashion_keras.data.scan import SPLITS, find_photos, split_of, subfolders
+from fashion_keras.data.files import subfolders
+from fashion_keras.data.layout import SPLITS, split_of
+from fashion_keras.data.scan import find_photos
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
 from fashion_keras.inspection import read_metadata
@@ -27,7 +29,7 @@ def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled
     """
     if data not in _NAMED:
         return labelled_photos(_folder_of(data), labels)
-    photos = [photo for photo in find_photos(data, cache) if photo.split == "test"]
+    photos = [photo for photo in find_photos(data, cache).photos if photo.split == "test"]
     unknown = sorted({photo.label for photo in photos} - set(labels))
     if unknown:
         raise InputError(f"Expected photos of {', '.join(labels)}. Received: {', '.join(unknown)}.")

@@ -106,7 +106,8 @@ def main(arguments: list[str] | None = None) -> None:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # Until there is a model to load again.
     given = vars(options().parse_args(arguments))
     host, port, workers = (given.pop(name) for name in ("host", "port", "workers"))
-    settings = Settings(**given | {"model": find_model(given["model"])})
+    given["model"] = find_model(given["model"])
+    settings = Settings(**given)
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(

@@ -13,9 +13,9 @@ import numpy as np
 from fashion_keras import Classifier, cli
 from fashion_keras.artifacts import whole_file
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.files import find_files
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import Prepared
-from fashion_keras.data.scan import find_files
 from fashion_keras.engine import OpenVINO, import_openvino
 
 BATCH = 32  # Photos that the bare model predicts at once.

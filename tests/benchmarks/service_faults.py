@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fashion_keras import cli
-from fashion_keras.data.scan import find_files
+from fashion_keras.data.files import find_files
 from tests.benchmarks.common import model_parser, provenance, write
 from tests.benchmarks.service import running
 

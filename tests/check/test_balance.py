@@ -19,7 +19,7 @@ def findings(sizes: dict[str, dict[str, int]]) -> dict[str, Finding]:
         for label, size in classes.items()
         for number in range(size)
     ]
-    folders = Scan({split: [*sizes[split]] for split in sizes}, photos, [], [], [])
+    folders = Scan({split: [*sizes[split]] for split in sizes}, photos, [], [], [], [])
     checked = [CheckedPhoto(one.name, one.split, one.label, one.path, "") for one in photos]
     counts = count_photos(folders, checked)
     return {one.kind: one for one in ordered(class_findings(folders, checked, counts, seed=1))}

@@ -190,3 +190,25 @@ def test_unusual_names_are_kept_or_escaped(photos, cache):
     found = [photo for photo in prepared.photos if photo.label == "été & hiver"]
     assert sorted(photo.file for photo in found) == sorted(escaped)
     assert all((prepared.folder / photo.prepared).is_file() for photo in found)
+
+
+def test_validation_is_taken_out_of_training_where_it_is_missing(tmp_path, cache):
+    source = tmp_path / "source"
+    for number in range(20):
+        for label in ("shoes", "hat"):
+            draw(source / "Training" / label / f"{number}.png", len(label) * 100 + number)
+    for label in ("shoes", "hat"):
+        draw(source / "Testing" / label / "a.png", len(label))
+    draw(source / "loose.png", 1)
+    prepared, other = (prepare(str(source), cache, seed) for seed in (1, 2))
+    counts = collections.Counter((photo.split, photo.label) for photo in prepared.photos)
+    expected = {"train": 18, "validation": 2, "test": 1}
+    assert counts == {(split, one): n for split, n in expected.items() for one in ("hat", "shoes")}
+    validation = {photo.file for photo in prepared.split("validation")}
+    assert validation != {photo.file for photo in other.split("validation")}
+    assert all(name.startswith("Training/") for name in validation)
+    assert summary(prepared).splitlines()[1:] == [
+        "Training is taken for train, Testing is taken for test",
+        "there is no folder for validation: a tenth of the training photos is used",
+        "photos that are not used, as they are in no class folder: 1 (loose.png)",
+    ]

@@ -1,5 +1,6 @@
 """Tests of the scan: which photos are found, and that every fault of the folders is named."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str, str]]:
-    photos = find_photos(str(folder), folder / "cache")
+    photos = find_photos(str(folder), folder / "cache").photos
     assert all(photo.path == (folder / photo.name).resolve() for photo in photos)
     return [(photo.split, photo.label, photo.name) for photo in photos]
 
@@ -36,7 +37,7 @@ def test_photos_are_listed_by_split_class_and_path(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "Val", "VALIDATION_SET", "devset"])
 def test_other_names_of_splits_are_understood(name, tmp_path):
     touch(tmp_path, "Training/hat/a.jpg", "Training/shoes/b.jpg", f"{name}/hat/c.jpg")
     assert found(tmp_path)[0] == ("train", "hat", "Training/hat/a.jpg")
@@ -71,6 +72,7 @@ def test_what_is_no_data_set_is_refused(data, message, tmp_path):
         scan(str(tmp_path / data), tmp_path)
 
 
+SAME = r"a, b hold the same folders \(bag, hat\), which are taken for the classes"
 ADVICE = "each class's photos into a folder of its own"
 
 
@@ -81,8 +83,12 @@ ADVICE = "each class's photos into a folder of its own"
         (["hat/a"], "Only one class in .*: hat. A classifier needs at least two"),
         (["hat\n/a", "bag/a"], r"The name of the class folder '.*hat\\n' cannot be shown"),
         (["train/a", "validation/b"], f"train and validation without class folders: put {ADVICE}"),
-        (["train/hat/a", "train/bag/b"], "must hold both train and validation .* Missing: validat"),
-        (["test/hat/a", "test/bag/b"], "must hold both .* Missing: train, validation$"),
+        (["test/hat/a", "test/bag/b"], "holds test but no train: add it"),
+        (["a/hat/1.jpg", "a/bag/1.jpg", "b/hat/1.jpg", "b/bag/1.jpg"], SAME),
+        (
+            ["hat/train/1.jpg", "hat/test/2.jpg", "bag/train/3.jpg", "bag/test/4.jpg"],
+            "bag, hat hold test, train each: put class folders into split folders",
+        ),
         (["hat/a", "skirt/b", "bag/"], "folder .*bag is empty: add photos or remove it"),
         (["hat/a", "skirt/b", "shoes/.hidden"], "folder .*shoes is empty"),
         (
@@ -103,8 +109,8 @@ def test_all_faults_are_named_at_once(tmp_path):
     with pytest.raises(InputError) as failed:
         found(touch(tmp_path, "train/hat/a", "test/hat/b", "test/sock/c", "test/bag/"))
     lines = str(failed.value).splitlines()
-    words = ["Missing: validation", "Only one class", "bag is empty", "'sock' is in test"]
-    assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 4
+    words = ["Only one class", "bag is empty", "'sock' is in test"]
+    assert [word in line for word, line in zip(words, lines, strict=True)] == [True] * 3
 
 
 def test_scan_lists_classes_and_photos_that_are_not_used(tmp_path):
@@ -116,8 +122,86 @@ def test_scan_lists_classes_and_photos_that_are_not_used(tmp_path):
     assert result.unused == ["more/e.png", "train/d.jpg"]
 
 
+def splits_of(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    result = scan(str(folder), folder / "cache")
+    assert result.faults == result.class_faults == []
+    found: dict[str, list[str]] = {}
+    for photo in result.photos:
+        found.setdefault(photo.split, []).append(f"{photo.label}/{photo.path.name}")
+    return found, result.notes
+
+
+BOTH = ["hat/a.jpg", "bag/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("training_set", "test_set"),
+        ("Training", "Testing"),
+        ("TRAIN", "Test-Data"),
+        ("trainImages", "testImages"),
+        ("01 train", "02 test"),
+        ("shop_train", "shop_test"),
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("photos/train", "photos/test"),
+    ],
+)
+def test_names_of_splits_as_people_write_them(names, tmp_path):
+    touch(tmp_path, *(f"{folder}/{name}" for folder in names for name in BOTH))
+    found, notes = splits_of(tmp_path)
+    assert found == {"train": ["bag/b.jpg", "hat/a.jpg"], "test": ["bag/b.jpg", "hat/a.jpg"]}
+    assert "there is no folder for validation: a tenth of the training photos is used" in notes
+
+
+def test_classes_that_are_named_like_splits_are_none(tmp_path):
+    touch(tmp_path, "train/1.jpg", "bus/2.jpg", "test tubes/3.jpg", "training shoes/big/4.jpg")
+    found, _ = splits_of(tmp_path)
+    assert found == {"": ["bus/2.jpg", "test tubes/3.jpg", "train/1.jpg", "training shoes/4.jpg"]}
+
+
+@pytest.mark.parametrize("outer", ["flowers", "a/b/c", "train", "flowers/train"])
+def test_photos_one_folder_too_deep_are_found_and_that_is_said(outer, tmp_path):
+    touch(tmp_path, *(f"{outer}/{name}" for name in BOTH), "readme.txt")
+    found, notes = splits_of(tmp_path)
+    assert found == {"": ["bag/b.jpg", "hat/a.jpg"]}
+    assert notes
+
+
+def test_what_systems_and_this_project_write_is_no_class(tmp_path):
+    touch(tmp_path, *BOTH, "__MACOSX/x.jpg", "@eaDir/x.jpg", ".ipynb_checkpoints/x.jpg")
+    touch(tmp_path, "hat/Thumbs.db", "hat/desktop.ini", "hat/@eaDir/x.jpg", "cache/prepared/x.jpg")
+    touch(tmp_path, "results/search/best_config.json", "results/final/confusion.png")
+    touch(tmp_path, "other/.final.lock", "venv/pyvenv.cfg", "venv/logo.png")
+    assert splits_of(tmp_path) == ({"": ["bag/b.jpg", "hat/a.jpg"]}, [])
+    assert scan(str(tmp_path), tmp_path / "cache").unused == []
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    touch(tmp_path / "elsewhere", "c.jpg", "more/d.jpg")
+    photos = touch(tmp_path / "photos", *BOTH)
+    (photos / "hat" / "linked").symlink_to(tmp_path / "elsewhere")
+    (photos / "hat" / "linked" / "more" / "loop").symlink_to(photos / "hat")
+    assert splits_of(photos)[0] == {"": ["bag/b.jpg", "hat/a.jpg", "hat/c.jpg", "hat/d.jpg"]}
+    assert scan(str(photos), tmp_path).unused == []
+
+
+def test_names_that_differ_in_case_or_form_are_the_same_class(tmp_path):
+    composed, apart = "Hüte", unicodedata.normalize("NFD", "hüte")
+    touch(tmp_path, f"train/{composed}/a.jpg", "train/bag/b.jpg", f"val/{apart}/c.jpg", "val/Bag/d")
+    found, notes = splits_of(tmp_path)
+    assert found["validation"] == ["Hüte/c.jpg", "bag/d"]
+    assert "bag and Bag are taken for the same class" in notes
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    touch(tmp_path, "photos.ZIP")
+    with pytest.raises(InputError, match=r"photos.ZIP is an archive: unpack it"):
+        scan(str(tmp_path / "photos.ZIP"), tmp_path)
+
+
 def test_sample_is_drawn_once_into_a_cache_given_relatively(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "sample-5/train/hat/a", "sample-5/train/bag/b", "sample-5/validation/hat/c")
-    photos = find_photos("sample", Path(), seed=5)
+    photos = find_photos("sample", Path(), seed=5).photos
     assert photos[1].path == tmp_path.resolve() / "sample-5" / "train" / "hat" / "a"

@@ -78,8 +78,7 @@ def test_every_format_gives_back_the_same_rows(top):
 def test_csv_has_a_header_and_equally_long_lines():
     text = written([hat(top=2), unreadable(top=2)], "csv", top=2)
     assert text.split("\r\n") == [
-        "file,category,probability,category_1,probability_1,category_2,probability_2,reason,"
-        "model",
+        "file,category,probability,category_1,probability_1,category_2,probability_2,reason,model",
         "a/hat.jpg,hat,0.75,hat,0.75,sock,0.1875,,",
         "a/bad.jpg,,,,,,,empty file,",
         "",
