@@ -65,7 +65,7 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         Finding("layout", [shown(fault) for fault in folders.faults]),
         Finding("unused", folders.unused),
         *class_findings(folders, photos, counts, config.seed),
-        *photo_findings(photos),
+        *photo_findings(photos, config.image_size),
         *duplicate_findings(groups),
     ]
     if refusal:

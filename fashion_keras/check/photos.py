@@ -13,12 +13,13 @@ from fashion_keras.artifacts import sha256_of
 from fashion_keras.check.findings import Finding
 from fashion_keras.cli import progress
 from fashion_keras.data.files import shown
-from fashion_keras.data.photo import FORMATS, PhotoError, read_photo
+from fashion_keras.data.photo import FORMATS, PhotoError, is_flat, read_photo
 from fashion_keras.data.prepare import Prepared
 from fashion_keras.data.scan import SourcePhoto
 from fashion_keras.data.split import PerceptualHash, perceptual_hash
 
 _NARROW = 3.0  # Photos are stretched to a square; from this ratio of the sides on it shows.
+_LEAST_SIDE = 80
 _ORIENTATION = 0x0112  # EXIF tag; 1 means upright, from 5 on the photo is on its side.
 
 
@@ -36,6 +37,7 @@ class CheckedPhoto(NamedTuple):
     orientation: int = 1  # As in EXIF.
     sha256: str = ""  # Of the file's bytes.
     hash: PerceptualHash | None = None
+    flat: bool = False  # Of a single colour.
 
 
 def check_photos(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[CheckedPhoto]:
@@ -51,14 +53,16 @@ def _check(photo: SourcePhoto, splits: Mapping[str, str]) -> CheckedPhoto:
     name, path = shown(photo.name), photo.path
     known = (name, splits.get(name, photo.split), photo.label, path)
     try:
-        hashed = perceptual_hash(Image.fromarray(read_photo(path).pixels))
+        pixels = read_photo(path).pixels
+        hashed = perceptual_hash(Image.fromarray(pixels))
     except PhotoError as error:
         return CheckedPhoto(*known, str(error))
-    with Image.open(path, formats=FORMATS) as image:
+    formats = [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
+    with Image.open(path, formats=formats) as image:
         orientation, (width, height) = image.getexif().get(_ORIENTATION, 1), image.size
         size = (height, width) if orientation in range(5, 9) else (width, height)
         kind = (image.mode, image.format or "", orientation)
-    return CheckedPhoto(*known, "", size, *kind, sha256_of(path), hashed)
+    return CheckedPhoto(*known, "", size, *kind, sha256_of(path), hashed, is_flat(pixels))
 
 
 def summary(photos: Sequence[CheckedPhoto]) -> dict:
@@ -78,8 +82,17 @@ def summary(photos: Sequence[CheckedPhoto]) -> dict:
     }
 
 
-def photo_findings(photos: Sequence[CheckedPhoto]) -> list[Finding]:
-    """Return what is wrong with single photos: unreadable, very narrow, turned by EXIF."""
+def photo_findings(photos: Sequence[CheckedPhoto], image_size: int) -> list[Finding]:
+    """Return what is wrong with single photos: unreadable, very narrow, turned by EXIF, small."""
+    sides = {photo.name: max(photo.size) for photo in photos if not photo.reason}
+    small = {name: side for name, side in sides.items() if side < image_size}
+    # That of nine out of ten photos, as a multiple of ten that every backbone takes.
+    usual = int(np.percentile([*sides.values()], 90)) if sides else 0
+    proposed = min(image_size, max(_LEAST_SIDE, usual // 10 * 10))
+    enlarged = [
+        f"{name}: {side} pixels, enlarged {image_size / side:.1f} times"
+        for name, side in sorted(small.items(), key=lambda one: one[1])
+    ]
     narrow = [
         f"{photo.name}: {photo.size[0]} x {photo.size[1]} pixels"
         for photo in photos
@@ -92,6 +105,8 @@ def photo_findings(photos: Sequence[CheckedPhoto]) -> list[Finding]:
     ]
     return [
         Finding("unreadable", [f"{one.name}: {one.reason}" for one in photos if one.reason]),
+        Finding("flat", [photo.name for photo in photos if photo.flat]),
         Finding("narrow", narrow, ratio=_NARROW),
         Finding("turned", turned),
+        Finding("enlarged", enlarged, side=image_size, proposed=proposed),
     ]

@@ -10,7 +10,7 @@ from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.inspection import read_metadata
 from fashion_keras.model_file import find_model, is_onnx, looks_like_model, name_of
-from fashion_keras.predict.inputs import accept_any_name, expand, read_named
+from fashion_keras.predict.inputs import accept_any_name, expand, read_list, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows
 from fashion_keras.predict.rows import row_of, write_rows
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> None:
     given = options().parse_args(arguments)
     accept_any_name()
     given.model, inputs = model_and_inputs(given.inputs, given.model)
-    names = expand(inputs, sys.stdin if "-" in inputs else ())
+    names = expand(inputs, read_list(sys.stdin) if "-" in inputs else ())
     check(given, names)
     _check_model(given)
     if given.engine == "ray":

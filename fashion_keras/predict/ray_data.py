@@ -29,7 +29,7 @@ from pyarrow import fs, parquet
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.parallel import connected, import_ray
-from fashion_keras.predict.inputs import read_named
+from fashion_keras.predict.inputs import read_named, seen
 from fashion_keras.predict.options import is_cloud, is_table, writes_parts
 from fashion_keras.predict.rows import flat, flat_columns, row_of
 from fashion_keras.predict.web import is_address
@@ -289,7 +289,7 @@ def read_any(photo: tuple[str, bytes | None]) -> np.ndarray:
     name, content = photo
     if content is None and not is_cloud(name):
         return read_named(name)
-    return read_photo(_read_cloud(name) if content is None else content).pixels
+    return seen(read_photo(_read_cloud(name) if content is None else content).pixels)
 
 
 def _as_columns(table: pa.Table, top: int) -> pa.Table:

@@ -1,11 +1,12 @@
 """Fetches photos from web addresses, within limits of time and size."""
 
+import base64
 import http.client
 import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 from fashion_keras import __version__
 from fashion_keras.data.photo import PhotoError
@@ -19,8 +20,8 @@ _HEADERS = {
 
 
 def is_address(name: str) -> bool:
-    """Return whether a name is the address of a photo on the web, not a path."""
-    return name.lower().startswith(("http://", "https://"))
+    """Return whether a name is the address of a photo on the web, or holds it, and is no path."""
+    return name.lower().startswith(("http://", "https://", "data:image/"))
 
 
 def fetch_photo(address: str) -> bytes:
@@ -31,6 +32,8 @@ def fetch_photo(address: str) -> bytes:
             more than `MOST_SECONDS`.
     """
     deadline = time.monotonic() + MOST_SECONDS
+    if address.lower().startswith("data:"):
+        return _decoded(address)
     try:
         with urllib.request.urlopen(_request(address), timeout=MOST_SECONDS) as answer:  # noqa: S310
             return _read(answer, deadline)
@@ -44,6 +47,18 @@ def fetch_photo(address: str) -> bytes:
         if isinstance(reason, TimeoutError):
             raise PhotoError(f"took longer than {MOST_SECONDS:g} s") from error
         raise PhotoError(f"cannot be fetched: {reason}") from error
+
+
+def _decoded(address: str) -> bytes:
+    """Return the bytes that an address of the scheme `data` holds (RFC 2397)."""
+    kind, _, content = address.partition(",")
+    content = unquote_to_bytes(content)
+    if not kind.lower().endswith(";base64"):
+        return content
+    try:
+        return base64.b64decode(content, validate=True)
+    except ValueError as error:
+        raise PhotoError(f"its base64 is damaged: {error}") from error
 
 
 def _request(address: str) -> urllib.request.Request:

@@ -1,5 +1,6 @@
 """Tests of the check command: every fault is found, and each option changes the outcome."""
 
+import functools
 import json
 import shutil
 import zlib
@@ -15,6 +16,7 @@ from fashion_keras import cli
 from fashion_keras.backend import keras
 from fashion_keras.check.__main__ import main, options
 from fashion_keras.check.findings import KINDS, Finding, as_json
+from fashion_keras.check.photos import CheckedPhoto, photo_findings
 from fashion_keras.config import Config
 from fashion_keras.data.sample import draw_photo
 from fashion_keras.figures import Tile
@@ -110,6 +112,7 @@ def spoil(folder: Path) -> None:
         photo.transpose(Image.Transpose.ROTATE_90).save(train / "pants/04.jpg", exif=exif)
     shutil.copy(train / "pants/05.jpg", train / "pants/twice.jpg")
     Image.linear_gradient("L").resize((30, 90)).save(train / "hat/narrow.png")
+    Image.new("RGB", (100, 100), "white").save(train / "hat/flat.png")
     (train / "hat/broken.jpg").write_bytes(b"no photo")
     shutil.copy(train / "hat/05.jpg", folder / "outside.jpg")
     for number in range(12):
@@ -118,6 +121,19 @@ def spoil(folder: Path) -> None:
         (test / f"pants/{number:02}.jpg").unlink()
     for number in range(60):
         draw("dress", test / f"dress/more{number}.jpg")
+
+
+def test_photos_that_training_enlarges_are_named_and_a_size_is_proposed():
+    checked = functools.partial(CheckedPhoto, split="", label="", path=Path(), reason="")
+    photos = [checked(f"{side}.jpg", size=(side, 30)) for side in (100, 150, 155, 299)]
+    [found] = [one for one in photo_findings(photos, 299) if one.kind == "enlarged"]
+    assert found.items == [
+        *("100.jpg: 100 pixels, enlarged 3.0 times", "150.jpg: 150 pixels, enlarged 2.0 times"),
+        "155.jpg: 155 pixels, enlarged 1.9 times",
+    ]
+    assert "`--image-size 250` is enough for nine of ten photos" in found.text
+    [found] = [one for one in photo_findings(photos, 100) if one.kind == "enlarged"]
+    assert found.items == []
 
 
 def test_every_fault_of_spoiled_photos_is_found(spoiled, tmp_path, capsys):
@@ -137,6 +153,7 @@ def test_every_fault_of_spoiled_photos_is_found(spoiled, tmp_path, capsys):
     assert items(found, "duplicates").startswith("train/pants/05.jpg = train/pants/twice.jpg")
     assert items(found, "turned") == "train/pants/04.jpg: orientation 6"
     assert items(found, "narrow") == "train/hat/narrow.png: 30 x 90 pixels"
+    assert items(found, "flat") == "train/hat/flat.png"
     assert items(found, "unreadable").startswith("train/hat/broken.jpg: not a photo")
     assert items(found, "unused") == "outside.jpg"
     assert items(found, "too small to learn") == "dress: 9"
@@ -211,6 +228,7 @@ def test_features_reveal_swapped_labels(spoiled, tmp_path):
 
 def test_findings_without_items_are_left_out_and_the_others_ordered():
     values = {"least": 1, "split": "test", "ratio": 1, "statistic": 1, "p_value": 1}
+    values |= {"side": 299, "proposed": 80}
     made = [Finding(kind, [kind], **values) for kind in reversed(KINDS)]
     found = as_json([*made, Finding("leak", [])])["findings"]
     assert [finding["kind"] for finding in found] == [*KINDS]

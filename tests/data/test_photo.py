@@ -2,6 +2,9 @@
 
 import io
 import struct
+import subprocess
+import sys
+import warnings
 import zlib
 from typing import Any
 
@@ -233,3 +236,59 @@ def test_arrays_of_all_shapes_are_read(kind, channels):
 def test_other_arrays_are_refused(array, reason):
     with pytest.raises(PhotoError, match=reason):
         read_photo(array)
+
+
+def test_heic_is_read_or_names_the_package_for_it(monkeypatch):
+    heif = pytest.importorskip("pillow_heif", reason="needs the extra `heic`")
+    file = io.BytesIO()
+    heif.from_pillow(Image.fromarray(SQUARES)).save(file, format="HEIF")
+    photo = read_photo(file.getvalue())
+    assert not photo.clean
+    np.testing.assert_allclose(photo.pixels[8::16, 8::16], SIX_COLOURS, atol=30)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(PhotoError, match=r'HEIC, as iPhones take them: pip install "fashion_keras'):
+        read_photo(file.getvalue())
+
+
+RAMP = np.arange(256).repeat(8).reshape(8, 256)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ((RAMP / 255).astype("float32"), ""),
+        ((RAMP * 257).astype("int32"), ""),
+        (RAMP.astype("float32"), "fractions from 0 to 255, where 0 to 1 are expected"),
+        ((RAMP * 16).astype("uint16"), "greys from 0 to 4080, where 0 to 65535 are expected"),
+        (RAMP.astype("int32"), "greys from 0 to 255, where 0 to 65535 are expected"),
+        ((RAMP * 65536).astype("int32"), "greys from 0 to 1.67117e"),
+        ((RAMP - 100).astype("int32"), "greys from -100 to 155"),
+        ((RAMP / 255 + np.nan).astype("float32"), "fractions from nan to nan"),
+    ],
+)
+def test_values_of_another_range_are_scaled_or_refused(values, reason):
+    content = encode(values, "TIFF")
+    if not reason:
+        np.testing.assert_array_equal(read_photo(content).pixels[..., 0], RAMP)
+    else:
+        with pytest.raises(PhotoError, match=reason):
+            read_photo(content)
+
+
+def test_panorama_is_reduced_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # pytest has reset it.
+        content = encode(Image.new("L", (12000, 9000), 99), "JPEG")
+        assert read_photo(content).pixels.shape == (768, 1024, 3)
+    program = "import sys; from fashion_keras.data.photo import read_photo as read; "
+    program += "print(read(sys.stdin.buffer.read()).pixels.shape)"
+    ended = subprocess.run([sys.executable, "-c", program], input=content, capture_output=True)
+    assert (ended.stdout.split(), ended.stderr) == ([b"(768,", b"1024,", b"3)"], b"")
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"), [((2, 9, 9, 3), "a batch: give"), ((3, 9, 9), "channels first: give")]
+)
+def test_arrays_of_another_shape_get_a_hint(shape, hint):
+    with pytest.raises(PhotoError, match=hint):
+        read_photo(np.ones(shape, "uint8"))

@@ -46,7 +46,9 @@ def downloads(monkeypatch, tmp_path) -> list[str]:
 
 def test_command_prints_names_of_classes_and_can_be_resumed(downloads, run, photos):
     for red in (0, 126, 129):
-        Image.new("RGB", (90, 80), (red, 200, 10)).save(f"{red}.png")
+        image = Image.new("RGB", (90, 80), (red, 200, 10))
+        image.putpixel((0, 0), (red, 200, 20))
+        image.save(f"{red}.png")
     ended = run("imagenet", "0.png", "126.png", "129.png", "--format", "jsonl", "--top", 2000)
     assert ended.err.startswith("Downloading data")
     assert [row["category"] for row in ended.rows] == ["name_0", "name_0", "name_999"]

@@ -1,15 +1,21 @@
 """Tests of what a user may name: files, folders, patterns, addresses and lists."""
 
+import base64
+import io
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fashion_keras.data.photo import PhotoError
-from fashion_keras.predict.inputs import expand, read_named
+from fashion_keras.predict.inputs import expand, read_list, read_named
+from tests.builders import encoded
 
+HALVES = Image.new("RGB", (9, 8), "red")
+HALVES.paste("blue", (0, 0, 4, 8))
 FILES = ("a.jpg", "b/1.jpg", "b/2.jpg", "b/deep/3.png", "b/.hidden/4.jpg", "b/.5.jpg", "c/6.jpg")
 
 
@@ -18,7 +24,7 @@ def here(tmp_path, monkeypatch) -> Path:
     """Start in a folder with files, so that names are short."""
     for name in FILES:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (9, 8), "red").save(tmp_path / name)
+        HALVES.save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -105,7 +111,46 @@ def test_photo_is_read_or_fetched_by_its_name(here, monkeypatch):
     content = (here / "b/deep/3.png").read_bytes()
     monkeypatch.setattr("fashion_keras.predict.inputs.fetch_photo", lambda address: content)
     for name in ("b/deep/3.png", "https://a.b/c"):
-        np.testing.assert_array_equal(read_named(name), np.full((8, 9, 3), (255, 0, 0)))
+        np.testing.assert_array_equal(read_named(name), np.asarray(HALVES))
+
+
+def test_photo_in_an_address_is_read():
+    held = encoded(HALVES)
+    for text in (f";base64,{base64.b64encode(held).decode()}", f",{quote(held)}"):
+        [name] = expand([f"data:image/png{text}"])
+        np.testing.assert_array_equal(read_named(name), np.asarray(HALVES))
+    assert "base64 is damaged" in reason("data:image/png;base64,_")
+
+
+def test_photo_of_a_single_colour_has_its_reason():
+    Image.new("RGB", (9, 8), "red").save("a.jpg")
+    assert reason("a.jpg") == "of a single colour: nothing can be seen"
+
+
+UMLAUT = "hüte.jpg"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        UMLAUT.encode(),
+        b"\xef\xbb\xbf" + UMLAUT.encode() + b"\r\n",
+        f'"{UMLAUT}"\r\n'.encode(),
+        f"'{UMLAUT}'\n".encode(),
+        f"{UMLAUT}\r\n".encode("utf-16"),
+        f"{UMLAUT}\n".encode("cp1252"),
+        f"~/{UMLAUT}".encode(),
+        b"file://",
+    ],
+)
+def test_lists_as_windows_and_spreadsheets_write_them(content, here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    (here / "a.jpg").rename(here / UMLAUT)
+    content = (here / UMLAUT).as_uri().encode() if content == b"file://" else content
+    listed = io.TextIOWrapper(io.BytesIO(content), encoding="ascii")
+    [name] = expand(["-"], read_list(listed))
+    assert Path(name).samefile(UMLAUT)
+    assert read_named(name).shape == (8, 9, 3)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="needs permissions that apply")
