@@ -19,8 +19,7 @@ from fashion_keras import engine, onnx_file
 from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.inspection import read_texts
-from fashion_keras.model_file import find_model, is_onnx
+from fashion_keras.inspection import find_model, is_onnx, read_texts
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import InputError
-from fashion_keras.inspection import read_metadata
-from fashion_keras.model_file import find_model
+from fashion_keras.inspection import find_model, read_metadata
 
 
 def lines_of(metadata: dict) -> list[str]:

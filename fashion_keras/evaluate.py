@@ -15,8 +15,7 @@ import numpy as np
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import InputError
-from fashion_keras.inspection import read_metadata
-from fashion_keras.model_file import find_model
+from fashion_keras.inspection import find_model, read_metadata
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier

@@ -58,9 +58,8 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     if not folders.photos and not folders.unused:
         raise InputError(refusal)
     photos = check_photos(folders.photos, prepared)
-    for note in folders.notes:
-        print(note)
     counts, groups = count_photos(folders, photos), find_duplicates(photos)
+    print("".join(f"{note}\n" for note in folders.notes), end="")
     found = [
         Finding("layout", [shown(fault) for fault in folders.faults]),
         Finding("unused", folders.unused),

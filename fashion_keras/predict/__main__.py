@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
-from fashion_keras.inspection import read_metadata
-from fashion_keras.model_file import find_model, is_onnx, looks_like_model, name_of
+from fashion_keras.inspection import find_model, is_onnx, looks_like_model, name_of, read_metadata
 from fashion_keras.predict.inputs import accept_any_name, expand, read_list, read_named
 from fashion_keras.predict.options import IMAGENET, check, options, writes_parts
 from fashion_keras.predict.resume import kept_rows

@@ -14,8 +14,7 @@ from fashion_keras.data.layout import SPLITS, split_of
 from fashion_keras.data.scan import find_photos
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
-from fashion_keras.inspection import read_metadata
-from fashion_keras.model_file import find_model, is_onnx
+from fashion_keras.inspection import find_model, is_onnx, read_metadata
 
 PAGE = "report.html"
 _NAMED = ("clothing", "sample")

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.config import RELEASED, InputError
-from fashion_keras.inspection import check_file
-from fashion_keras.model_file import find_model, is_onnx
+from fashion_keras.inspection import check_file, find_model, is_onnx
 from fashion_keras.serve.settings import Settings
 
 _DESCRIPTION = """\

@@ -11,7 +11,7 @@ import numpy as np
 
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import InputError
-from fashion_keras.model_file import name_of
+from fashion_keras.inspection import name_of
 from fashion_keras.serve.batching import ModelQueue
 
 

@@ -14,7 +14,7 @@ from fashion_keras import classifier as classifier_module
 from fashion_keras.classifier import Classifier, load_classifier
 from fashion_keras.config import RELEASED
 from fashion_keras.data.photo import read_photo
-from fashion_keras.model_file import name_of
+from fashion_keras.inspection import name_of
 from fashion_keras.predict import __main__ as command
 from tests.builders import LABELS, alone, encoded, picture
 from tests.predict.conftest import rows_in, same_rows

@@ -8,7 +8,7 @@ import pytest
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.describe import main as describe
-from fashion_keras.model_file import find_model, looks_like_model, name_of
+from fashion_keras.inspection import find_model, looks_like_model, name_of
 from fashion_keras.predict.__main__ import model_and_inputs
 from tests.builders import LABELS, save_strong
 
