@@ -59,7 +59,6 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         raise InputError(refusal)
     photos = check_photos(folders.photos, prepared)
     counts, groups = count_photos(folders, photos), find_duplicates(photos)
-    print("".join(f"{note}\n" for note in folders.notes), end="")
     found = [
         Finding("layout", [shown(fault) for fault in folders.faults]),
         Finding("unused", folders.unused),
@@ -72,7 +71,7 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         if not {"layout", "empty class", "missing class"} & {one.kind for one in ordered(found)}:
             found.append(Finding("layout", [refusal]))
     photos = [photo._replace(hash=None) for photo in photos]  # They take most of the memory.
-    report = {"photos": _summarise(counts, photos)}
+    report = {"photos": _summarise(counts, photos, folders.notes)}
     with all_together(results, (*_PICTURES, "check.json")) as work:
         if groups:
             draw_duplicates(groups, work / "duplicates.png")
@@ -88,8 +87,9 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     return ordered(found)
 
 
-def _summarise(counts: Counts, photos: Sequence[CheckedPhoto]) -> dict:
-    """Print counts by class and split, sizes and so on; return them as plain values."""
+def _summarise(counts: Counts, photos: Sequence[CheckedPhoto], notes: Sequence[str]) -> dict:
+    """Print notes, counts by class and split, sizes and so on; return these as plain values."""
+    print("".join(f"{note}\n" for note in notes), end="")
     known = summary(photos)
     print(counts)
     for name, value in known.items():
