@@ -156,8 +156,23 @@ def _only_results(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 def check_free(folder: Path) -> None:
     """Raise the error for a folder of results that another process writes; see `all_together`."""
-    with _only_results(folder):
-        pass
+    if folder.exists():
+        with _only_results(folder):
+            pass
+
+
+@contextlib.contextmanager
+def _without_new(folder: Path, new: Sequence[Path]) -> Iterator[None]:
+    """Remove folders that were made for `folder` if an error ends the block and they are empty."""
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):  # Windows removes no file that is open.
+            if new[1:]:
+                folder.with_name(f".{folder.name}.lock").unlink()
+            for place in new:
+                place.rmdir()
+        raise
 
 
 @contextlib.contextmanager
@@ -174,8 +189,9 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     Raises:
         InputError: If another process writes results to this folder.
     """
-    work = folder / ".unfinished"
-    with _only_results(folder):
+    folder = folder.resolve()
+    work, new = folder / ".unfinished", [p for p in (folder, *folder.parents) if not p.exists()]
+    with _only_results(folder), _without_new(folder, new):
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         try:

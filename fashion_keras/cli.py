@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import importlib.util
+import io
 import itertools
 import os
 import platform
@@ -43,6 +44,9 @@ def run(main: Callable[[], None], interrupted: str = GOES_ON) -> None:
     130: interrupted from the keyboard; 143: ended by SIGTERM; both end with the line
     `interrupted`. A second signal ends at once.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Pipes on Windows hold few letters.
+            stream.reconfigure(errors="backslashreplace")
     signals = _interrupt_on_signals()
     try:
         main()
@@ -132,6 +136,11 @@ def add_config_options(
     fields = {field.name: field for field in dataclasses.fields(Config)}
     for name in names:
         default = getattr(base, name)
+        if isinstance(default, bool):
+            text = f"{fields[name].metadata['help']} (default: mirrored){when}"
+            off = {"action": "store_const", "const": False, "help": text}
+            options.add_argument(f"--no-{name}", dest=name, **off)
+            continue
         options.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
@@ -215,7 +224,10 @@ def next_command(
     """Return a command for a shell: the values, and folders and named options as given."""
     kept = {name: getattr(given, name, None) for name in (*names, "results", "cache")}
     used = {name: value for name, value in kept.items() if value != options.get_default(name)}
-    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in (used | values).items()]
+    words = [
+        (f"--no-{name}",) if value is False else (f"--{name.replace('_', '-')}", str(value))
+        for name, value in (used | values).items()
+    ]
     return shlex.join(["python", "-m", module, *itertools.chain(*words)])
 
 

@@ -83,6 +83,11 @@ class Config:
     zoom: float = _field(
         0.1, "largest random zoom of a copy, as a share of the side", (0.0, 0.9), "copies"
     )
+    mirror: bool = _field(
+        True,
+        "no copy is mirrored: for hands, letters and whatever is another thing in a mirror",
+        decides="copies",
+    )
     inner_size: int = _field(
         167, "units of the head's inner layer; 0 for none", (0, 65536), "head fine_tuning"
     )

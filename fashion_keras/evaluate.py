@@ -144,7 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = cli.parser(
         "Score a saved file on photos in class folders: accuracy with its 95 % interval, macro\n"
         "F1, and each category by itself. Writes metrics.json, predictions.csv and confusion.png.\n"
-        "Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage.",
+        "Exit code: 0 if all photos could be read, 3 if some could not, 1 if the accuracy is\n"
+        "below --at-least, 2 for wrong usage.",
         "fashion_keras.evaluate",
         "example:\n  python -m fashion_keras.evaluate results/final/fashion.keras photos/test",
     )
@@ -152,6 +153,13 @@ def main(arguments: list[str] | None = None) -> None:
         "model", type=Path, help="a .keras file of this project, or its export to .onnx"
     )
     options.add_argument("folder", type=Path, help="folder with a folder of photos per category")
+    options.add_argument(
+        "--at-least",
+        type=cli.probability,
+        default=0.0,
+        metavar="FLOAT",
+        help="end with exit code 1 if the accuracy is lower, for automatic checks (default: 0)",
+    )
     cli.add_results_option(options, "results/evaluation", "the files written")
     given = options.parse_args(arguments)
     from fashion_keras.classifier import load_classifier
@@ -172,6 +180,9 @@ def main(arguments: list[str] | None = None) -> None:
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
     print(f"everything is in {given.results}")
+    if metrics["accuracy"] < given.at_least:
+        print(f"the accuracy is below {given.at_least:g}", file=sys.stderr)
+        sys.exit(1)
     if metrics["unreadable"]:
         sys.exit(3)
 

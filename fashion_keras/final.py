@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need
 MODEL_FILE = "fashion.keras"
 RATE_PICTURE = "learning_rate.png"
 PAGE = "report.html"
+_MOST_RECALLS = 12  # In the line at the end.
 FILES = (
     MODEL_FILE,
     "config.json",
@@ -183,11 +184,13 @@ def _validate(
 
 def _chosen(found: Sequence[_Validated]) -> _Validated:
     """Return the first one, or another whose loss is clearly lower."""
-    from fashion_keras.metrics import clearly_lower
+    from fashion_keras.metrics import LEAST_TO_CALIBRATE, clearly_lower
 
     better = [one for one in found if clearly_lower(one.losses, found[0].losses)]
     chosen = min(better or found[:1], key=lambda one: one.losses.mean())
-    print(f"photos will be resized to {chosen.side} px; temperature {chosen.temperature:.3f}")
+    few = len(chosen.losses) < LEAST_TO_CALIBRATE
+    calibrated = "not calibrated, with so few photos" if few else f"{chosen.temperature:.3f}"
+    print(f"photos will be resized to {chosen.side} px; temperature: {calibrated}")
     return chosen
 
 
@@ -246,7 +249,19 @@ def _score_once(
     add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})
     evaluate.write_metrics(metrics, file, start, work / "metrics.json")
     print(f"test: {evaluate.headline(metrics)}")
+    print(_recalls(metrics["by_class"]))
     return photos, metrics
+
+
+def _recalls(by_class: dict[str, dict]) -> str:
+    """Return the recall of each class in a line, the lowest first, and a warning for those of 0."""
+    known = {label: one["recall"] for label, one in by_class.items() if one["support"]}
+    lowest = sorted(known.items(), key=lambda item: item[1])
+    shown = ", ".join(f"{label} {recall:.2f}" for label, recall in lowest[:_MOST_RECALLS])
+    more = f" and {len(lowest) - _MOST_RECALLS} more" if lowest[_MOST_RECALLS:] else ""
+    never = [label for label, recall in lowest if not recall]
+    warning = f"\nwarning: never recognised: {', '.join(never)}" if never else ""
+    return f"recall: {shown}{more}{warning}"
 
 
 def _write_outcome(

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_
 
 BINS = 15  # Of confidence, for the calibration error: the number used by Guo et al. 2017.
 TEMPERATURES = 0.05, 20.0
+LEAST_TO_CALIBRATE = 100  # Photos.
 
 
 def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -> dict:
@@ -112,8 +113,12 @@ def fit_temperature(true: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def calibrated_losses(true: np.ndarray, probabilities: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return the temperature (see `fit_temperature`) and the log loss of each photo with it."""
-    temperature = fit_temperature(true, probabilities)
+    """Return the temperature (see `fit_temperature`) and the log loss of each photo with it.
+
+    With fewer photos than `LEAST_TO_CALIBRATE` the temperature is 1: they cannot decide it.
+    """
+    enough = len(true) >= LEAST_TO_CALIBRATE
+    temperature = fit_temperature(true, probabilities) if enough else 1.0
     logits = np.log(np.clip(probabilities.astype("float64"), 1e-30, 1)) / temperature
     return temperature, -log_softmax(logits, axis=1)[np.arange(len(true)), true]
 

@@ -241,7 +241,7 @@ def build_augmentation(config: Config, seed: int) -> keras.Sequential:
     flip = keras.layers.RandomFlip("horizontal", seed=seed, dtype="float32")
     rotate = keras.layers.RandomRotation(config.rotation, seed=seed + 1, dtype="float32")
     zoom = keras.layers.RandomZoom(config.zoom, seed=seed + 2, dtype="float32")
-    return keras.Sequential([flip, rotate, zoom], name="augmentation")
+    return keras.Sequential([*([flip] if config.mirror else []), rotate, zoom], name="augmentation")
 
 
 def build_head(config: Config, classes: int) -> keras.Model:

@@ -162,6 +162,19 @@ def test_files_that_a_run_did_not_write_are_removed_and_failures_change_nothing(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("two", "new")]
 
 
+def test_an_error_leaves_no_new_folder(tmp_path):
+    place = tmp_path / "new" / "results"
+    with pytest.raises(OSError, match="full"), all_together(place, ["one"]):
+        raise OSError("full")
+    assert list(tmp_path.iterdir()) == []
+    check_free(place)
+    assert list(tmp_path.iterdir()) == []
+    write_all(place, ["one"], "old")
+    with pytest.raises(OSError, match="full"), all_together(place, ["one"]):
+        raise OSError("full")
+    assert (place / "one").read_text() == "old"
+
+
 def test_sha256_is_that_of_the_content(tmp_path):
     (tmp_path / "one").write_bytes(b"abc")
     assert sha256_of(tmp_path / "one").startswith("ba7816bf8f01cfea")

@@ -34,6 +34,17 @@ def ending(main, capsys):
     return ended.value.code, capsys.readouterr().err
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "ascii", "utf-8"])
+def test_names_that_a_pipe_cannot_hold_are_escaped(encoding):
+    program = "from fashion_keras import cli; cli.run(lambda: print('写真 ü'))"
+    variables = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", program]
+    ended = subprocess.run(words, env=variables, capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    expected = "写真 ü".encode(encoding, errors="backslashreplace")
+    assert ended.stdout.strip() == expected
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Let 70 seconds pass between any two looks at the clock."""

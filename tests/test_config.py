@@ -88,7 +88,12 @@ def test_each_field_has_a_help_text():
 def test_fields_say_what_they_decide():
     config = Config(rotation=0.1, split_seed=3)
     assert deciding(config, "photos") == {"split_seed": 3}
-    assert deciding(config, "copies") == {"rotation": 0.1, "zoom": 0.1, "augmentation_seed": 1}
+    assert deciding(config, "copies") == {
+        "rotation": 0.1,
+        "zoom": 0.1,
+        "mirror": True,
+        "augmentation_seed": 1,
+    }
     features = {"backbone": "xception", "image_size": 299, "precision": "auto"}
     features |= {"feature_batch_size": 32}
     assert deciding(config, "features") == features

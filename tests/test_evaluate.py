@@ -55,6 +55,22 @@ def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos
     main([str(model), str(photos), "--results", str(tmp_path / "found")])  # Without an exit code.
 
 
+def test_an_accuracy_below_the_least_ends_with_1(model, photos, tmp_path, capsys):
+    words = [str(model), str(photos), "--results", str(tmp_path / "found"), "--at-least"]
+    with pytest.raises(SystemExit, match="^1$"):
+        main([*words, "1"])
+    assert "the accuracy is below 1" in capsys.readouterr().err
+    main([*words, "0"])
+
+
+def test_classes_without_photos_are_named_not_scored(model, photos, tmp_path, capsys):
+    shutil.rmtree(photos / "hat")
+    main([str(model), str(photos), "--results", str(tmp_path / "found")])
+    lines = capsys.readouterr().out.splitlines()
+    assert "without photos: hat" in lines
+    assert not [line for line in lines if line.startswith("hat ")]
+
+
 def test_the_engine_is_the_best_for_that_many_photos(model, photos, tmp_path, engine_asked):
     main([str(model), str(photos), "--results", str(tmp_path / "found")])
     assert engine_asked == [(20, 71, Path(os.environ["FASHION_KERAS_CACHE"]))]

@@ -19,7 +19,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
-from fashion_keras.final import final, main
+from fashion_keras.final import _recalls, final, main
 from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
@@ -65,7 +65,9 @@ def quick(sample_folder, tmp_path, cache):
 def finished(quick, tmp_path, cache):
     """Run with fine-tuning, once for all tests, and return a copy of the results folder."""
     if not (cache / "results").exists():
-        quick(cache / "results", fine_tuning_epochs=1)
+        with pytest.MonkeyPatch.context() as patch:  # There are 20 photos for validation.
+            patch.setattr("fashion_keras.metrics.LEAST_TO_CALIBRATE", 20)
+            quick(cache / "results", fine_tuning_epochs=1)
     return shutil.copytree(cache / "results", tmp_path / "results")
 
 
@@ -151,6 +153,25 @@ def test_a_larger_side_is_chosen_if_its_loss_is_clearly_lower(clearly, quick, mo
     assert f"photos will be resized to {chosen} px" in capsys.readouterr().out
     assert metadata["image_size"] == int(chosen)
     assert metadata["validation"] == training["validation"] == sides[chosen]
+
+
+def test_few_photos_for_validation_are_said_and_calibrate_nothing(quick, capsys):
+    metadata = read_metadata(quick())
+    output = capsys.readouterr().out
+    assert metadata["temperature"] == 1
+    assert "temperature: not calibrated, with so few photos" in output
+    assert "warning: validation has 20 photos, 2 of dress: one photo is 5.0 percent" in output
+
+
+def test_recall_is_shown_by_class_and_one_of_zero_is_a_warning():
+    row = lambda recall, support=9: {"recall": recall, "support": support}  # noqa: E731
+    classes = {"hat": row(1.0), "sock": row(0.0), "tie": row(0.5), "cap": row(0.0, 0)}
+    assert _recalls(classes).splitlines() == [
+        "recall: sock 0.00, tie 0.50, hat 1.00",
+        "warning: never recognised: sock",
+    ]
+    many = {str(number): row(number / 20) for number in range(1, 16)}
+    assert _recalls(many).endswith("12 0.60 and 3 more")
 
 
 def test_probabilities_are_calibrated_on_validation(finished, prepared):

@@ -43,6 +43,7 @@ OTHERS: dict[str, Any] = {
     "augmented_copies": 2,
     "rotation": 0.2,
     "zoom": 0.3,
+    "mirror": False,
     "inner_size": 9,
     "droprate": 0.6,
     "learning_rate": 0.01,

@@ -98,9 +98,13 @@ def test_losses_are_clearly_lower_beyond_two_standard_errors():
     assert not clearly_lower(others + gains, others)
 
 
-def test_calibrated_losses_are_those_at_the_best_temperature():
+def test_calibrated_losses_are_those_at_the_best_temperature(monkeypatch):
     true, logits = np.array([0, 1, 1, 0]), np.array([[2.0, 0], [0, 1], [1, 0], [3, 1]])
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    few = calibrated_losses(true, probabilities)
+    assert few[0] == 1
+    np.testing.assert_allclose(few[1], -np.log(probabilities[np.arange(4), true]), rtol=1e-9)
+    monkeypatch.setattr("fashion_keras.metrics.LEAST_TO_CALIBRATE", 4)
     temperature, losses = calibrated_losses(true, probabilities)
     assert temperature == pytest.approx(fit_temperature(true, probabilities))
     scaled = np.exp(logits / temperature)

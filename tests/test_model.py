@@ -188,6 +188,12 @@ def test_augmentation_changes_each_photo_in_its_own_way_and_follows_its_seed() -
     assert np.abs(first - other).mean() > 1
 
 
+def test_without_mirroring_only_the_layers_that_turn_and_zoom_are_left() -> None:
+    names = [layer.name for layer in build_augmentation(Config(mirror=False), 1).layers]
+    assert [name.rsplit("_", 1)[0] for name in names if "flip" in name] == []
+    assert len(names) == 2
+
+
 def test_augmentation_without_rotation_and_zoom_only_flips_in_float32(bfloat16: None) -> None:
     photos = noise(8, 64, 64).astype("float32")
     copies = np.asarray(build_augmentation(Config(rotation=0, zoom=0), 1)(photos, training=True))

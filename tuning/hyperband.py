@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, to_json
 from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
-from fashion_keras.report.outcome import Predictions
+from fashion_keras.report.outcome import Predictions, read_json
 from fashion_keras.saving import data_fingerprint
 from fashion_keras.training import Datasets, head_data, head_key, prepare_datasets, train_head
 from tuning.finalists import FINALISTS, curves, rerun
@@ -90,8 +91,22 @@ def search(
         # `final` trains it at full size, as long as it gets better.
         size = max(winner.image_size, Config.image_size)
         winner = dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
+        _keep_better(results, scores["validation_accuracy"], data_fingerprint(datasets.prepared))
         (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
     return winner
+
+
+def _keep_better(results: Path, accuracy: float, photos: str) -> None:
+    """Keep the winner of an earlier search of the same photos under another name if it is better.
+
+    Its validation accuracy is in the name.
+    """
+    summary, best = read_json(results / "search.json"), results / "best_config.json"
+    before = summary.get("validation_accuracy", 0.0)
+    if best.exists() and before > accuracy and summary.get("fingerprint") == photos:
+        kept = best.with_stem(f"best_config_{before:.4f}")
+        shutil.copyfile(best, kept)
+        print(f"an earlier winner was better ({before:.4f}, now {accuracy:.4f}): kept as {kept}")
 
 
 @stage("trials")

@@ -23,6 +23,7 @@ from fashion_keras.data.split import (
     perceptual_hash,
 )
 
+_FEW, _FEW_OF_A_CLASS = 50, 5  # Photos for validation.
 _NAMED = 3  # Photos that are not used, in the line that counts them.
 _SHARED = ("", "train")  # Photos of these splits are shared out where a split is missing.
 _LAYOUT = 3  # Raise it when prepared folders of older versions must not be used any more.
@@ -125,6 +126,20 @@ def summary(prepared: Prepared) -> str:
             f"all are listed in {prepared.folder / 'quarantine.csv'}"
         )
     return text
+
+
+def validation_warning(prepared: Prepared) -> str:
+    """Return a line for people if validation has too few photos to choose by; else nothing."""
+    photos = prepared.split("validation")
+    count = collections.Counter(dict.fromkeys(prepared.labels, 0))
+    count.update(photo.label for photo in photos)
+    label, least = min(count.items(), key=lambda item: item[1])
+    if len(photos) >= _FEW and least >= _FEW_OF_A_CLASS:
+        return ""
+    return (
+        f"warning: validation has {len(photos)} photos, {least} of {label}: one photo is "
+        f"{100 / max(len(photos), 1):.1f} percent, so small differences say nothing; add photos"
+    )
 
 
 def link_or_copy(original: Path, place: Path) -> None:

@@ -20,9 +20,12 @@ from fashion_keras.predict.web import fetch_photo, is_address
 
 
 def accept_any_name() -> None:
-    """Let standard input and output carry names of files that are not UTF-8."""
+    """Let standard input and output carry names of files that are not UTF-8.
+
+    Where the output is not UTF-8 either, what it cannot hold is escaped (see `cli.run`).
+    """
     for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() in ("utf-8", "utf8"):
             stream.reconfigure(errors="surrogateescape")
 
 

@@ -290,6 +290,7 @@ CHANGES = {
     "--strict": ("--strict", "code"),
     "--image-size": ("--image-size 72", "show_batch.png"),
     "--rotation": ("--rotation 0.4", "show_batch.png"),
+    "--no-mirror": ("--no-mirror", "show_batch.png"),
     "--zoom": ("--zoom 0.6", "show_batch.png"),
     "--split-seed": ("--split-seed 2", "show_batch.png"),
     "--seed": ("--seed 2", "show_batch.png"),

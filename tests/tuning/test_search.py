@@ -96,7 +96,7 @@ def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkey
     monkeypatch.setattr(module, name, lambda *call, **rest: calls.append((*call, rest)))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)  # Ray is installed.
     stage = ["--stage", "fine-tuning" if tuned else "head"]
-    for words in ([], [option, OTHERS[option]]):
+    for words in ([], [option, *OTHERS.get(option, "").split()]):
         search_module.main([*stage, *words])
     usual, other = (decided(*call, folder=tmp_path / f"{n}") for n, call in enumerate(calls))
     assert usual != other
