@@ -141,11 +141,12 @@ def add_config_options(
             off = {"action": "store_const", "const": False, "help": text}
             options.add_argument(f"--no-{name}", dest=name, **off)
             continue
+        usual = "none" if default == "" else default
         options.add_argument(
             f"--{name.replace('_', '-')}",
             type=type(default),
             metavar=type(default).__name__.upper(),
-            help=f"{fields[name].metadata['help']} (default: {default}){when}",
+            help=f"{fields[name].metadata['help']} (default: {usual}){when}",
         )
 
 

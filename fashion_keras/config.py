@@ -42,7 +42,16 @@ class Config:
     data: str = _field(
         "clothing",
         "photos: `clothing` (clothing-dataset-small, downloaded once), `sample` (drawn), or a "
-        "folder with train/validation/test folders of class folders, or with class folders only",
+        "folder with train/validation/test folders of class folders, or with class folders only, "
+        "or a .csv file with a column of files and one of labels",
+    )
+    label_column: str = _field(
+        "", "column of a .csv file that holds the labels, if it is not named `label` or alike"
+    )
+    label_pattern: str = _field(
+        "",
+        "regular expression whose first group is the label in a photo's path, such as "
+        "'([^/]+)_[0-9]+[.]jpg$', in place of class folders",
     )
     backbone: str = _field(
         "xception",

@@ -24,7 +24,7 @@ from fashion_keras import cli, engine
 from fashion_keras.artifacts import fingerprint, in_words, one_at_a_time, whole_file
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.chunks import Chunks, Features
-from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare, summary
+from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare_for, summary
 from fashion_keras.parallel import Pool, on_this_machine, pool
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
@@ -381,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
             "Fine-tuning reads photos here. For feature maps give `--fine-tune-on feature_maps "
             f"--fine-tune-from {models.ARCHITECTURES[config.backbone].block}`, or another block."
         )
-    prepared = prepare(config.data, given.cache, config.split_seed)
+    prepared = prepare_for(config, given.cache)
     print(summary(prepared))
     backbone = models.build_backbone(config)
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)

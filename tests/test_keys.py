@@ -44,6 +44,8 @@ OTHERS: dict[str, Any] = {
     "rotation": 0.2,
     "zoom": 0.3,
     "mirror": False,
+    "label_column": "label",
+    "label_pattern": "(.)",
     "inner_size": 9,
     "droprate": 0.6,
     "learning_rate": 0.01,

@@ -22,7 +22,7 @@ from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice
 from fashion_keras.config import Config, InputError, read_config, to_json
-from fashion_keras.data.prepare import prepare
+from fashion_keras.data.prepare import prepare_for
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
     build_trainee,
@@ -293,7 +293,7 @@ def _scores(trial: Trial) -> dict[str, float]:
 
 def advice(base: Config, max_epochs: int, factor: int, cache: Path) -> str:
     """Return a line on how long the search of fine-tuning would take, which is measured."""
-    datasets = open_datasets(base, prepare(base.data, cache, base.split_seed), cache)
+    datasets = open_datasets(base, prepare_for(base, cache), cache)
     data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()

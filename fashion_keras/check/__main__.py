@@ -7,7 +7,16 @@ from fashion_keras import cli
 from fashion_keras.check import findings
 from fashion_keras.config import Config
 
-_ALWAYS = ("image_size", "rotation", "zoom", "mirror", "split_seed", "seed")
+_ALWAYS = (
+    "label_column",
+    "label_pattern",
+    "image_size",
+    "rotation",
+    "zoom",
+    "mirror",
+    "split_seed",
+    "seed",
+)
 _FOR_FEATURES = ("backbone", "weights", "feature_batch_size")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fashion_keras.artifacts import fingerprint, made_once, sha256_of
 from fashion_keras.cli import progress, stage
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.scan import Scan, SourcePhoto, find_photos
@@ -26,7 +26,7 @@ from fashion_keras.data.split import (
 _FEW, _FEW_OF_A_CLASS = 50, 5  # Photos for validation.
 _NAMED = 3  # Photos that are not used, in the line that counts them.
 _SHARED = ("", "train")  # Photos of these splits are shared out where a split is missing.
-_LAYOUT = 3  # Raise it when prepared folders of older versions must not be used any more.
+_LAYOUT = 4  # Raise it when prepared folders of older versions must not be used any more.
 
 
 class PreparedPhoto(NamedTuple):
@@ -77,7 +77,9 @@ class _Checked(NamedTuple):
 
 
 @stage("prepare")
-def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
+def prepare(
+    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+) -> Prepared:
     """Find the photos of a data set, check each, and lay the readable ones out by split and class.
 
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
@@ -90,11 +92,13 @@ def prepare(data: str, cache: Path, seed: int = 1) -> Prepared:
         data: See `scan.scan`.
         cache: Folder for prepared photos.
         seed: Seed of the split, and of the drawn sample.
+        label_column: See `scan.scan`, as for `label_pattern`.
+        label_pattern: See there.
 
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
-    found = find_photos(data, cache, seed)
+    found = find_photos(data, cache, seed, label_column, label_pattern)
     sources = found.photos
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
@@ -128,6 +132,12 @@ def summary(prepared: Prepared) -> str:
     return text
 
 
+def prepare_for(config: Config, cache: Path) -> Prepared:
+    """Prepare the photos of a configuration; see `prepare`."""
+    labels = (config.label_column, config.label_pattern)
+    return prepare(config.data, cache, config.split_seed, *labels)
+
+
 def validation_warning(prepared: Prepared) -> str:
     """Return a line for people if validation has too few photos to choose by; else nothing."""
     photos = prepared.split("validation")
@@ -158,7 +168,8 @@ def _key(sources: Sequence[SourcePhoto], seed: int) -> str:
     files = []
     for photo in sources:
         status = photo.path.stat() if photo.path.exists() else photo.path.lstat()
-        files.append((str(photo.path), status.st_size, status.st_mtime_ns))
+        place = (photo.split, photo.label)  # They need not be in the path.
+        files.append((str(photo.path), *place, status.st_size, status.st_mtime_ns))
     return fingerprint(layout=_LAYOUT, files=files, seed=seed if _missing(sources) else None)
 
 

@@ -10,6 +10,7 @@ from fashion_keras.config import InputError
 from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
 from fashion_keras.data.layout import PHOTO, SPLITS, find_layout
+from fashion_keras.data.listed import Named, match_names, read_table
 from fashion_keras.data.sample import draw_sample
 
 _ORDER = {"": 0} | {split: place for place, split in enumerate(SPLITS)}
@@ -47,19 +48,23 @@ class Scan(NamedTuple):
     notes: list[str]
 
 
-def find_photos(data: str, cache: Path, seed: int = 1) -> Scan:
+def find_photos(
+    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+) -> Scan:
     """List every photo file of a data set, by split, class and path; see `scan`.
 
     Raises:
         InputError: If `scan` raises it or finds faults; all are named.
     """
-    found = scan(data, cache, seed)
+    found = scan(data, cache, seed, label_column, label_pattern)
     if found.faults or found.class_faults:
         raise InputError("\n".join([*found.faults, *found.class_faults]))
     return found
 
 
-def scan(data: str, cache: Path, seed: int = 1) -> Scan:
+def scan(
+    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+) -> Scan:
     """List the class folders and files of a data set, whatever is wrong with them.
 
     Hidden files and folders are left out.
@@ -70,11 +75,23 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
             the class folders itself.
         cache: Folder for the download and the drawn sample.
         seed: Seed of the drawn sample.
+        label_column: Of a table (`data` is a `.csv` file); see `listed.read_table`.
+        label_pattern: Labels are in the names of files; see `listed.match_names`.
 
     Raises:
-        InputError: If there is no such folder, or two in it stand for the same split.
+        InputError: If there is no such folder, two in it stand for the same split, or the table
+            or the pattern cannot be used.
     """
+    table = Path(data).suffix.lower() == ".csv" and Path(data).is_file()
+    if label_pattern if table else label_column:
+        option = "pattern" if table else "column"
+        raise InputError(f"`--label-{option}` does not go together with `--data {data}`.")
+    if table:
+        file = Path(data).resolve()
+        return _of_named(file.parent, read_table(file, label_column), cache)
     folder = _folder_of(data, cache.resolve(), seed)
+    if label_pattern:
+        return _of_named(folder, match_names(folder, label_pattern), cache)
     layout = find_layout(folder)
     splits = layout.splits
     classes = {
@@ -103,6 +120,30 @@ def scan(data: str, cache: Path, seed: int = 1) -> Scan:
     )
 
 
+def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
+    """Return the photos whose labels do not come from folders."""
+    photos = [
+        SourcePhoto(path, os.path.relpath(path, folder).replace(os.sep, "/"), split, shown(label))
+        for path, split, label in named
+    ]
+    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    classes: dict[str, set[str]] = {}
+    for photo in photos:
+        classes.setdefault(photo.split, set()).add(photo.label)
+    faults = [
+        f"The label {label!r} cannot be the name of a folder: change it."
+        for label in sorted({photo.label for photo in photos})
+        if "/" in label or "\\" in label or label in (".", "..") or not label.isprintable()
+    ]
+    first = classes[photos[0].split]
+    if len(first) == 1:
+        faults.append(f"Only one class: {first.pop()}. A classifier needs at least two.")
+    others = sorted(set().union(*classes.values()) - classes[photos[0].split])
+    missing = [f"The class {label!r} has no photo for training." for label in others]
+    counts = {split: sorted(labels) for split, labels in classes.items()}
+    return Scan(counts, photos, _unused(folder, cache.resolve(), photos), faults, missing, [])
+
+
 def _unused(folder: Path, cache: Path, photos: list[SourcePhoto]) -> list[str]:
     """Return the photos of a folder that are in no class folder."""
     used = {os.path.realpath(photo.path) for photo in photos}
@@ -124,7 +165,8 @@ def _folder_of(data: str, cache: Path, seed: int) -> Path:
         if folder.suffix.lower() in _ARCHIVES and folder.is_file():
             what = f"{folder} is an archive: unpack it, and give the folder"
         raise InputError(
-            f"{what}. Expected `clothing`, `sample`, or a folder of class folders or of splits."
+            f"{what}. Expected `clothing`, `sample`, a folder of class folders or of splits, or a "
+            "table of files and labels (.csv)."
         )
     return folder.resolve()
 

@@ -1,0 +1,93 @@
+"""Tests of photos whose labels are in a table or in their names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from fashion_keras.config import InputError
+from fashion_keras.data.prepare import prepare
+from fashion_keras.data.scan import scan
+from tests.data.test_scan import touch
+
+
+def found(data: Path, **options: Any) -> list[tuple[str, str, str]]:
+    result = scan(str(data), data.parent / "cache", **options)
+    assert result.faults == result.class_faults == []
+    return [(photo.split, photo.label, photo.name) for photo in result.photos]
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "column"),
+    [
+        ("file,label\na.jpg,hat\nb.jpg,bag\n", ["a.jpg", "b.jpg"], ""),
+        ("\ufeffid;Class\r\na;hat\r\nb;bag\r\n", ["images/a.jpg", "images/b.jpg"], ""),
+        ("n\tpath\tkind\n1\tx/a.png\that\n2\tx/b.png\tbag\n", ["x/a.png", "x/b.png"], "kind"),
+    ],
+)
+def test_tables_are_read_as_people_write_them(text, names, column, tmp_path):
+    touch(tmp_path, *names, "images/left_over.jpg")
+    (tmp_path / "images.csv").write_text(text, encoding="utf-8", newline="")
+    assert found(tmp_path / "images.csv", label_column=column) == [
+        ("", "bag", names[1]),
+        ("", "hat", names[0]),
+    ]
+    assert scan(str(tmp_path / "images.csv"), tmp_path, 1, column).unused == [
+        "images/left_over.jpg"
+    ]
+
+
+def test_splits_of_a_table_are_used(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    table = "file,label,split\na.jpg,hat,Train\nb.jpg,bag,train\nc.jpg,hat,val\n"
+    (tmp_path / "t.csv").write_text(table)
+    assert [one[0] for one in found(tmp_path / "t.csv")] == ["train", "train", "validation"]
+
+
+@pytest.mark.parametrize(
+    ("text", "column", "message"),
+    [
+        ("file,label\n", "", "holds no rows"),
+        ("file,kind\na.jpg,hat\n", "", "columns file, kind: name that of the labels with"),
+        ("file,label\na.jpg,hat\n", "kind", "Received: kind"),
+        ("file,label\ngone.jpg,hat\n", "", "no column names files in"),
+        ("file,label\na.jpg,hat\ngone.jpg,bag\n", "", "1 files do not exist. First: .*gone"),
+        ("file,label\na.jpg,\n", "", "1 files have no label. First: a.jpg"),
+        ("file,label\na.jpg,hat\n", "", "Only one class: hat"),
+        ("file,label\na.jpg,hat\nb.jpg,a/b\n", "", "'a/b' cannot be the name of a folder"),
+    ],
+)
+def test_tables_that_cannot_be_used_are_refused(text, column, message, tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg")
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        prepare(str(tmp_path / "t.csv"), tmp_path / "cache", 1, column)
+
+
+def test_labels_in_names_are_found(tmp_path):
+    touch(tmp_path, "great_pyrenees_12.jpg", "more/beagle_3.jpg", "more/cover.png", "list.txt")
+    pattern = r"([^/]+)_\d+.jpg$"
+    assert found(tmp_path, label_pattern=pattern) == [
+        ("", "beagle", "more/beagle_3.jpg"),
+        ("", "great_pyrenees", "great_pyrenees_12.jpg"),
+    ]
+    assert scan(str(tmp_path), tmp_path, 1, "", pattern).unused == ["more/cover.png"]
+    for wrong, message in (("(", "no regular"), ("a", "with a group"), ("(z9)", "First: great")):
+        with pytest.raises(InputError, match=message):
+            scan(str(tmp_path), tmp_path, 1, "", wrong)
+
+
+def test_labels_are_those_of_the_source_that_is_given(tmp_path):
+    for number in range(20):
+        file = tmp_path / "photos" / f"{'ab'[number % 2]}_{'xyz'[number % 3]}_{number}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.effect_noise((16, 16 + number), 90).save(file)
+    first, second = (
+        prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "", pattern)
+        for pattern in (r"(\w)_\w_", r"_(\w)_")
+    )
+    assert (first.labels, second.labels) == (["a", "b"], ["x", "y", "z"])
+    assert first.folder != second.folder
+    with pytest.raises(InputError, match="`--label-column` does not go together"):
+        prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "label")
