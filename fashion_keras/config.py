@@ -46,12 +46,16 @@ class Config:
         "or a .csv file with a column of files and one of labels",
     )
     label_column: str = _field(
-        "", "column of a .csv file that holds the labels, if it is not named `label` or alike"
+        "",
+        "column of a .csv file that holds the labels, where it has another name than `label`, "
+        "`class` or `category`",
+        decides="photos",
     )
     label_pattern: str = _field(
         "",
         "regular expression whose first group is the label in a photo's path, such as "
         "'([^/]+)_[0-9]+[.]jpg$', in place of class folders",
+        decides="photos",
     )
     backbone: str = _field(
         "xception",

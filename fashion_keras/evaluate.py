@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import sys
@@ -138,9 +139,7 @@ def write_metrics(metrics: dict, model: Path, start: float, file: Path) -> None:
     file.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, score, print and write the numbers."""
-    start = time.monotonic()
+def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Score a saved file on photos in class folders: accuracy with its 95 % interval, macro\n"
         "F1, and each category by itself. Writes metrics.json, predictions.csv and confusion.png.\n"
@@ -161,7 +160,13 @@ def main(arguments: list[str] | None = None) -> None:
         help="end with exit code 1 if the accuracy is lower, for automatic checks (default: 0)",
     )
     cli.add_results_option(options, "results/evaluation", "the files written")
-    given = options.parse_args(arguments)
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Read the command line, score, print and write the numbers."""
+    start = time.monotonic()
+    given = _options().parse_args(arguments)
     from fashion_keras.classifier import load_classifier
 
     given.model = find_model(given.model)

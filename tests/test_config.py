@@ -15,7 +15,7 @@ def test_json_round_trip_gives_an_equal_config(tmp_path):
     file.write_text(to_json(config), encoding="utf-8")
     assert read_config(file) == config
     assert tuple(json.loads(to_json(config))) == names()
-    assert names()[:3] == ("data", "backbone", "weights")
+    assert names()[:3] == ("data", "label_column", "label_pattern")
 
 
 def test_fields_that_json_does_not_name_keep_their_defaults(tmp_path):
@@ -87,7 +87,8 @@ def test_each_field_has_a_help_text():
 
 def test_fields_say_what_they_decide():
     config = Config(rotation=0.1, split_seed=3)
-    assert deciding(config, "photos") == {"split_seed": 3}
+    photos = {"label_column": "", "label_pattern": "", "split_seed": 3}
+    assert deciding(config, "photos") == photos
     assert deciding(config, "copies") == {
         "rotation": 0.1,
         "zoom": 0.1,

@@ -154,7 +154,7 @@ def test_threads_are_limited_where_several_processes_share_the_cores(file, monke
 def test_what_needs_keras_refuses_it(file, monkeypatch):
     monkeypatch.chdir(file.parent)
     with pytest.raises(InputError, match=r"`--engine ray` takes a \.keras file. Received: tiny"):
-        predict(["tiny.onnx", "tiny.onnx", "--engine", "ray"])
+        predict(["tiny.onnx", "hat.jpg", "--engine", "ray"])
     with pytest.raises(InputError, match=r"Expected a \.keras file to export. Received: tiny"):
         export(["tiny.onnx", "--format", "litert"])
     with pytest.raises(InputError, match=r"Grad-CAM needs a \.keras file\. Received: tiny"):
