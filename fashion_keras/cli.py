@@ -34,6 +34,7 @@ _OUT_OF_MEMORY = re.compile(
     "Dst tensor is not init",
     re.IGNORECASE,
 )
+_shown = {"last": 0.0}  # When a line of progress was shown last.
 _seconds: dict[str, float] = collections.defaultdict(float)  # Of each stage of this process.
 
 
@@ -276,13 +277,27 @@ def stage(name: str) -> Iterator[None]:
     """Log how long a stage of a command takes; as a decorator, how long a function takes.
 
     The line goes to standard error, if it took a second or more; `provenance` has all of them.
+    Off a terminal a line says every 30 seconds that it goes on, unless `progress` says more.
     """
-    start = time.monotonic()
-    yield
+    start, ended = time.monotonic(), threading.Event()
+    if not sys.stderr.isatty():
+        threading.Thread(target=_say_so_far, args=(name, start, ended), daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
     seconds = time.monotonic() - start
     _seconds[name] += seconds
     if seconds >= 1:
         print(f"{name}: took {duration(seconds)}", file=sys.stderr, flush=True)
+
+
+def _say_so_far(name: str, start: float, ended: threading.Event) -> None:
+    while not ended.wait(_LINE_EVERY):
+        now = time.monotonic()
+        if now - _shown["last"] >= _LINE_EVERY:
+            _shown["last"] = now
+            print(f"{name}: {duration(now - start)} so far", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -362,6 +377,7 @@ def _lines(
             first, since = done, now
         if done != total and now - shown >= _LINE_EVERY:
             shown, seconds = now, now - start
+            _shown["last"] = now
             each = (now - since) / (done - first) if done > first else 0
             left = f", {duration((total - done) * each)} left" if total and each else ""
             state = f"{label}: {done}/{total or '?'}, {done / seconds:.1f}/s{left}"

@@ -235,6 +235,15 @@ def to_json(config: Config) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2) + "\n"
 
 
+def with_whole_paths(config: Config) -> Config:
+    """Return the configuration with paths of photos and weights that hold in any folder."""
+    paths = {name: Path(getattr(config, name)).expanduser() for name in ("data", "weights")}
+    whole = {name: str(path.resolve()) for name, path in paths.items() if path.exists()}
+    known = ("clothing", "sample", "imagenet", "released")
+    whole = {name: path for name, path in whole.items() if getattr(config, name) not in known}
+    return dataclasses.replace(config, **whole)
+
+
 def read_config(path: Path) -> Config:
     """Read a `Config` from a JSON file; fields that it does not name keep their defaults.
 

@@ -1,5 +1,6 @@
 """Draws every picture: charts as PNG and SVG, confusion matrices, sheets of photos."""
 
+import functools
 import io
 import math
 import re
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -31,6 +33,13 @@ SCALES = {
 }
 Rows = Sequence[Mapping[str, Any]]
 
+_MOST_CLASSES = 40  # In a confusion matrix, which could not be read with more.
+_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans CJK JP", "Source Han Sans SC", "Microsoft YaHei", "SimHei"),
+    *("PingFang SC", "Hiragino Sans", "Yu Gothic", "Malgun Gothic", "WenQuanYi Zen Hei"),
+    *("Noto Sans Arabic", "Geeza Pro", "Noto Sans Devanagari", "Nirmala UI", "Noto Sans Hebrew"),
+    *("Noto Sans Thai", "Segoe UI", "Arial Unicode MS"),
+)
 _PANEL = (4.4, 3.1)  # Inches.
 _LOOKS = (("#0b62a8", "-"), ("#c04a00", "--"), ("#1a1c1f", ":"), ("#8a3a84", "-."))
 _MANY = 500  # More dots than these are stored in an SVG as pixels.
@@ -219,11 +228,44 @@ def hyperparameter_chart(curves: Rows, name: str) -> Chart:
     return Chart(title, "epoch", "validation accuracy", series, "whole")
 
 
+@functools.cache
+def _letters() -> frozenset[int]:
+    """Return the letters that can be drawn; fonts of the system that have more are used, too."""
+    installed = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in _FONTS if name in installed)]
+    matplotlib.rcParams["font.family"] = fonts
+    files = [font_manager.findfont(name) for name in fonts]
+    return frozenset(code for file in files for code in font_manager.get_font(file).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """Return a text with an escape in place of each letter that no font has."""
+    return "".join(
+        letter if letter == "\n" or ord(letter) in _letters() else ascii(letter)[1:-1]
+        for letter in text
+    )
+
+
+def drawable_labels(labels: Sequence[str]) -> list[str]:
+    """Return labels for a picture: the number of the class where no font has the letters."""
+    pairs = enumerate(labels)
+    return [label if drawable(label) == label else f"class {number}" for number, label in pairs]
+
+
 def draw_confusion(
     table: np.ndarray, labels: Sequence[str], title: str, file: Path | BinaryIO
 ) -> None:
-    """Draw a confusion matrix (see `metrics.confusion`) as PNG, each row in shares as colours."""
-    side = min(3 + 0.5 * len(labels), 40)  # Inches; Matplotlib draws no more than 65,536 pixels.
+    """Draw a confusion matrix (see `metrics.confusion`) as PNG, each row in shares as colours.
+
+    Of many classes those with the most mistakes are drawn.
+    """
+    labels = drawable_labels(labels)
+    if len(labels) > _MOST_CLASSES:
+        title += f"\nthe {_MOST_CLASSES} most confused of {len(labels)} classes"
+        mistakes = table.sum(axis=0) + table.sum(axis=1) - 2 * table.diagonal()
+        kept = np.sort(np.argsort(-mistakes, kind="stable")[:_MOST_CLASSES])
+        table, labels = table[np.ix_(kept, kept)], [labels[number] for number in kept]
+    side = 3 + 0.5 * len(labels)  # Inches.
     figure = Figure((side, side), dpi=110, layout="constrained")
     axes = figure.subplots()
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -269,7 +311,7 @@ def draw_sheet(rows: Sequence[Sequence[Tile]], title: str, file: Path | BinaryIO
 
 
 def _fitted(words: str) -> str:
-    lines = [line for part in words.split("\n") for line in textwrap.wrap(part, _LETTERS)]
+    lines = [line for part in drawable(words).split("\n") for line in textwrap.wrap(part, _LETTERS)]
     if len(lines) > _LINES:
         lines = [*lines[: _LINES - 1], "…" + lines[-1][1 - _LETTERS :]]
     return "\n".join(lines)

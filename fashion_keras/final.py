@@ -116,6 +116,7 @@ def final(
     return results / MODEL_FILE
 
 
+@cli.stage("feature maps")
 def _make_feature_maps(config: Config, datasets: Datasets) -> None:
     """Compute the feature maps for fine-tuning: the features for the head come with them."""
     from fashion_keras.model import chosen_fine_tune_from, tunes_on_pixels

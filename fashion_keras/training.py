@@ -84,7 +84,8 @@ def head_data(config: Config, datasets: Datasets) -> HeadData:
     """Return the features that a head is trained on; missing ones are computed."""
     prepared, store = datasets.prepared, datasets.store
     arrays = training_arrays(config.augmented_copies)
-    store.make(arrays)
+    with stage("features"):
+        store.make(arrays)
     *copies, validation = (store.features(*array) for array in arrays)
     train, held_out = (class_numbers(prepared, split) for split in ("train", "validation"))
     return HeadData(copies, train, validation, held_out, prepared.labels)

@@ -45,6 +45,15 @@ def test_names_that_a_pipe_cannot_hold_are_escaped(encoding):
     assert ended.stdout.strip() == expected
 
 
+def test_a_silent_stage_says_that_it_goes_on(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "_LINE_EVERY", 0.05)
+    with cli.stage("waiting"):
+        time.sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert set(lines) == {"waiting: 0 s so far"}
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """Let 70 seconds pass between any two looks at the clock."""

@@ -3,10 +3,19 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from fashion_keras.config import Config, InputError, deciding, names, read_config, to_json
+from fashion_keras.config import (
+    Config,
+    InputError,
+    deciding,
+    names,
+    read_config,
+    to_json,
+    with_whole_paths,
+)
 
 
 def test_json_round_trip_gives_an_equal_config(tmp_path):
@@ -74,6 +83,15 @@ def test_wrong_value_fails_by_name(name, value, expected):
 
 def test_limits_themselves_are_allowed():
     Config(seed=1_000_000_000, image_size=71, droprate=0.95, inner_size=0)
+
+
+def test_paths_are_whole_where_they_are_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "clothing", "weights.h5"):
+        Path(name).mkdir()
+    found = with_whole_paths(Config(data="photos", weights="weights.h5"))
+    assert (found.data, found.weights) == (str(tmp_path / "photos"), str(tmp_path / "weights.h5"))
+    assert with_whole_paths(Config()) == Config()
 
 
 def test_config_is_frozen():

@@ -132,6 +132,34 @@ def test_a_chart_is_described_in_words():
     assert 'aria-label="Accuracy: accuracy against epoch. a &amp; &lt;b&gt;: 3' in as_svg(chart)
 
 
+def test_of_many_classes_the_most_confused_are_drawn(tmp_path):
+    table = 9 * np.eye(120, dtype=int)
+    draw_confusion(table, [f"class {n}" for n in range(120)], "title", tmp_path / "all.png")
+    table[99, 100] = 9  # They are among those that are drawn.
+    draw_confusion(table, [f"class {n}" for n in range(120)], "title", tmp_path / "some.png")
+    found = [pixels(tmp_path / name) for name in ("all.png", "some.png")]
+    assert max(found[0].shape) < 3000
+    darkest = [(one == [8, 48, 107]).all(axis=-1).sum() for one in found]  # A share of 1.
+    assert darkest[1] < darkest[0]
+
+
+def test_labels_that_no_font_has_are_drawn_as_numbers_without_a_warning(tmp_path):
+    labels = [
+        "hat",
+        "\u5e3d\u5b50",
+        "\u0642\u0628\u0639\u0629",
+        "\u091f\u094b\u092a\u0940",
+        "\U0010ffff",
+    ]
+    shown = figures.drawable_labels(labels)
+    assert (shown[0], shown[-1]) == ("hat", "class 4")
+    assert figures.drawable("a\U0010ffff\n") == "a\\U0010ffff\n"
+    draw_confusion(np.eye(5, dtype=int), labels, "", tmp_path / "table.png")
+    draw_sheet(
+        [[Tile(np.zeros((9, 9, 3), "uint8"), label) for label in labels]], "", tmp_path / "a.png"
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "ends"), [([0.99, 1.0], (0.95, 1.0)), ([0.5, 0.51], (0.48, 0.53)), ([0, 1], (0, 1))]
 )

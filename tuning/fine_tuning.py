@@ -20,8 +20,8 @@ import numpy as np
 
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
-from fashion_keras.cli import duration, memory_advice
-from fashion_keras.config import Config, InputError, read_config, to_json
+from fashion_keras.cli import duration, memory_advice, stage
+from fashion_keras.config import Config, InputError, read_config, to_json, with_whole_paths
 from fashion_keras.data.prepare import prepare_for
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
@@ -215,6 +215,7 @@ def search_fine_tuning(
         scores = _scores(best)
         report.write(oracle.config_of(best), scores, photos, start, results / PAGE)
         winner = _for_final(oracle.config_of(best), base)
+        winner = with_whole_paths(winner)
         (work / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
         if found and not _is_better(scores, head):
             winner = read_config(results / BEST_FILE)
@@ -305,6 +306,7 @@ def _on_pixels(base: Config) -> bool:
     return tunes_on_pixels(dataclasses.replace(base, fine_tune_from="auto"))
 
 
+@stage("feature maps")
 def _make_feature_maps(base: Config, plan: Plan, data: TuningData) -> None:
     """Compute what all trials read, once; the disk must hold the states of trials, too."""
     variants = _variants(base)

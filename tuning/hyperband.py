@@ -6,20 +6,20 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import array, keras
 from fashion_keras.cli import stage
-from fashion_keras.config import Config, InputError, to_json
+from fashion_keras.config import Config, InputError, to_json, with_whole_paths
 from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions, read_json
 from fashion_keras.saving import data_fingerprint
 from fashion_keras.training import Datasets, head_data, head_key, prepare_datasets, train_head
-from tuning.finalists import FINALISTS, curves, rerun
+from tuning.finalists import FINALISTS, Finalist, curves, rerun
 from tuning.oracle import Oracle
 from tuning.results import FILES, PAGE, Report
 from tuning.space import HEAD
@@ -79,6 +79,7 @@ def search(
             finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
             best, winner = finalists[0], finalists[0].config
+            _say_if_equal(finalists, len(data.validation_classes))
             report.add_curves(curves(winner, trainer))
         scores: dict[str, Any] = {
             "validation_accuracy": round(best.mean, 4),
@@ -92,8 +93,15 @@ def search(
         size = max(winner.image_size, Config.image_size)
         winner = dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
         _keep_better(results, scores["validation_accuracy"], data_fingerprint(datasets.prepared))
-        (work / "best_config.json").write_text(to_json(winner), encoding="utf-8")
+        (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
+
+
+def _say_if_equal(finalists: Sequence[Finalist], photos: int) -> None:
+    """Say how many finalists are as good as the winner: less than one photo apart."""
+    close = sum(finalists[0].mean - one.mean < 1 / photos for one in finalists[1:])
+    if close:
+        print(f"{close} other finalists are less than one photo of validation behind the winner")
 
 
 def _keep_better(results: Path, accuracy: float, photos: str) -> None:

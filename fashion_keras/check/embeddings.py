@@ -15,6 +15,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from fashion_keras.features import Features
+from fashion_keras.figures import drawable_labels
 
 _BLOCK = 2048  # Photos whose features are in memory at the same time.
 _SAMPLE = 5000  # Photos on the map, and photos that the components are computed of, at most.
@@ -131,7 +132,7 @@ def draw_map(
     axes = figure.subplots()
     palette = matplotlib.colormaps["tab20" if len(labels) <= 20 else "hsv"]
     colours = palette(np.linspace(0, 1, len(labels)))
-    for number, label in enumerate(labels):
+    for number, label in enumerate(drawable_labels(labels)):
         own = plane[numbers == number]
         axes.scatter(*own.T, s=9, color=colours[number], label=f"{label} ({len(own)})")
     circled = plane[np.isin(chosen, list(marked))]

@@ -24,6 +24,7 @@ from fashion_keras.data.split import (
 )
 
 _FEW, _FEW_OF_A_CLASS = 50, 5  # Photos for validation.
+_MOST_LABELS = 20  # In the line that counts photos.
 _NAMED = 3  # Photos that are not used, in the line that counts them.
 _SHARED = ("", "train")  # Photos of these splits are shared out where a split is missing.
 _LAYOUT = 4  # Raise it when prepared folders of older versions must not be used any more.
@@ -120,7 +121,9 @@ def summary(prepared: Prepared) -> str:
     """Return what was found, in a few lines for people."""
     count = collections.Counter(photo.split for photo in prepared.photos)
     splits = ", ".join(f"{count[split]} {split}" for split in SPLITS)
-    text = f"photos: {splits}; {len(prepared.labels)} classes: {', '.join(prepared.labels)}"
+    labels = ", ".join(prepared.labels[:_MOST_LABELS])
+    more = ", ..." if prepared.labels[_MOST_LABELS:] else ""
+    text = f"photos: {splits}; {len(prepared.labels)} classes: {labels}{more}"
     for note in prepared.notes:
         text += f"\n{note}"
     if prepared.rejected:
