@@ -65,8 +65,7 @@ def search(
     trial_base = dataclasses.replace(base, ema_epochs=0.0)
     with tempfile.TemporaryDirectory() as folder, all_together(results, FILES) as work:
         oracle = Oracle(HEAD, trial_base, max_epochs, factor, Path(folder))
-        plan = oracle.plan()
-        print(plan, flush=True)
+        print(plan := oracle.plan(), flush=True)
         data = head_data(base, datasets)
         key = fingerprint(head=head_key(trial_base, datasets), plan=plan)
         log_dir = log_dir and log_dir / f"search-{key[:8]}"  # The same if it goes on.
@@ -78,30 +77,31 @@ def search(
             found = [HEAD.sample(trial.hyperparameters, base) for trial in oracle.best()]
             finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
-            best, winner = finalists[0], finalists[0].config
-            _say_if_equal(finalists, len(data.validation_classes))
-            report.add_curves(curves(winner, trainer))
+            best = _best_of(finalists, len(data.validation_classes))
+            report.add_curves(curves(best.config, trainer))
         scores: dict[str, Any] = {
             "validation_accuracy": round(best.mean, 4),
             "spread": round(best.spread, 4),
             "seeds": len(best.accuracies),
         }
-        report.write(winner, scores, data_fingerprint(datasets.prepared), start, work / PAGE)
+        photos = data_fingerprint(datasets.prepared)
+        report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
-            _log_winner(winner, datasets, cache, log_dir / "winner")
+            _log_winner(best.config, datasets, cache, log_dir / "winner")
         # `final` trains it at full size, as long as it gets better.
-        size = max(winner.image_size, Config.image_size)
-        winner = dataclasses.replace(winner, image_size=size, epochs=Config.epochs)
-        _keep_better(results, scores["validation_accuracy"], data_fingerprint(datasets.prepared))
+        size = max(best.config.image_size, Config.image_size)
+        winner = dataclasses.replace(best.config, image_size=size, epochs=Config.epochs)
+        _keep_better(results, scores["validation_accuracy"], photos)
         (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
 
 
-def _say_if_equal(finalists: Sequence[Finalist], photos: int) -> None:
-    """Say how many finalists are as good as the winner: less than one photo apart."""
+def _best_of(finalists: Sequence[Finalist], photos: int) -> Finalist:
+    """Return the first finalist; say how many are as good: less than one photo apart."""
     close = sum(finalists[0].mean - one.mean < 1 / photos for one in finalists[1:])
     if close:
         print(f"{close} other finalists are less than one photo of validation behind the winner")
+    return finalists[0]
 
 
 def _keep_better(results: Path, accuracy: float, photos: str) -> None:
