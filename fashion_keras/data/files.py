@@ -12,7 +12,7 @@ _JUNK = {
 # What shows that a folder holds results of this project, or a virtual environment.
 _OUTPUTS = (
     *("search/best_config.json", "search/report.html", "final/training.json", "check/check.json"),
-    *("evaluation/metrics.json", "report/metrics.json", "training.json", "pyvenv.cfg"),
+    *("evaluation/metrics.json", "report/metrics.json", "fashion.keras", "pyvenv.cfg"),
     *(".search.lock", ".final.lock", ".check.lock", ".evaluation.lock", ".report.lock"),
 )
 
