@@ -205,13 +205,13 @@ def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
 
 
 def test_a_stage_is_logged_and_kept_in_the_provenance(clock, capsys):
-    @cli.stage("features")
+    @cli.stage("a test")
     def work():
         return 3
 
     assert work() == 3
-    assert capsys.readouterr() == ("", "features: took 70 s\n")
-    assert cli.provenance(0)["stages"]["features"] == 70
+    assert capsys.readouterr() == ("", "a test: took 70 s\n")
+    assert cli.provenance(0)["stages"]["a test"] == 70
 
 
 def test_duration_for_people():
