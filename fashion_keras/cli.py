@@ -138,7 +138,7 @@ def add_config_options(
     for name in names:
         default = getattr(base, name)
         if isinstance(default, bool):
-            text = f"{fields[name].metadata['help']} (default: mirrored){when}"
+            text = f"{fields[name].metadata['help']}{when}"
             off = {"action": "store_const", "const": False, "help": text}
             options.add_argument(f"--no-{name}", dest=name, **off)
             continue

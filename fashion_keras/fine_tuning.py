@@ -376,7 +376,7 @@ def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]
 @stage("measuring the speed of this machine")
 def measure(config: Config, datasets: Datasets) -> dict[str, float]:
     """Time steps of the backbone, of fine-tuning and of a head, in photos per second."""
-    print("measuring the speed of this machine takes a minute or two", flush=True)
+    print("measuring the speed of this machine", flush=True)
     classes, on_pixels = len(datasets.prepared.labels), tunes_on_pixels(config)
     batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
     pixels, labels = next(arrays(one_hot(batches, classes)))

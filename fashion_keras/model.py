@@ -45,10 +45,7 @@ def check_weights(config: Config) -> Path | None:
             "this project."
         )
         raise InputError(f"No weights file {file}. {advice}")
-    if (
-        file.suffix.lower() == ".keras"
-        and (found := read_metadata(file).get("backbone", name)) != name
-    ):
+    if file.suffix == ".keras" and (found := read_metadata(file).get("backbone", name)) != name:
         raise InputError(
             f"The backbone in {file} is {found!a:.99}. Give `--backbone` and `--weights` that go "
             f"together. Received: --backbone {name} --weights {weights}"

@@ -164,7 +164,7 @@ def _weights_licence(weights: str) -> str:
     if weights == "imagenet":
         return "MIT (Keras Applications; trained on ImageNet)"
     file = RELEASED if weights == "released" else Path(weights).expanduser()
-    if file.suffix.lower() == ".keras":
+    if file.suffix == ".keras":
         return read_metadata(file).get("licences", {}).get("weights", NOT_STATED)
     return NOT_STATED
 

@@ -60,11 +60,11 @@ def find_layout(folder: Path) -> Layout:
     if inner != folder:
         notes.append(f"the photos are looked for in {inner}, the only folder there")
     splits = _split_folders(inner)
+    named = {path.name: split for split, path in splits.items() if path.name.lower() != split}
     wrapped = {split: _unpacked(path) for split, path in splits.items()}
     if all(wrapped[split] != path for split, path in splits.items()):
         splits = wrapped
-    named = {path.name: split for split, path in splits.items() if path.name.lower() != split}
-    if named and splits is not wrapped:
+    if named:
         notes.append(", ".join(f"{name} is taken for {split}" for name, split in named.items()))
     if list(splits) == ["train"]:
         notes.append(f"there is only {splits['train'].name}: its photos are split")

@@ -152,6 +152,9 @@ def test_names_of_splits_as_people_write_them(names, tmp_path):
     found, notes = splits_of(tmp_path)
     assert found == {"train": ["bag/b.jpg", "hat/a.jpg"], "test": ["bag/b.jpg", "hat/a.jpg"]}
     assert "there is no folder for validation: a tenth of the training photos is used" in notes
+    outer = names[0].split("/")[0]
+    said = any(f"{outer} is taken for train" in note for note in notes)
+    assert said == (outer.lower() not in ("train", "photos"))
 
 
 def test_classes_that_are_named_like_splits_are_none(tmp_path):

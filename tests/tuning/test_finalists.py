@@ -1,6 +1,7 @@
 """Training again outside Hyperband."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from fashion_keras.artifacts import fingerprint
 from fashion_keras.config import Config
 from fashion_keras.parallel import pool
 from fashion_keras.training import HeadData
-from tuning import finalists
-from tuning.finalists import curves, rerun
+from tuning import finalists, hyperband
+from tuning.finalists import Finalist, curves, rerun
 from tuning.trials import Outcome, Trainer
 
 CONFIG = Config(batch_size=8, epochs=2, inner_size=16, augmented_copies=0)
@@ -70,3 +71,23 @@ def test_a_training_that_diverges_has_a_reason(data):
     outcome, _ = finalists.train_history(huge, CONFIG)
     assert outcome.rows == []
     assert "Training diverged" in outcome.reason
+
+
+def test_finalists_less_than_one_photo_apart_are_counted(capsys):
+    three = [Finalist(CONFIG, [score] * 3) for score in (0.9, 0.895, 0.8)]
+    assert hyperband._best_of(three, 100) is three[0]
+    assert capsys.readouterr().out.startswith("1 other finalists are less than one photo")
+    hyperband._best_of(three, 1000)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "photos", "kept"), [(0.8, "same", True), (0.9, "same", False), (0.8, "new", False)]
+)
+def test_an_earlier_winner_that_is_better_is_kept(accuracy, photos, kept, tmp_path):
+    (tmp_path / "best_config.json").write_text("before")
+    summary = {"validation_accuracy": 0.85, "fingerprint": "same"}
+    (tmp_path / "search.json").write_text(json.dumps(summary))
+    hyperband._keep_better(tmp_path, accuracy, photos)
+    found = [file.read_text() for file in tmp_path.glob("best_config_0.8500.json")]
+    assert found == ["before"] * kept
