@@ -61,7 +61,7 @@ def read_list(stream: TextIO) -> list[str]:
 
 
 def _unquoted(line: str) -> str:
-    line = line.rstrip("\r\n").removeprefix("\ufeff")
+    line = line.rstrip("\r\n")
     quoted = len(line) > 1 and line[0] == line[-1] and line[0] in "\"'"
     return line[1:-1] if quoted and not os.path.lexists(line) else line
 

@@ -89,5 +89,8 @@ def test_labels_are_those_of_the_source_that_is_given(tmp_path):
     )
     assert (first.labels, second.labels) == (["a", "b"], ["x", "y", "z"])
     assert first.folder != second.folder
+    # Other labels in the same order of photos.
+    longer = prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "", r"(\w_)\w_")
+    assert longer.labels == ["a_", "b_"]
     with pytest.raises(InputError, match="`--label-column` does not go together"):
         prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "label")
