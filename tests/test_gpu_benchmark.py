@@ -1,12 +1,10 @@
-"""Tests of the benchmark for graphics cards, on the CPU: its pack, its time, and its parts."""
+"""Tests of the benchmark for graphics cards, on the CPU: its pack and what it measures."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,7 @@ from fashion_keras.config import Config, InputError
 from tests.benchmarks import gpu, gpu_pack
 from tests.benchmarks.common import provenance
 
-if TYPE_CHECKING:  # The processes of `gpu.run` import this file, and need no Keras.
+if TYPE_CHECKING:  # Importing Keras takes seconds.
     from fashion_keras.data.prepare import Prepared
     from fashion_keras.training import Datasets
 
@@ -44,13 +42,10 @@ def packed(folder: Path, datasets: Datasets, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_pack_holds_all_but_the_test_and_loads_in_float32(
     datasets, tiny_backbone, tmp_path, monkeypatch
 ):
-    pack, work = packed(tmp_path, datasets, monkeypatch), tmp_path / "work"
-    work.mkdir()
-    fields = gpu_pack.unpack(pack, work)
+    fields = gpu_pack.unpack(packed(tmp_path, datasets, monkeypatch), tmp_path)
     assert fields["backbone"] == "xception"
-    assert fields["data"] == str(work / "photos")
     photos = [photo.prepared for photo in datasets.prepared.photos if photo.split != "test"]
-    files = [file.relative_to(work / "photos") for file in work.glob("photos/*/*/*.jpg")]
+    files = [file.relative_to(fields["data"]) for file in Path(fields["data"]).glob("*/*/*.jpg")]
     assert sorted(file.as_posix()[:-4] for file in files) == sorted(name[:-4] for name in photos)
     exact = tiny_backbone.get_weights()
     tiny_backbone.load_weights(fields["weights"])
@@ -77,28 +72,13 @@ def test_no_saved_model_is_packed(tmp_path):
             gpu_pack.pack(Config(weights=weights), tmp_path, tmp_path, "3.12", [])
 
 
-def quick(work: Path, configs: Sequence[Config], seconds: float, note: gpu.Note) -> None:
-    note({"seconds": seconds})
-
-
-def endless(work: Path, configs: Sequence[Config], seconds: float, note: gpu.Note) -> None:
-    note({"begun": True})
-    time.sleep(120)
-
-
-@pytest.mark.slow
-def test_a_part_ends_at_its_share_and_what_it_found_is_kept(tmp_path, monkeypatch):
-    for variable in ("KERAS_BACKEND", "JAX_COMPILATION_CACHE_DIR"):
-        monkeypatch.setenv(variable, "")  # Both are as they were afterwards.
-    parts = [gpu.Part("slow", "jax", 1, endless, []), gpu.Part("quick", "jax", 11, quick, [])]
-    start = time.monotonic()
-    gpu.run(parts, tmp_path, tmp_path, start + 60)
-    assert time.monotonic() - start < 60
-    found = json.loads((tmp_path / "benchmarks" / "gpu.json").read_text())
-    assert found["slow"]["begun"]
-    assert found["slow"]["ended"] == "at its share of the time"
-    assert found["quick"]["ended"] == "finished"
-    assert found["quick"]["run"]["command"] == provenance()["command"]
+def test_what_was_found_is_kept_by_part(tmp_path):
+    for part, found in (("jax", {"a": 1}), ("torch", {"a": 2}), ("jax", {"b": 3})):
+        gpu.keep(tmp_path, part, found)
+    kept = json.loads((tmp_path / "benchmarks" / "gpu.json").read_text())
+    run = kept["torch"].pop("run")
+    assert run["command"] == provenance()["command"]
+    assert (kept["jax"].keys(), kept["torch"]) == ({"a", "b", "run"}, {"a": 2})
 
 
 def test_recipes_are_checked_before_anything_is_measured(tmp_path):
@@ -121,7 +101,7 @@ def test_speeds_and_recipes_are_measured(datasets, tmp_path, monkeypatch):
     monkeypatch.setattr("fashion_keras.training.prepare_datasets", lambda *_: datasets)
     config = dataclasses.replace(gpu.BASE, image_size=71, batch_size=8, feature_batch_size=8)
     found: dict[str, Any] = {}
-    gpu.measure_speeds(tmp_path, [config], 0.1, found.update)
+    gpu.measure_speeds(config, tmp_path, 0.01, found.update)
     for name in ("features", "fine_tuning_augmented", "fine_tuning_as_they_are"):
         speeds = found[name]["photos_per_second"]
         assert min(speeds.values()) > 0
@@ -131,7 +111,7 @@ def test_speeds_and_recipes_are_measured(datasets, tmp_path, monkeypatch):
         }
         assert found[name]["used"] == used
     recipe = dataclasses.replace(config, epochs=1, fine_tuning_epochs=1)
-    gpu.train_recipes(tmp_path, [recipe], 9, found.update)
+    gpu.train_recipes([recipe], tmp_path, found.update)
     (row,) = found["rows"]
     assert list(row["stages"]) == ["head", "epoch 1", "fine-tuning"]
     assert row["stages"]["epoch 1"]["accuracy"] == row["stages"]["fine-tuning"]["accuracy"]
@@ -140,5 +120,5 @@ def test_speeds_and_recipes_are_measured(datasets, tmp_path, monkeypatch):
 def test_a_recipe_that_cannot_be_trained_does_not_end_the_others(tmp_path):
     recipes = [dataclasses.replace(gpu.BASE, weights=file) for file in ("1.h5", "2.h5")]
     found: dict[str, Any] = {}
-    gpu.train_recipes(tmp_path, recipes, 9, found.update)
+    gpu.train_recipes(recipes, tmp_path, found.update)
     assert ["1.h5" in row["error"] for row in found["rows"]] == [True, False]

@@ -1,30 +1,29 @@
-"""Measures training on a graphics card, in minutes, where neither TensorFlow nor a network is.
+"""Measures training on a graphics card, where neither TensorFlow nor a network is.
 
     python -m tests.benchmarks.gpu pack --data clothing --weights imagenet PACK
-    python -m tests.benchmarks.gpu run PACK --minutes 6 --recipes recipes.json
+    KERAS_BACKEND=jax timeout 120 python -m tests.benchmarks.gpu run PACK
+    KERAS_BACKEND=jax timeout 150 python -m tests.benchmarks.gpu run PACK --recipes recipes.json
 
 `pack` puts what is needed beside this repository into pieces of at most 60 MB: photos for training
-and validation, weights in half precision, and wheels of small packages. `run` measures, with JAX
-and with Torch, photos per second of features and of fine-tuning from pixels, with augmentation in
-the model and without, each beside the bare step on photos that lie on the card, and the memory of
-the card. It trains recipes, a JSON list of objects of fields of `Config`, and notes validation
-accuracy. A part that takes longer than its share of the time is ended; each finding is at once in
-`results/benchmarks/gpu.json`, where `used` is the reached share of the bare step's speed.
+and validation, weights in half precision, and wheels of small packages. `run` measures photos per
+second of features and of fine-tuning from pixels, with augmentation in the model and without, each
+beside the bare step on photos that lie on the card, and the memory of the card. With `--recipes`, a
+JSON list of objects of fields of `Config`, it trains these, and notes validation accuracy. Each
+finding is at once in `results/benchmarks/gpu.json`, where `used` is the reached share of the bare
+step's speed.
 """
 
 import argparse
 import dataclasses
 import functools
-import importlib.util
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -33,23 +32,12 @@ from fashion_keras.config import Config, InputError
 from tests.benchmarks import gpu_pack
 from tests.benchmarks.common import provenance, timed, write
 
-BACKENDS = ["jax", "torch", "tensorflow"]
 BASE = Config(fine_tune_from="pixels")
 PACKED = ("data", "weights", "backbone")
 FIELDS = ("image_size", "batch_size", "feature_batch_size", "precision")
-_MEASURED = 1 / 40  # Share of its part's time that a speed is measured for; compiling takes more.
+SECONDS = 2.0  # That a speed is measured for; compiling takes more.
 
 Note = Callable[[dict[str, Any]], None]
-
-
-class Part(NamedTuple):
-    """What one process measures: its name in the results, and its share of the time."""
-
-    name: str
-    backend: str
-    share: float
-    work: Callable[[Path, Sequence[Config], float, Note], None]
-    configs: Sequence[Config]
 
 
 def read_recipes(file: Path, base: Config) -> list[Config]:
@@ -61,66 +49,25 @@ def read_recipes(file: Path, base: Config) -> list[Config]:
         raise InputError(f"Expected a JSON list of objects of fields in {file}: {error}") from error
 
 
-def plan(config: Config, recipes: Sequence[Config], backends: Sequence[str]) -> list[Part]:
-    """Return the parts to measure, the most important first."""
-    shares = {"jax": 4.0}  # It compiles.
-    speeds = [Part(name, name, shares.get(name, 2), measure_speeds, [config]) for name in backends]
-    trained = [Part("recipes", backends[0], 5, train_recipes, recipes)] if recipes else []
-    exact = dataclasses.replace(config, precision="float32")
-    return [*speeds, *trained, Part("float32", backends[-1], 1, measure_speeds, [exact])]
-
-
-def run(parts: Sequence[Part], work: Path, results: Path, end: float) -> None:
-    """Measure all parts, one after the other; what one leaves of its time the others share."""
-    write(results, "gpu", {})
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(work / "compiled")
-    for number, part in enumerate(parts):
-        os.environ["KERAS_BACKEND"] = part.backend  # Processes read it as they start.
-        left = sum(other.share for other in parts[number:])
-        seconds = max(1.0, (end - time.monotonic()) * part.share / left)
-        print(f"{part.name}: {seconds:.0f} s at most", flush=True)
-        process = multiprocessing.get_context("spawn").Process(
-            target=measure,
-            args=(part, work, results, seconds, provenance()["command"]),
-            daemon=True,
-        )
-        process.start()
-        process.join(seconds)
-        late = process.is_alive()
-        process.kill()
-        process.join()
-        ended = "failed" if process.exitcode else "finished"
-        keep(results, part.name, {"ended": "at its share of the time" if late else ended})
-
-
-def measure(part: Part, work: Path, results: Path, seconds: float, command: str) -> None:
-    """Measure one part, in a process of its own, and keep each finding."""
-
-    def note(found: dict[str, Any]) -> None:
-        print(part.name, json.dumps(found), flush=True)
-        keep(results, part.name, found | {"run": provenance() | {"command": command}})
-
-    cli.run(lambda: part.work(work, part.configs, seconds, note))
-
-
 def keep(results: Path, part: str, found: dict[str, Any]) -> None:
-    """Add findings of a part to the results."""
-    parts = json.loads((results / "benchmarks" / "gpu.json").read_text(encoding="utf-8"))
-    write(results, "gpu", parts | {part: parts.get(part, {}) | found})
+    """Add findings of a part, a name of its own in the file, to the results; print them."""
+    print(part, json.dumps(found), flush=True)
+    file = results / "benchmarks" / "gpu.json"
+    parts = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    write(results, "gpu", parts | {part: parts.get(part, {}) | found | {"run": provenance()}})
 
 
-def measure_speeds(work: Path, configs: Sequence[Config], seconds: float, note: Note) -> None:
+def measure_speeds(config: Config, cache: Path, seconds: float, note: Note) -> None:
     """Measure features, then fine-tuning with augmentation in the model and without."""
     from fashion_keras.model import precision_in_force
     from fashion_keras.training import prepare_datasets
 
-    (config,) = configs
-    datasets = prepare_datasets(config, work / "cache")
+    datasets = prepare_datasets(config, cache)
     note({"precision": precision_in_force(config.precision)})
-    note({"features": feature_speeds(config, datasets, seconds * _MEASURED)})
+    note({"features": feature_speeds(config, datasets, seconds)})
     for name, copies in {"augmented": 1, "as_they_are": 0}.items():
         chosen = dataclasses.replace(config, fine_tuning_copies=copies)
-        note({f"fine_tuning_{name}": tuning_speeds(chosen, datasets, seconds * _MEASURED)})
+        note({f"fine_tuning_{name}": tuning_speeds(chosen, datasets, seconds)})
 
 
 def feature_speeds(config: Config, datasets: Any, seconds: float) -> dict[str, Any]:
@@ -221,7 +168,7 @@ def peak_card_memory() -> float | None:
     return round(peak / 1e9, 2) or None
 
 
-def train_recipes(work: Path, configs: Sequence[Config], seconds: float, note: Note) -> None:
+def train_recipes(configs: Sequence[Config], cache: Path, note: Note) -> None:
     """Train each configuration, and note its validation accuracy, epoch by epoch."""
     from fashion_keras.backend import keras
     from fashion_keras.fine_tuning import fine_tune
@@ -241,11 +188,11 @@ def train_recipes(work: Path, configs: Sequence[Config], seconds: float, note: N
         start = time.monotonic()
         rows.append({"recipe": differences(config), "stages": {}})
         try:
-            datasets = prepare_datasets(config, work / "cache")
-            trained = train_head(config, datasets, work / "cache")
+            datasets = prepare_datasets(config, cache)
+            trained = train_head(config, datasets, cache)
             record("head", trained.best["val_accuracy"])
             if config.fine_tuning_epochs:
-                tuned = fine_tune(config, datasets, trained, work / "cache", [recorder])
+                tuned = fine_tune(config, datasets, trained, cache, [recorder])
                 record("fine-tuning", tuned.validation["accuracy"])
         except InputError as error:  # Such as a loss that diverges; the others are tried.
             rows[-1]["error"] = str(error)
@@ -265,35 +212,32 @@ def _options() -> argparse.ArgumentParser:
     packing.add_argument("--python", default="3.12", help="version there (default: %(default)s)")
     packing.add_argument("--packages", nargs="*", default=gpu_pack.PACKAGES, help="wheels to pack")
     cli.add_config_options(packing, PACKED, BASE)
-    cli.add_cache_option(packing)
-    running = commands.add_parser("run", help="measure")
-    running.add_argument("--minutes", type=cli.count, default=6, help="(default: %(default)s)")
+    running = commands.add_parser("run", help="measure under the backend of KERAS_BACKEND")
     running.add_argument("--recipes", type=Path, metavar="FILE", help="JSON list of objects")
-    running.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS[:2])
     cli.add_config_options(running, FIELDS, BASE)
     cli.add_results_option(running, "results", "what was measured")
     for command in (packing, running):
+        cli.add_cache_option(command)
         command.add_argument("folder", type=Path, metavar="PACK", help="folder of the pieces")
     return options
 
 
 def main() -> None:
     """Make the pieces, or measure."""
-    start = time.monotonic()
     given = _options().parse_args()
     config = cli.chosen(given, BASE)
     if given.command == "pack":
         gpu_pack.pack(config, given.cache, given.folder, given.python, given.packages)
         return
-    with tempfile.TemporaryDirectory() as name:
-        work = Path(name)
-        config = dataclasses.replace(config, **gpu_pack.unpack(given.folder, work))
-        recipes = read_recipes(given.recipes, config) if given.recipes else []
-        backends = [name for name in given.backends if importlib.util.find_spec(name)]
-        if not backends:
-            raise InputError(f"None of these is installed: {', '.join(given.backends)}.")
-        parts = plan(config, recipes, backends)
-        run(parts, work, given.results, start + 60 * given.minutes)
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(given.cache / "compiled"))
+    config = dataclasses.replace(config, **gpu_pack.unpack(given.folder, given.cache))
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if given.recipes:
+        note = functools.partial(keep, given.results, f"recipes, {backend}")
+        train_recipes(read_recipes(given.recipes, config), given.cache, note)
+    else:
+        note = functools.partial(keep, given.results, f"{backend}, {config.precision}")
+        measure_speeds(config, given.cache, SECONDS, note)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from fashion_keras import cli
+from fashion_keras.artifacts import fingerprint, made_once, sha256_of
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 
@@ -80,7 +81,7 @@ def _split(archive: Path, folder: Path) -> None:
     print(f"{count} pieces, {archive.stat().st_size / 1e6:.0f} MB in all, are in {folder}")
 
 
-def unpack(folder: Path, work: Path) -> dict[str, str]:
+def unpack(folder: Path, cache: Path) -> dict[str, str]:
     """Put the pieces of a pack together, and packages that are not installed on the path.
 
     Returns:
@@ -95,22 +96,26 @@ def unpack(folder: Path, work: Path) -> dict[str, str]:
         raise InputError(
             f"Expected {expected} pieces of a pack in {folder}. Received: {len(pieces)}"
         )
-    archive = work / "pack.zip"
-    with archive.open("wb") as whole:
+    key = fingerprint(pieces=[sha256_of(piece) for piece in pieces])
+    place = made_once(cache / f"pack-{key}", lambda unfinished: _join(pieces, unfinished))
+    sys.path.append(str(place / "packages"))
+    (weights,) = place.glob(f"*{WEIGHTS}")
+    backbone = weights.name.removesuffix(WEIGHTS)
+    return {"data": str(place / PHOTOS), "weights": str(weights), "backbone": backbone}
+
+
+def _join(pieces: Sequence[Path], place: Path) -> None:
+    with tempfile.TemporaryFile() as archive:
         for piece in pieces:
-            whole.write(piece.read_bytes())
-    try:
-        zipfile.ZipFile(archive).extractall(work)
-    except zipfile.BadZipFile as error:
-        raise InputError(
-            f"The pieces in {folder} are damaged: {error}. Copy them again."
-        ) from error
-    for wheel in work.glob(f"{WHEELS}/*.whl"):
+            archive.write(piece.read_bytes())
+        try:
+            zipfile.ZipFile(archive).extractall(place)
+        except zipfile.BadZipFile as error:
+            raise InputError(
+                f"The pieces in {pieces[0].parent} are damaged: {error}. Copy them again."
+            ) from error
+    for wheel in place.glob(f"{WHEELS}/*.whl"):
         try:
             importlib.metadata.version(wheel.name.split("-")[0])
         except importlib.metadata.PackageNotFoundError:
-            zipfile.ZipFile(wheel).extractall(work / "packages")
-    sys.path.append(str(work / "packages"))  # The processes of the parts get the same path.
-    (weights,) = work.glob(f"*{WEIGHTS}")
-    backbone = weights.name.removesuffix(WEIGHTS)
-    return {"data": str(work / PHOTOS), "weights": str(weights), "backbone": backbone}
+            zipfile.ZipFile(wheel).extractall(place / "packages")
