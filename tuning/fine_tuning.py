@@ -16,8 +16,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice, stage
@@ -45,6 +43,7 @@ from fashion_keras.training import (
     train_head,
 )
 from tuning.hyperband import run
+from tuning.hypermodel import fit_trial
 from tuning.oracle import Oracle, Plan, Trial
 from tuning.results import PAGE, Report
 from tuning.space import Space, fine_tuning, on_feature_maps
@@ -128,29 +127,17 @@ class FineTuningHyperModel(keras_tuner.HyperModel):
         return model
 
     def fit(
-        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Fit `model`; `epochs`, `initial_epoch` and others arrive in `kwargs`.
-
-        Raises:
-            FailedTrialError: If the validation loss is not a number in any epoch.
-        """
-        config, first_epoch = self.data.space.sample(hp, self.base), kwargs.get("initial_epoch", 0)
+        """Fit `model`; see `hypermodel.fit_trial`."""
+        config = self.data.space.sample(hp, self.base)
         datasets, _ = self.data.of(config)
-        train, validation = fine_tuning_datasets(config, datasets, first_epoch)
+        batches = fine_tuning_datasets(config, datasets, kwargs.get("initial_epoch", 0))
         steps = steps_per_epoch(config, len(datasets.prepared.split("train")))
         averaging = [keras.callbacks.SwapEMAWeights(), _RawWeights()] if steps > 1 else []
-        kwargs |= {
-            "validation_data": validation,
-            "steps_per_epoch": steps,
-            "shuffle": False,  # The batches are shuffled already.
-            "callbacks": [*averaging, *kwargs.get("callbacks", ())],
-        }
+        callbacks = [*averaging, *kwargs.pop("callbacks", ())]
         with memory_advice("--batch-size", config.batch_size):
-            fitted = model.fit(train, *args, **kwargs)
-        if not np.isfinite(fitted.history["val_loss"]).all():
-            raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
-        return fitted
+            return fit_trial(model, batches, steps, callbacks=callbacks, **kwargs)
 
 
 def search_fine_tuning(

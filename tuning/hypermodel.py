@@ -41,24 +41,30 @@ class FashionHyperModel(keras_tuner.HyperModel):
         return compiled_head(config, len(self.data.labels), len(self.data.classes))
 
     def fit(
-        self, hp: keras_tuner.HyperParameters, model: keras.Model, *args: Any, **kwargs: Any
+        self, hp: keras_tuner.HyperParameters, model: keras.Model, **kwargs: Any
     ) -> keras.callbacks.History:
-        """Fit `model`; `epochs`, `initial_epoch` and others arrive in `kwargs`.
+        """Fit `model`; see `fit_trial`."""
+        config = sample_head(hp, self.base)
+        data = head_datasets(config, self.data, kwargs.get("initial_epoch", 0))
+        return fit_trial(model, data, steps_per_epoch(config, len(self.data.classes)), **kwargs)
 
-        Raises:
-            FailedTrialError: If the validation loss is not a number in any epoch.
-        """
-        config, first_epoch = sample_head(hp, self.base), kwargs.get("initial_epoch", 0)
-        train, validation = head_datasets(config, self.data, first_epoch)
-        kwargs |= {
-            "validation_data": validation,
-            "steps_per_epoch": steps_per_epoch(config, len(self.data.classes)),
-            "shuffle": False,  # The batches are shuffled already.
-        }
-        fitted = model.fit(train, *args, **kwargs)
-        if not all(map(math.isfinite, fitted.history["val_loss"])):
-            raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
-        return fitted
+
+def fit_trial(
+    model: keras.Model, data: tuple[Any, Any], steps: int, **kwargs: Any
+) -> keras.callbacks.History:
+    """Fit a model on batches for training, without end, and for validation.
+
+    `steps` are those of an epoch; `epochs`, `initial_epoch` and others arrive in `kwargs`.
+
+    Raises:
+        FailedTrialError: If the validation loss is not a number in any epoch.
+    """
+    train, validation = data
+    options: Any = {"steps_per_epoch": steps, "shuffle": False}  # They are shuffled already.
+    fitted = model.fit(train, validation_data=validation, **options, **kwargs)
+    if not all(map(math.isfinite, fitted.history["val_loss"])):
+        raise keras_tuner.errors.FailedTrialError("the loss became infinite or no number")
+    return fitted
 
 
 def compiled_head(config: Config, classes: int, photos: int) -> Any:
