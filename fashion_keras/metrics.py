@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, log_loss, precision_recall_fscore_support
 
 BINS = 15  # Of confidence, for the calibration error: the number used by Guo et al. 2017.
@@ -58,14 +59,10 @@ def confusion(true: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarr
     return confusion_matrix(true, predicted, labels=range(classes))
 
 
-def wilson_interval(correct: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+def wilson_interval(correct: int, count: int) -> tuple[float, float]:
     """Return the interval that holds the true accuracy with 95 % confidence (Wilson 1927)."""
-    share = correct / count
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    # Rounding alone would take the ends of 0 or all out of `count` just past 0 or 1.
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    interval = binomtest(correct, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def confidence_bins(confidence: np.ndarray) -> np.ndarray:
