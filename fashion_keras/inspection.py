@@ -43,23 +43,18 @@ _EXPECTED = (
     "export to .onnx."
 )
 _OTHERS = {
-    ".h5": "HDF5, as older versions of Keras wrote it, or weights alone",
-    ".hdf5": "HDF5, as older versions of Keras wrote it, or weights alone",
+    **dict.fromkeys(
+        (".h5", ".hdf5"), "HDF5, as older versions of Keras wrote it, or weights alone"
+    ),
+    **dict.fromkeys((".pt", ".pth", ".ptl", ".torchscript"), "a model of PyTorch"),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "a model of Core ML"),
+    **dict.fromkeys((".pkl", ".pickle", ".joblib"), "a pickle, which may run any code"),
     ".pb": "a graph of TensorFlow",
     ".savedmodel": "a SavedModel of TensorFlow",
     ".ckpt": "a checkpoint",
     ".tflite": "a model of LiteRT",
-    ".pt": "a model of PyTorch",
-    ".pth": "a model of PyTorch",
-    ".ptl": "a model of PyTorch",
-    ".torchscript": "a model of PyTorch",
     ".safetensors": "weights of another project",
-    ".mlmodel": "a model of Core ML",
-    ".mlpackage": "a model of Core ML",
     ".engine": "a model of TensorRT",
-    ".pkl": "a pickle, which may run any code",
-    ".pickle": "a pickle, which may run any code",
-    ".joblib": "a pickle, which may run any code",
 }
 _SAVED_MODEL = "saved_model.pb"
 

@@ -109,17 +109,14 @@ def _paths(rows: Sequence[dict], columns: Sequence[str], file: Path) -> list[Pat
             for ending in _ENDINGS:
                 if rows[0][column] and (folder / (rows[0][column] + ending)).is_file():
                     paths = [folder / (row[column] + ending) for row in rows]
-                    return _existing(paths, file)
+                    if missing := [path for path in paths if not path.is_file()]:
+                        count, first = len(missing), missing[0]
+                        raise InputError(f"{file}: {count} files do not exist. First: {first}")
+                    return paths
     raise InputError(
         f"{file}: no column names files in {file.parent} or a folder in it. "
         f"First row: {', '.join(rows[0].values())}"
     )
-
-
-def _existing(paths: list[Path], file: Path) -> list[Path]:
-    if missing := [path for path in paths if not path.is_file()]:
-        raise InputError(f"{file}: {len(missing)} files do not exist. First: {missing[0]}")
-    return paths
 
 
 def _splits(rows: Sequence[dict], columns: Sequence[str]) -> list[str]:

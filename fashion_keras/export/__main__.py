@@ -18,7 +18,7 @@ from fashion_keras.artifacts import only_one
 from fashion_keras.config import InputError
 from fashion_keras.export.formats import EXTRA, FORMATS, check_packages, with_names
 from fashion_keras.export.runtimes import largest_difference, open_export, read_photos
-from fashion_keras.inspection import find_model, is_onnx
+from fashion_keras.inspection import find_model, is_onnx, read_metadata
 from fashion_keras.onnx_file import INPUT, OUTPUT
 
 # How much a probability may differ from that of Keras. Runtimes add up in another order: 4e-6 was
@@ -90,8 +90,6 @@ def export_classifier(
 
 def _check(model: Path, name: str, target: Path, half: bool) -> None:
     """Raise the error for an export that cannot work, before anything slow is done."""
-    from fashion_keras.inspection import read_metadata
-
     read_metadata(model)
     if is_onnx(model):
         raise InputError(f"Expected a .keras file to export. Received: {model}")
