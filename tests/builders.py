@@ -1,9 +1,12 @@
 """Builds what many tests need: pictures, encoded photos, and a classifier with strong answers."""
 
 import argparse
+import csv
 import importlib.util
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,14 @@ from PIL import Image
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config
+from fashion_keras.data.prepare import Prepared
+from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
+from fashion_keras.training import Datasets, HeadData
 from tests.conftest import normalised_backbone
 
+ROOT = Path(__file__).parents[1]
 # The words of a command follow; all that an `.onnx` file does not need cannot be imported then.
 _HEAVY = ("keras", "tensorflow", "h5py", "matplotlib", "sklearn", "scipy", "jinja2")
 _WITHOUT = f"""
@@ -29,6 +36,37 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 WITHOUT_KERAS = [sys.executable, "-c", _WITHOUT]
 LABELS = ["cap", "hat", "sock", "tie"]
+
+
+def python(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in the folder of this project, with other variables than here."""
+    words, environment = (sys.executable, *words), os.environ | variables
+    options: Any = {"cwd": ROOT, "env": environment, "encoding": "utf-8"}
+    return subprocess.run(words, capture_output=True, **options)
+
+
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """Return the rows of a table."""
+    with file.open(newline="", encoding="utf-8") as opened:
+        return list(csv.DictReader(opened))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return the bytes of all files in a folder and below, but for locks, by their paths there."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def opened(prepared: Prepared, backbone: keras.Model, cache: Path, config: Config) -> Datasets:
+    """Return prepared photos as what is trained on; no features are computed yet."""
+    return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache))
+
+
+def random_features(photos: int = 30) -> HeadData:
+    """Return random features of photos of three classes, with one augmented copy."""
+    dice, classes = np.random.default_rng(1), np.arange(photos, dtype="int32") % 3
+    *copies, validation = (dice.random((photos, 2048), "float32") for _ in range(3))
+    return HeadData(copies, classes, validation, classes, ["a", "b", "c"])
 
 
 def picture(number: int = 0) -> Image.Image:

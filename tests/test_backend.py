@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,16 +12,8 @@ from fashion_keras import backend, features, final
 from fashion_keras.backend import Card, cards, check_device, device, keras, tensorflow
 from fashion_keras.config import Config, InputError
 from fashion_keras.model import show_device
-from tests.builders import WITHOUT_KERAS
+from tests.builders import WITHOUT_KERAS, python
 from tuning import search
-
-ROOT = Path(__file__).parent.parent
-
-
-def python(*words: str, **variables: str) -> subprocess.CompletedProcess:
-    environment = os.environ | variables
-    words = (sys.executable, *words)
-    return subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(

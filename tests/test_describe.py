@@ -1,8 +1,6 @@
 """Tests of metadata as lines for people and as JSON, without loading the model."""
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 from fashion_keras.config import RELEASED, InputError
 from fashion_keras.describe import lines_of, main
 from fashion_keras.inspection import layer_name, read_metadata
+from tests.builders import python
 
 NEEDED = {"format": 1, "labels": ["dress", "Schuhe für Kinder", "t-shirt"], "image_size": 299}
 METADATA: dict[str, Any] = NEEDED | {
@@ -78,8 +77,5 @@ def test_command_runs_as_a_program_without_keras(tmp_path: Path) -> None:
         "import sys; from fashion_keras.describe import main; main(sys.argv[1:]);"
         "assert not {'keras', 'tensorflow', 'sklearn'} & sys.modules.keys()"
     )
-    done = subprocess.run(
-        [sys.executable, "-X", "utf8", "-c", program, str(file)],
-        capture_output=True, encoding="utf-8", check=True,
-    )  # fmt: skip
+    done = python("-X", "utf8", "-c", program, str(file))
     assert done.stdout == LINES + "\n"

@@ -1,6 +1,5 @@
 """Tests of the evaluate command: what it counts, what it writes, what it refuses."""
 
-import csv
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled_photos, main
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
+from tests.builders import rows_of
 
 
 @pytest.fixture
@@ -46,8 +46,7 @@ def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos
     assert f"accuracy {correct / 20:.4f} ({correct} of 20), 95 % interval" in shown
     assert "cannot be read, not counted: hat/broken.jpg: " in shown
     assert len(metrics["unreadable"]) == 1
-    with (tmp_path / "found" / "predictions.csv").open(newline="") as source:
-        rows = list(csv.DictReader(source))
+    rows = rows_of(tmp_path / "found" / "predictions.csv")
     assert [row["file"] for row in rows] == [f.relative_to(photos).as_posix() for f in files]
     assert [row["predicted"] for row in rows] == predicted
     assert (tmp_path / "found" / "confusion.png").stat().st_size > 1000

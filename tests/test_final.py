@@ -1,6 +1,5 @@
 """Tests of the whole run: its files, its numbers, and its options."""
 
-import csv
 import dataclasses
 import json
 import shutil
@@ -24,6 +23,7 @@ from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
 from fashion_keras.saving import data_fingerprint
+from tests.builders import contents, rows_of
 
 pytestmark = pytest.mark.slow
 FIELDS: dict[str, Any] = {
@@ -75,11 +75,6 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
-    with file.open(newline="", encoding="utf-8") as source:
-        return list(csv.DictReader(source))
-
-
 def names_in(folder: Path) -> str:
     return " ".join(sorted(path.name for path in folder.iterdir()))
 
@@ -90,7 +85,7 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
         "predictions.csv report.html training.json"
     )
     assert read_config(finished / "config.json") == Config(data=str(sample_folder), **FIELDS)
-    stages = [row["stage"] for row in read_rows(finished / "history.csv")]
+    stages = [row["stage"] for row in rows_of(finished / "history.csv")]
     assert stages == ["head", "head", "fine-tuning"]
     training, metrics = (read_json(finished / f"{name}.json") for name in ("training", "metrics"))
     assert set(training) == {
@@ -225,14 +220,13 @@ def test_budget_is_planned_and_shown(quick, monkeypatch, capsys):
 
 
 def test_interrupted_run_leaves_earlier_results_and_goes_on(quick, finished, monkeypatch, capsys):
-    before = {path.name: path.read_bytes() for path in finished.iterdir()}
+    before = contents(finished)
     fields = {"fine_tuning_epochs": 2, "seed": 5}
     with monkeypatch.context() as patched:
         patched.setattr("keras.Model.save", Mock(side_effect=KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             quick(finished, **fields)
-    after = {path.name: path.read_bytes() for path in finished.iterdir() if path.is_file()}
-    assert before == after
+    assert contents(finished) == before
     capsys.readouterr()
     quick(finished, **fields)
     shown = capsys.readouterr().out

@@ -1,8 +1,6 @@
 """Tests of fine-tuning: what it trains, from what, its learning rates, and how it continues."""
 
 import dataclasses
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ import tensorflow as tf
 
 from fashion_keras.backend import Card, keras
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.features import FeatureStore
+from fashion_keras.data.prepare import prepare
 from fashion_keras.fine_tuning import (
     FineTuned,
     build_trainee,
@@ -28,6 +25,7 @@ from fashion_keras.fine_tuning import (
 )
 from fashion_keras.model import build_head, build_top, chosen_fine_tune_from, precision_in_force
 from fashion_keras.training import Datasets, TrainedHead
+from tests.builders import opened, python
 from tests.conftest import normalised_backbone, small_backbone
 
 CONFIG = Config(
@@ -39,17 +37,12 @@ CONFIG = Config(
     fine_tuning_learning_rate=0.01,
     fine_tune_from="block13",
 )
-ROOT = Path(__file__).parent.parent
-
-
-def opened(prepared: Prepared, backbone: keras.Model, cache: Path) -> Datasets:
-    return Datasets(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, cache))
 
 
 @pytest.fixture
 def datasets(prepared, tiny_backbone, tmp_path):
     """Return the drawn photos with the tiny backbone."""
-    return opened(prepared, tiny_backbone, tmp_path)
+    return opened(prepared, tiny_backbone, tmp_path, CONFIG)
 
 
 def new_head(config: Config = CONFIG) -> TrainedHead:
@@ -174,7 +167,8 @@ def test_batch_normalisation_never_moves(fine_tune_from, prepared, tmp_path):
     backbone = normalised_backbone()
     backbone.trainable = False
     config = dataclasses.replace(CONFIG, fine_tune_from=fine_tune_from, fine_tuning_epochs=1)
-    tuned = fine_tune(config, opened(prepared, backbone, tmp_path), new_head(), tmp_path)
+    datasets = opened(prepared, backbone, tmp_path, CONFIG)
+    tuned = fine_tune(config, datasets, new_head(), tmp_path)
     both = (model.layers[-1].get_weights() for model in (backbone, tuned.backbone))
     assert all(map(np.array_equal, *both))
 
@@ -193,7 +187,7 @@ def test_fine_tuning_in_half_precision_gives_float32(half_precision, prepared, t
     losses = []
     for precision in ("float32", "mixed_float16", "mixed_bfloat16"):
         config = dataclasses.replace(CONFIG, precision=precision, fine_tuning_epochs=1)
-        datasets = opened(prepared, small_backbone(), tmp_path)
+        datasets = opened(prepared, small_backbone(), tmp_path, CONFIG)
         tuned = fine_tune(config, datasets, new_head(config), tmp_path)
         assert {layer.compute_dtype for layer in tuned.backbone.layers} == {"float32"}
         losses.append(tuned.validation["loss"])
@@ -215,7 +209,7 @@ def losses_on(devices: int, sample_folder: Path, cache: Path) -> list[float]:
     config = dataclasses.replace(
         CONFIG, batch_size=9, droprate=0.0, fine_tuning_copies=0, fine_tuning_epochs=2
     )
-    datasets = opened(prepare(str(sample_folder), cache), small_backbone(), cache)
+    datasets = opened(prepare(str(sample_folder), cache), small_backbone(), cache, CONFIG)
     return [row["val_loss"] for row in fine_tune(config, datasets, new_head(), cache).history]
 
 
@@ -223,8 +217,7 @@ def losses_on(devices: int, sample_folder: Path, cache: Path) -> list[float]:
 def test_two_devices_train_like_one(sample_folder, tmp_path):
     program = "import sys; from pathlib import Path; from tests.test_fine_tuning import losses_on; "
     program += "print(*losses_on(2, *map(Path, sys.argv[1:])))"
-    words = [sys.executable, "-c", program, str(sample_folder), str(tmp_path / "two")]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    done = python("-c", program, str(sample_folder), str(tmp_path / "two"))
     assert "working on 2 devices" in done.stdout
     losses = [float(word) for word in done.stdout.splitlines()[-1].split()]
     assert losses == pytest.approx(losses_on(1, sample_folder, tmp_path), rel=0.02)

@@ -1,12 +1,10 @@
 """Tests of the benchmark for graphics cards, on the CPU: its pack and what it measures."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,23 +12,16 @@ import pytest
 from fashion_keras.config import Config, InputError
 from tests.benchmarks import gpu, gpu_pack
 from tests.benchmarks.common import provenance
-
-if TYPE_CHECKING:  # Importing Keras takes seconds.
-    from fashion_keras.data.prepare import Prepared
-    from fashion_keras.training import Datasets
+from tests.builders import opened
 
 
 @pytest.fixture
-def datasets(prepared: Prepared, tiny_backbone: Any, tmp_path: Path) -> Datasets:
+def datasets(prepared, tiny_backbone, tmp_path):
     """Return the drawn photos with a tiny backbone."""
-    from fashion_keras.features import FeatureStore
-    from fashion_keras.training import Datasets
-
-    store = FeatureStore(prepared, Config(image_size=71), tiny_backbone, tmp_path)
-    return Datasets(prepared, tiny_backbone, store)
+    return opened(prepared, tiny_backbone, tmp_path, Config(image_size=71))
 
 
-def packed(folder: Path, datasets: Datasets, monkeypatch: pytest.MonkeyPatch) -> Path:
+def packed(folder, datasets, monkeypatch):
     """Pack without wheels, in pieces of 300 kB."""
     monkeypatch.setattr("fashion_keras.training.prepare_datasets", lambda *_: datasets)
     monkeypatch.setattr(gpu_pack, "PIECE", 300_000)

@@ -6,15 +6,13 @@ import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import pytest
 
+from tests.builders import python
 from tests.kills import disturbances
 from tests.kills.commands import Job, log_of
 from tests.kills.disturbances import Quiet, full, killed, twice
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.kills
@@ -22,9 +20,7 @@ ROOT = Path(__file__).parent.parent
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGKILL")
 def test_killed_commands_end_as_undisturbed_ones() -> None:
     words = ["--kills", "2", "--seed", "3", "--jobs", "predict", "prepare", "--short"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "tests.kills", *words], capture_output=True, text=True, cwd=ROOT
-    )
+    ended = python("-m", "tests.kills", *words)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = re.search(r"^(\d+) kills, 0 of the runs wrong$", ended.stdout, re.MULTILINE)
     assert found

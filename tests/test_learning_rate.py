@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.features import FeatureStore
 from fashion_keras.learning_rate import (
     Curve,
     add_rate_option,
@@ -22,7 +21,7 @@ from fashion_keras.learning_rate import (
     with_found_rate,
 )
 from fashion_keras.model import build_head
-from fashion_keras.training import Datasets
+from tests.builders import opened
 
 CONFIG = Config(
     image_size=71,
@@ -37,8 +36,7 @@ RATES = rising_rates(1e-6, 1.0, 61)  # Ten steps for each factor of ten.
 
 @pytest.fixture
 def datasets(prepared, tiny_backbone, tmp_path):
-    store = FeatureStore(prepared, CONFIG, tiny_backbone, tmp_path)
-    return Datasets(prepared, tiny_backbone, store)
+    return opened(prepared, tiny_backbone, tmp_path, CONFIG)
 
 
 def curve_of(losses):

@@ -1,16 +1,12 @@
 """The README stays true: its commands, its links and its numbers."""
 
-import csv
 import json
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.config import RELEASED
+from tests.builders import ROOT, python, rows_of
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "results" / "released"
 
@@ -50,8 +46,7 @@ for module in sys.argv[1:]:
 
 
 def test_commands_answer_help_without_keras_and_know_their_options():
-    words = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", HELP, *commands()]
-    shown = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    shown = python("-W", "ignore::RuntimeWarning", "-c", HELP, *commands())
     assert (shown.returncode, shown.stderr) == (0, "")
     texts = re.split("^usage: ", shown.stdout, flags=re.M)[1:]
     for (module, options), text in zip(commands().items(), texts, strict=True):
@@ -93,8 +88,7 @@ def test_the_released_model_is_the_one_that_was_scored():
     scores = read("metrics.json")
     assert RELEASED.stat().st_size <= 50_000_000
     assert sha256_of(RELEASED) == scores["model_sha256"]
-    with (RESULTS / "predictions.csv").open(newline="") as source:
-        rows = list(csv.DictReader(source))
+    rows = rows_of(RESULTS / "predictions.csv")
     correct = sum(row["true"] == row["predicted"] for row in rows)
     assert (len(rows), correct) == (scores["photos"], scores["correct"])
 

@@ -4,8 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +15,8 @@ from fashion_keras.classifier import Classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
-from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.training import (
-    Datasets,
     FusedAdam,
     HeadData,
     TrainedHead,
@@ -37,8 +33,9 @@ from fashion_keras.training import (
     write_rows,
     write_state,
 )
+from tests.builders import opened, python
 
-ROOT, THREADS = Path(__file__).parents[1], "TF_NUM_INTRAOP_THREADS"
+THREADS = "TF_NUM_INTRAOP_THREADS"
 CPU = Path("/proc/cpuinfo")
 AVX512 = CPU.exists() and "avx512f" in CPU.read_text(encoding="utf-8")
 CONFIG = Config(image_size=71, batch_size=8, inner_size=8, epochs=3, learning_rate=0.01)
@@ -64,8 +61,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def datasets(prepared, tiny_backbone, cache):
     """Open the drawn photos through the tiny backbone."""
-    store = FeatureStore(prepared, CONFIG, tiny_backbone, cache)
-    return Datasets(prepared, tiny_backbone, store)
+    return opened(prepared, tiny_backbone, cache, CONFIG)
 
 
 @pytest.fixture
@@ -214,10 +210,7 @@ def digest_of_a_head() -> str:
 def test_the_number_of_threads_changes_no_bit():
     # TensorFlow takes the number when it starts; this process has another one, usually 1, 2 or 4.
     program = "from tests.test_training import digest_of_a_head; print(digest_of_a_head())"
-    words, environment = [sys.executable, "-c", program], os.environ | {THREADS: "3"}
-    ended = subprocess.run(
-        words, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
+    ended = python("-c", program, **{THREADS: "3"})
     assert os.environ.get(THREADS) != "3"
     assert ended.stdout.split() == [digest_of_a_head()]
 

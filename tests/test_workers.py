@@ -7,14 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from fashion_keras.config import Config
 from fashion_keras.features import FeatureStore
 from fashion_keras.parallel import pool
-from fashion_keras.training import HeadData
-from tests.builders import needs_openvino
+from tests.builders import needs_openvino, random_features
 from tests.test_parallel import check_workers
 from tests.tuning.test_trials import Shuffled, outcomes_of, play, search
 from tuning.trials import train_trial
@@ -71,10 +69,7 @@ def test_features_are_the_same_bytes(
 
 
 def test_heads_and_their_states_are_the_same_to_the_last_bit(processes):
-    dice = np.random.default_rng(1)
-    copies = [dice.random((30, 2048), "float32") for _ in range(3)]
-    classes = np.arange(30, dtype="int32") % 3
-    data = HeadData(copies[:2], classes, copies[2], classes, ["a", "b", "c"])
+    data = random_features()
     base = Config(augmented_copies=1, batch_size=8, ema_epochs=0.0)
     values = {"learning_rate": 0.01, "inner_size": 16, "droprate": 0.3, "augmented": True}
     expected = [parent := train_trial(data, base, values, [2], None, True)]

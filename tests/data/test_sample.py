@@ -1,18 +1,12 @@
 """Tests of the drawn sample: its layout, its determinism, and that colour gives nothing away."""
 
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fashion_keras.data.sample import LABELS, draw_photo, draw_sample
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the bytes of every file below a folder by its relative path."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+from tests.builders import contents
 
 
 def colours(seeds: range) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ from fashion_keras.export.runtimes import Opened, open_export, read_photos
 from fashion_keras.inspection import read_metadata
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
-from tests.builders import options_of
+from tests.builders import contents, options_of
 from tests.conftest import small_backbone
 
 LABELS = ["dress", "Schuhe für Kinder", 't-shirt "V"', "<hat> & 服装"]
@@ -59,12 +59,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(saved: Path, tmp_path: Path) -> Path:
     """Return a copy of it in a folder of its own."""
     return Path(shutil.copy(saved, tmp_path))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return all files in a folder and below, but for locks."""
-    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def check_documented(name: str, target: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from fashion_keras.artifacts import fingerprint
 from fashion_keras.config import Config
 from fashion_keras.parallel import pool
-from fashion_keras.training import HeadData
+from tests.builders import random_features
 from tuning import finalists, hyperband
 from tuning.finalists import Finalist, curves, rerun
 from tuning.trials import Outcome, Trainer
@@ -19,9 +19,7 @@ CONFIG = Config(batch_size=8, epochs=2, inner_size=16, augmented_copies=0)
 
 @pytest.fixture
 def data():
-    features = np.random.default_rng(1).random((12, 2048), "float32")
-    classes = np.arange(12, dtype="int32") % 3
-    return HeadData([features], classes, features, classes, ["a", "b", "c"])
+    return random_features(12)
 
 
 @pytest.fixture

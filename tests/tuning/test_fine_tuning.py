@@ -1,6 +1,5 @@
 """The search of fine-tuning on drawn photos: on feature maps, and on pixels."""
 
-import csv
 import dataclasses
 import functools
 import io
@@ -11,8 +10,7 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config, InputError, read_config, to_json
-from fashion_keras.features import FeatureStore
-from fashion_keras.training import Datasets
+from tests.builders import opened, rows_of
 from tests.report.html_page import Page
 from tuning import fine_tuning, space
 from tuning import search as search_module
@@ -41,11 +39,6 @@ def run(sample_folder, tiny_backbone, tmp_path, monkeypatch):
         return folder
 
     return search
-
-
-def rows_of(file):
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 @pytest.mark.slow
@@ -126,9 +119,9 @@ def test_a_winner_less_accurate_than_the_head_is_none(before, tmp_path, capsys):
 def test_a_promoted_trial_goes_on_as_if_it_had_not_stopped(prepared, tiny_backbone, tmp_path):
     config = dataclasses.replace(FOUND, image_size=71, batch_size=8, fine_tuning_copies=0)
     config = dataclasses.replace(config, fine_tune_from="block13")
-    store = FeatureStore(prepared, config, tiny_backbone, tmp_path)
+    datasets = opened(prepared, tiny_backbone, tmp_path, config)
     only = space.Space(lambda hp, base: base, *space.fine_tuning(False)[1:])
-    data = fine_tuning.TuningData(Datasets(prepared, tiny_backbone, store), only, tmp_path, 1)
+    data = fine_tuning.TuningData(datasets, only, tmp_path, 1)
     train: Any = functools.partial(train_trial, data, config, {}, build=FineTuningHyperModel)
     whole, state = train([2], None, True)
     _, first = train([1], None, True)

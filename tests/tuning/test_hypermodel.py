@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fashion_keras.config import Config
-from fashion_keras.training import HeadData, build_compiled_head, head_datasets, steps_per_epoch
+from fashion_keras.training import build_compiled_head, head_datasets, steps_per_epoch
+from tests.builders import random_features
 from tuning import hypermodel as hypermodel_module
 from tuning.hypermodel import compiled_head, state_of
 from tuning.trials import train_trial
@@ -17,10 +18,7 @@ VALUES = {"learning_rate": 0.01, "inner_size": 16, "droprate": 0.3, "augmented":
 
 @pytest.fixture(scope="module")
 def data():
-    dice = np.random.default_rng(1)
-    first, second, third = (dice.random((30, 2048), "float32") for _ in range(3))
-    classes = np.arange(30, dtype="int32") % 3
-    return HeadData([first, second], classes, third, classes, ["a", "b", "c"])
+    return random_features()
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,12 @@
 """The whole search on drawn photos, and what its command refuses."""
 
-import csv
 import json
 
 import pytest
 
 from fashion_keras.backend import Card
 from fashion_keras.config import InputError, deciding, read_config, to_json
-from tests.builders import options_of
+from tests.builders import options_of, rows_of
 from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
 from tuning import finalists, fine_tuning, hyperband, results
 from tuning import search as search_module
@@ -39,11 +38,6 @@ def run(cache, sample_folder, tiny_backbone, tmp_path, monkeypatch):
         return folder / "search"
 
     return search
-
-
-def rows_of(file):
-    with file.open(newline="") as opened:
-        return list(csv.DictReader(opened))
 
 
 @pytest.mark.slow
