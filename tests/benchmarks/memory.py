@@ -14,6 +14,7 @@ looked at ten times a second, and not less than what the system reports in the e
 `results/benchmarks/memory.json`.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -31,6 +32,7 @@ from fashion_keras.data.sample import LABELS, draw_photo, draw_sample
 from fashion_keras.saving import RELEASED
 from tests.benchmarks.cheap_backbone import IMAGE_SIZE, save_classifier
 from tests.benchmarks.common import parser, provenance, write
+from tests.kills.commands import descendants
 
 _ROOT = Path(__file__).parent.parent.parent
 _SPLITS = {"train": 0.8, "validation": 0.1, "test": 0.1}
@@ -119,15 +121,11 @@ def measure(words: list[str], log: Path) -> dict[str, float]:
 
 def _resident(process: int) -> int:
     """Return the bytes that a process and all its children hold now (Linux)."""
-    place = Path(f"/proc/{process}")
-    try:
-        pages = int((place / "statm").read_text().split()[1])
-        children = [file.read_text().split() for file in place.glob("task/*/children")]
-    except OSError:  # It ended meanwhile.
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") + sum(
-        _resident(int(one)) for one in sum(children, [])
-    )
+    pages = 0
+    for one in (process, *descendants(process)):
+        with contextlib.suppress(OSError):  # It ended meanwhile.
+            pages += int(Path(f"/proc/{one}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def measure_all(work: Path, count: int, names: list[str]) -> Iterator[tuple[str, dict]]:

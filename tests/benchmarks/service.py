@@ -11,18 +11,13 @@ OpenVINO, which then runs the service, too. Same photos, in turns, all in one ru
 rounds. Needs Debian's wrk.
 """
 
-import contextlib
 import math
 import re
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +34,7 @@ from tests.benchmarks.common import (
     some_photos,
     write,
 )
+from tests.serve.running import Running, command
 
 PHOTOS, ROUNDS, CONNECTIONS = 64, 4, 64
 SECONDS = {1: 8, CONNECTIONS: 25}  # A short run would lose much of its last, unfinished batch.
@@ -60,38 +56,10 @@ end
 """
 
 
-@contextlib.contextmanager
-def running(model: Path, *options: str) -> Iterator[tuple[str, subprocess.Popen]]:
-    """Run the service; yield its address and its process when it is ready."""
-    words = [sys.executable, "-m", "fashion_keras.serve", str(model), "--port", "0", *options]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            address = re.search(r"http://\S+:\d+", line)
-            if not address:
-                raise InputError(f"The service does not start: {line}")
-            _wait_until_ready(address[0], process)
-            yield address[0], process
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_until_ready(address: str, process: subprocess.Popen) -> None:
-    while process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError):
-            urllib.request.urlopen(f"{address}/ready").close()  # noqa: S310 (our own)
-            return
-        time.sleep(0.2)
-    raise InputError("The service ended before it was ready.")
-
-
-def load_with_wrk(address: str, script: Path, connections: int) -> tuple[float, float]:
+def load_with_wrk(service: Running, script: Path, connections: int) -> tuple[float, float]:
     """Return photos per second, and the median milliseconds of a request."""
     words = f"wrk -t1 -c{connections} -d{SECONDS[connections]}s --timeout 30s".split()
-    words += ["-s", str(script), address]
+    words += ["-s", str(script), f"http://127.0.0.1:{service.port}"]
     output = subprocess.run(words, capture_output=True, text=True, check=True).stdout
     found = re.search(r"RESULT (\d+) (\S+) (\S+) (\d+)", output)
     if not found or int(found[4]):
@@ -127,13 +95,13 @@ def measure(model: Path, files: list[Path]) -> tuple[str, list[dict[str, float]]
         bare_milliseconds(classifier, loop, files)  # Warms the model, as the next line does.
         bare_rate(loop, batches)
     rounds = []
-    with tempfile.TemporaryDirectory() as folder, running(model) as (address, _):
+    with tempfile.TemporaryDirectory() as folder, command(model) as (service, _):
         names, script = Path(folder, "names.txt"), Path(folder, "photos.lua")
         names.write_text("".join(f"{file.resolve()}\n" for file in files))
         script.write_text(_SCRIPT % names)
         for _ in cli.progress(range(ROUNDS), ROUNDS, "rounds"):
-            row = {"lone ours": load_with_wrk(address, script, 1)[1]}
-            row["rate ours"] = load_with_wrk(address, script, CONNECTIONS)[0]
+            row = {"lone ours": load_with_wrk(service, script, 1)[1]}
+            row["rate ours"] = load_with_wrk(service, script, CONNECTIONS)[0]
             for name, loop in bare.items():
                 row[f"lone {name}"] = bare_milliseconds(classifier, loop, files)
                 row[f"rate {name}"] = bare_rate(loop, batches * 2)

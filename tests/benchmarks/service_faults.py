@@ -22,7 +22,7 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.data.files import find_files
 from tests.benchmarks.common import model_parser, provenance, write
-from tests.benchmarks.service import running
+from tests.serve.running import command
 
 CLIENTS = 8
 _RAW = {"Content-Type": "application/octet-stream"}
@@ -125,10 +125,9 @@ def main() -> None:
     options.add_argument("--requests", type=int, default=20_000, help="default: 20000")
     given = options.parse_args()
     files = find_files(given.photos)
-    with running(given.model) as (address, process):
-        port = int(address.rsplit(":", 1)[1])
-        answers, memory = bombard(port, process.pid, files, given.requests)
-        end = end_under_load(port, process, files)
+    with command(given.model) as (service, process):
+        answers, memory = bombard(service.port, process.pid, files, given.requests)
+        end = end_under_load(service.port, process, files)
     first, *later = memory[len(memory) // 10 :]
     result = {
         "requests": given.requests,

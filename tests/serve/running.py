@@ -4,9 +4,13 @@ import contextlib
 import dataclasses
 import http.client
 import json
+import re
+import subprocess
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +26,7 @@ from fashion_keras.serve.model import ServedModel
 from fashion_keras.serve.server import configuration
 from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import Settings
-from tests.builders import encoded
+from tests.builders import ROOT, encoded
 
 LABELS = ["cap", "hat", "sock"]
 RAW = {"Content-Type": "application/octet-stream"}
@@ -126,3 +130,25 @@ def running(model: ServedModel | None, settings: Settings = SETTINGS) -> Iterato
         ended.set()
         server.should_exit = True
         thread.join()
+
+
+@contextlib.contextmanager
+def command(
+    file: Path, *options: str, python: Sequence[str] = (sys.executable, "-m")
+) -> Iterator[tuple[Running, subprocess.Popen]]:
+    """Run the command until the end of the block, ready to answer; it must end well."""
+    words = [*python, "fashion_keras.serve", str(file.resolve()), "--port", "0", *options]
+    with tempfile.TemporaryFile("w+") as log:
+        pipes: Any = {"stdout": subprocess.PIPE, "stderr": log}
+        with subprocess.Popen(words, cwd=ROOT, text=True, **pipes) as process:
+            try:
+                assert process.stdout is not None
+                found = re.search(r"http://\S+:(\d+)", process.stdout.readline())
+                assert found, (log.seek(0), log.read())
+                service = Running(int(found[1]))
+                until(lambda: service.ask("GET", "/ready").status == 200, 60)
+                yield service, process
+                process.terminate()
+                assert process.wait(30) == 0
+            finally:
+                process.kill()

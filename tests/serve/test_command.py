@@ -172,6 +172,8 @@ def test_a_model_that_cannot_be_loaded_ends_the_command_with_the_reason(
 def test_workers_share_a_port_are_replaced_when_they_die_and_end_with_their_parent(
     start: Callable[..., Command], tmp_path: Path
 ) -> None:
+    from tests.kills.commands import workers
+
     file = tmp_path / "served.onnx"  # It needs no Keras, which takes long to start.
     save_tiny_onnx(file)
     command = start("--workers", "2", model=file)
@@ -190,10 +192,3 @@ def test_workers_share_a_port_are_replaced_when_they_die_and_end_with_their_pare
     left = workers(command.process.pid)
     command.process.kill()
     until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in left), 60)
-
-
-def workers(parent: int) -> list[int]:
-    """Return the processes that serve; one more only tracks resources for multiprocessing."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    commands = {int(child): Path(f"/proc/{child}/cmdline").read_text() for child in children}
-    return sorted(child for child, command in commands.items() if "spawn_main" in command)

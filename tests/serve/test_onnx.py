@@ -1,9 +1,6 @@
 """Serving an `.onnx` file: no Keras, photos one by one in their own sizes, nothing explained."""
 
-import contextlib
 import json
-import re
-import signal
 import subprocess
 import sys
 import tomllib
@@ -19,7 +16,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.export.__main__ import main as export
 from fashion_keras.serve.model import load_model
 from tests.builders import LABELS, WITHOUT_KERAS, encoded, picture, save_strong, save_tiny_onnx
-from tests.serve.running import RAW, Running, form, running, until
+from tests.serve.running import RAW, command, form, running
 from tests.serve.test_browser import SKIPPED, browser, upload
 
 pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'fashion_keras[export]'")
@@ -45,25 +42,6 @@ def expected(file: Path) -> Any:
     """Return what a classifier gives for `SIZES`."""
     found = np.stack([one.probabilities for one in load_classifier(file).predict(SIZES)])
     return pytest.approx(found, abs=1e-5)
-
-
-@contextlib.contextmanager
-def command(python: list[str], file: Path) -> Iterator[Running]:
-    """Run the command with a Python until the end of the block; it must end well."""
-    words = [*python, "fashion_keras.serve", str(file), "--port", "0", "--top", "4"]
-    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(words, cwd=ROOT, text=True, **pipes) as process:
-        try:
-            assert process.stdout is not None
-            found = re.search(r"http://\S+:(\d+)", process.stdout.readline())
-            assert found, process.communicate()[1]
-            service = Running(int(found[1]))
-            until(lambda: service.ask("GET", "/ready").status == 200, 60)
-            yield service
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(30) == 0
-        finally:
-            process.kill()
 
 
 def test_photos_go_one_by_one_and_nothing_is_explained(file):
@@ -96,7 +74,7 @@ def test_the_page_hides_what_it_cannot_explain(file: Path, browser: Browser) -> 
 
 @pytest.mark.slow
 def test_the_command_answers_without_keras(file):
-    with command(WITHOUT_KERAS, file) as service:
+    with command(file, "--top", "4", python=WITHOUT_KERAS) as (service, _):
         rows = [service.predict(one).json["photos"][0] for one in SIZES]
     assert [probabilities(row) for row in rows] == expected(file)
 
@@ -131,6 +109,6 @@ def test_predict_and_serve_give_the_rows_of_the_keras_file_where_keras_is_not_in
     predict = [*python, "fashion_keras.predict", *words, "--format", "json", "--top", "4"]
     printed = subprocess.run(predict, cwd=ROOT, check=True, capture_output=True).stdout
     assert [probabilities(row) for row in json.loads(printed)] == expected(saved)
-    with command(python, saved.with_suffix(".onnx")) as service:
+    with command(saved.with_suffix(".onnx"), "--top", "4", python=python) as (service, _):
         rows = [service.predict(one).json["photos"][0] for one in SIZES]
     assert [probabilities(row) for row in rows] == expected(saved)
