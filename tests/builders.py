@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,12 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
+def members_of(file: Path) -> dict[str, bytes]:
+    """Return the members of a zip file by name."""
+    with zipfile.ZipFile(file) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
 def opened(prepared: Prepared, backbone: keras.Model, cache: Path, config: Config) -> Datasets:
     """Return prepared photos as what is trained on; no features are computed yet."""
     return Datasets(prepared, backbone, FeatureStore(prepared, config, backbone, cache))
@@ -74,6 +81,12 @@ def picture(number: int = 0) -> Image.Image:
     rows, columns = np.mgrid[0 : 130 + number, 0 : 90 - number]
     waves = [rows * 1.9, columns * 2.7, 127 + 120 * np.sin(rows / 9 + columns / (5 + number))]
     return Image.fromarray(np.stack(waves, axis=-1).clip(0, 255).astype("uint8"))
+
+
+def noise(photos: int, height: int, width: int) -> np.ndarray:
+    """Return photos in which no pixel is like another, always the same."""
+    shape = (photos, height, width, 3)
+    return np.random.default_rng(1).integers(0, 256, shape, dtype="uint8")
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:

@@ -83,6 +83,12 @@ def prepared(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder where features and the like stay from test to test of a file."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
 def ray() -> Iterator[Any]:
     """Run Ray on this machine once for all tests of a file."""
     pytest.importorskip("ray")

@@ -38,12 +38,6 @@ FIELDS: dict[str, Any] = {
 Run = Callable[..., Path]
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Return a folder where prepared photos and features stay from test to test."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture(autouse=True)
 def backbone(tiny_backbone, monkeypatch):
     """Put the tiny backbone in place of Xception."""

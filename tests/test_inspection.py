@@ -18,6 +18,7 @@ from fashion_keras.backend import keras
 from fashion_keras.config import InputError
 from fashion_keras.inspection import check_file, layer_name, read_metadata
 from fashion_keras.saving import load_model
+from tests.builders import members_of
 
 METADATA = {"format": 1, "labels": ["dress", "Schuhe für Kinder", 't-shirt "V"'], "image_size": 8}
 Members = dict[str, bytes]
@@ -34,8 +35,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Members:
     model = keras.Model(pixels, keras.layers.Softmax(name=layer_name(METADATA))(head(x)))
     file = tmp_path_factory.mktemp("whole") / "whole.keras"
     model.save(file)
-    with zipfile.ZipFile(file) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+    return members_of(file)
 
 
 @pytest.fixture

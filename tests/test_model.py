@@ -27,12 +27,8 @@ from fashion_keras.model import (
     unfreeze,
 )
 from fashion_keras.saving import save_classifier
+from tests.builders import noise
 from tests.conftest import BACKBONE, FEATURES, normalised_backbone, small_backbone
-
-
-def noise(photos: int, height: int, width: int) -> np.ndarray:
-    shape = (photos, height, width, 3)
-    return np.random.default_rng(1).integers(0, 256, shape, dtype="uint8")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from fashion_keras.saving import (
     save_classifier,
     training_metadata,
 )
+from tests.builders import members_of, noise
 
 LABELS = ["dress", "Schuhe für Kinder", 't-shirt "V"']
 MORE = {
@@ -32,11 +32,6 @@ MORE = {
     "licences": {"data": "CC0-1.0", "weights": "MIT"},
 }
 TEST = {"test": {"accuracy": 356 / 372, "accuracy_interval": [1e-09, 0.97], "photos": 372}}
-
-
-def noise(photos: int, height: int, width: int) -> np.ndarray:
-    shape = (photos, height, width, 3)
-    return np.random.default_rng(1).integers(0, 256, shape, dtype="uint8")
 
 
 def save(backbone: keras.Model, file: Path, metadata: dict | None = None) -> None:
@@ -49,12 +44,6 @@ def saved(tiny_backbone: keras.Model, tmp_path: Path) -> Path:
     """Save a classifier of three classes."""
     save(tiny_backbone, tmp_path / "our.keras", metadata=MORE)
     return tmp_path / "our.keras"
-
-
-def members_of(file: Path) -> dict[str, bytes]:
-    """Return the members of a file by name."""
-    with zipfile.ZipFile(file) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_many_labels_and_metadata_survive_a_save_by_plain_keras(tiny_backbone, tmp_path):

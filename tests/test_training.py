@@ -52,12 +52,6 @@ WILD = Config(
 )
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Return a folder where features stay from test to test."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def datasets(prepared, tiny_backbone, cache):
     """Open the drawn photos through the tiny backbone."""

@@ -17,12 +17,6 @@ SMALL = ["--image-size", "71", "--batch-size", "8", "--max-epochs", "2", "--fact
 SMALL += ["--stage", "head", "--workers", "1"]  # Others need seconds to start.
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """Return a folder where features, trials and results stay from test to test."""
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.fixture
 def run(cache, sample_folder, tiny_backbone, tmp_path, monkeypatch):
     """Return what runs a small search, and returns its results folder."""
