@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import collections
 import dataclasses
+import functools
 import itertools
 import os
 import threading
@@ -19,7 +21,8 @@ from fashion_keras import engine, onnx_file
 from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.inspection import find_model, is_onnx, read_texts
+from fashion_keras.inspection import POOLING, find_model, is_onnx, read_member, read_texts
+from fashion_keras.novelty import CLASS_MEANS, NONE, NOVELTY, distances, read_class_means
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
@@ -32,10 +35,11 @@ class Prediction(NamedTuple):
 
     Attributes:
         photo: The photo as it was given.
-        category: The most probable label; empty if the photo cannot be read.
-        probability: Of that category, in [0, 1]; 0 if the photo cannot be read.
+        category: The most probable label, or `NONE`; empty if the photo cannot be read.
+        probability: Of the most probable label, in [0, 1]; 0 if the photo cannot be read.
         probabilities: Of each class, `(classes,)` in the order of the labels; else empty.
         reason: Why it cannot be read; empty if it can.
+        features: What the backbone gives for the photo, `(channels,)`; empty if it is not known.
     """
 
     photo: Any
@@ -43,6 +47,7 @@ class Prediction(NamedTuple):
     probability: float
     probabilities: np.ndarray
     reason: str
+    features: np.ndarray = np.empty(0)
 
 
 def unread(photo: Any, reason: str) -> Prediction:
@@ -80,16 +85,34 @@ class Classifier:
         model: A Keras model from pixels `(batch, height, width, 3)`, any height and width, uint8
             or float in [0, 255], to probabilities `(batch, classes)`; None for an `.onnx` file.
         metadata: See `inspection.read_metadata`.
-        engine: Computes what `model` does, faster or without Keras.
+        engine: Computes what `outputs` returns, faster or without Keras.
+        class_means: See `novelty.class_means`; None if the file has none.
     """
 
     model: Any
     metadata: dict
     engine: Callable[[np.ndarray], np.ndarray] | None = None
+    class_means: np.ndarray | None = None
 
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
-        """Return the probabilities `(batch, classes)` of photos of one size, as for `model`."""
-        return np.asarray((self.engine or self.model.predict_on_batch)(pixels))
+    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what `named` takes for each photo, `(batch, classes + channels)`.
+
+        `pixels` are those of photos of one size, as for `model`. The first columns are the
+        probabilities, the others the features, if they are known.
+        """
+        return np.asarray((self.engine or self._both.predict_on_batch)(pixels))
+
+    @functools.cached_property
+    def _both(self) -> Any:
+        """The model with the features beside the probabilities."""
+        from fashion_keras.backend import keras
+
+        try:
+            features = self.model.get_layer(POOLING).output
+        except ValueError:  # A model that `build_classifier` did not make.
+            return self.model
+        both = keras.layers.Concatenate(dtype="float32", name="both")([self.model.output, features])
+        return keras.Model(self.model.input, both, name="classifier")
 
     @property
     def labels(self) -> list[str]:
@@ -145,7 +168,7 @@ class Classifier:
         if self.model is None:
             return self
         where = cache or default_cache()
-        run = engine.for_classifier(self.model, count, self.image_size, where)
+        run = engine.for_classifier(self._both, count, self.image_size, where)
         return dataclasses.replace(self, engine=run)
 
     def _decoded(
@@ -175,7 +198,7 @@ class Classifier:
     def _predict_batch(self, batch: list[tuple[Any, np.ndarray | str]]) -> Iterator[Prediction]:
         readable = [pixels for _, pixels in batch if not isinstance(pixels, str)]
         with memory_advice("--batch-size", len(readable)):
-            rows = iter(self.probabilities(np.stack(readable)) if readable else ())
+            rows = iter(self.outputs(np.stack(readable)) if readable else ())
         for photo, pixels in batch:
             failed = isinstance(pixels, str)
             yield unread(photo, pixels) if failed else self.named(photo, next(rows))
@@ -192,10 +215,20 @@ class Classifier:
         resize = self.model.get_layer("resize")
         return array(resize(pixels[None].astype("float32")))[0]
 
-    def named(self, photo: Any, probabilities: np.ndarray) -> Prediction:
-        """Return the prediction for a photo from its probabilities, `(classes,)`."""
+    def named(self, photo: Any, row: np.ndarray) -> Prediction:
+        """Return the prediction for a photo from its row of `outputs`."""
+        probabilities, features = np.split(row, [len(self.labels)])
         best = int(probabilities.argmax())
-        return Prediction(photo, self.labels[best], float(probabilities[best]), probabilities, "")
+        category = NONE if self._is_novel(features) else self.labels[best]
+        return Prediction(photo, category, float(probabilities[best]), probabilities, "", features)
+
+    def _is_novel(self, features: np.ndarray) -> bool:
+        """Return whether features are farther from the mean of each class than the threshold."""
+        if self.class_means is None or not len(features):
+            return False
+        return bool(
+            distances(features[None], self.class_means) > self.metadata[NOVELTY]["threshold"]
+        )
 
 
 def load_classifier(path: str | os.PathLike) -> Classifier:
@@ -210,5 +243,9 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     path = find_model(os.fspath(path))
     if is_onnx(path):
         run, texts = onnx_file.open_onnx(path)
-        return Classifier(None, read_texts(texts, path), run)
-    return Classifier(*load_model(path))
+        metadata = read_texts(texts, path)
+        content = base64.b64decode(texts.get(CLASS_MEANS, ""))
+        return Classifier(None, metadata, run, read_class_means(content, metadata, path))
+    model, metadata = load_model(path)
+    content = read_member(path, CLASS_MEANS)
+    return Classifier(model, metadata, None, read_class_means(content, metadata, path))

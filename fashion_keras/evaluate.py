@@ -16,12 +16,24 @@ import numpy as np
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import InputError
+from fashion_keras.data.layout import OTHER
 from fashion_keras.inspection import find_model, read_metadata
+from fashion_keras.novelty import (
+    CLASS_MEANS,
+    NONE,
+    NOVELTY,
+    class_means,
+    distances,
+    in_words,
+    learnt,
+    to_bytes,
+)
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
-    from fashion_keras.classifier import Classifier
+    from fashion_keras.classifier import Classifier, Prediction
     from fashion_keras.data.prepare import Prepared
 
+_LEAST_OF_A_CLASS, _MOST_IN_ALL = 5, 300  # Photos of which the class means are computed.
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
 
@@ -34,11 +46,9 @@ class Labelled(NamedTuple):
 
 
 def labelled(prepared: Prepared, split: str) -> list[Labelled]:
-    """Return the photos of a split with their categories."""
-    return [
-        Labelled(prepared.folder / photo.prepared, photo.file, photo.label)
-        for photo in prepared.split(split)
-    ]
+    """Return the photos of a split with their categories; of `other` those of no category."""
+    photos = prepared.others if split == OTHER else prepared.split(split)
+    return [Labelled(prepared.folder / photo.prepared, photo.file, photo.label) for photo in photos]
 
 
 def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
@@ -51,7 +61,7 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
-    classes = subfolders(folder)
+    classes = [path for path in subfolders(folder) if label_of(path).casefold() != OTHER]
     known = {label.casefold(): label for label in labels}
     unknown = [path.name for path in classes if label_of(path).casefold() not in known]
     if unknown or not classes:
@@ -79,8 +89,9 @@ def evaluate(
     for `cache` see `Classifier.for_photos`.
 
     Returns:
-        The numbers of `metrics.scores`, and a line for each photo that cannot be read
-        (`unreadable`); such photos do not count.
+        The numbers of `metrics.scores`, which are those of the nearest categories; how many photos
+        are answered `none of these`, if the file knows it; and a line for each photo that cannot be
+        read (`unreadable`); such photos do not count.
 
     Raises:
         InputError: If no photo can be read.
@@ -90,7 +101,9 @@ def evaluate(
 
     classifier = classifier.for_photos(len(photos), cache)
     labels = classifier.labels
-    readable, probabilities, unreadable = predict_all(classifier, photos, "testing the saved file")
+    found, unreadable = predict_photos(classifier, photos, "testing the saved file")
+    readable = [photo for photo, _ in found]
+    probabilities = np.stack([prediction.probabilities for _, prediction in found])
     true = np.array([labels.index(photo.label) for photo in readable])
     with (results / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
@@ -101,13 +114,15 @@ def evaluate(
     metrics = scores(true, probabilities, labels)
     counts = confusion(true, probabilities.argmax(axis=1), len(labels))
     draw_confusion(counts, labels, headline(metrics).split(",")[0], results / "confusion.png")
+    if classifier.class_means is not None:
+        metrics[NONE] = sum(prediction.category == NONE for _, prediction in found)
     return metrics | {"unreadable": unreadable}
 
 
-def predict_all(
+def predict_photos(
     classifier: Classifier, photos: Sequence[Labelled], doing: str
-) -> tuple[list[Labelled], np.ndarray, list[str]]:
-    """Return the readable photos, their probabilities `(photos, classes)`, a line for each other.
+) -> tuple[list[tuple[Labelled, Prediction]], list[str]]:
+    """Return the readable photos with their predictions, and a line for each other photo.
 
     `doing` names that in the progress line.
 
@@ -117,11 +132,59 @@ def predict_all(
     predictions = classifier.predict(photo.file for photo in photos)
     both = list(zip(photos, cli.progress(predictions, len(photos), doing), strict=True))
     unreadable = [f"{photo.name}: {found.reason}" for photo, found in both if found.reason]
-    readable = [photo for photo, found in both if not found.reason]
+    readable = [(photo, found) for photo, found in both if not found.reason]
     if not readable:
         raise InputError(f"No photo can be read. First: {unreadable[0]}")
-    probabilities = np.stack([found.probabilities for _, found in both if not found.reason])
-    return readable, probabilities, unreadable
+    return readable, unreadable
+
+
+def predict_all(
+    classifier: Classifier, photos: Sequence[Labelled], doing: str
+) -> tuple[list[Labelled], np.ndarray, list[str]]:
+    """Return `predict_photos` with the probabilities `(photos, classes)` as an array."""
+    found, unreadable = predict_photos(classifier, photos, doing)
+    probabilities = np.stack([prediction.probabilities for _, prediction in found])
+    return [photo for photo, _ in found], probabilities, unreadable
+
+
+@cli.stage("none of these")
+def learn_novelty(file: Path, prepared: Prepared, table: Path, cache: Path) -> None:
+    """Add to a saved file what recognises photos of none of its categories; see `novelty`.
+
+    A sample of the photos for training gives the class means, those for validation and in folders
+    named `other` the threshold. The distances of the latter are written to `table`.
+    """
+    from fashion_keras.classifier import load_classifier
+    from fashion_keras.saving import add_metadata
+
+    train, validation = _sample(labelled(prepared, "train")), labelled(prepared, "validation")
+    rest = [*validation, *labelled(prepared, OTHER)]
+    classifier = load_classifier(file).for_photos(len(train) + len(rest), cache)
+    found, unreadable = predict_photos(classifier, [*train, *rest], "finding what is none of these")
+    if unreadable:
+        raise InputError(f"This photo can no longer be read: {unreadable[0]}.")
+    features = np.stack([prediction.features for _, prediction in found])
+    numbers = np.array([prepared.labels.index(photo.label) for photo in train])
+    means = class_means(features[: len(train)], numbers, len(prepared.labels))
+    far = distances(features[len(train) :], means)
+    known = learnt(far[: len(validation)], far[len(validation) :])
+    add_metadata(file, {NOVELTY: known}, {CLASS_MEANS: to_bytes(means)})
+    print(in_words(known), flush=True)
+    with table.open("w", newline="", encoding="utf-8") as target:
+        rows = csv.writer(target)
+        rows.writerow(["file", "split", "distance"])
+        for number, (photo, distance) in enumerate(zip(rest, far, strict=True)):
+            split = "validation" if number < len(validation) else OTHER
+            rows.writerow([photo.name, split, f"{distance:.6f}"])
+
+
+def _sample(photos: Sequence[Labelled]) -> list[Labelled]:
+    """Return photos of each category, evenly spread over its own; few of each are enough."""
+    by_label: dict[str, list[Labelled]] = {}
+    for photo in photos:
+        by_label.setdefault(photo.label, []).append(photo)
+    most = max(_LEAST_OF_A_CLASS, _MOST_IN_ALL // len(by_label))
+    return [photo for own in by_label.values() for photo in own[:: -(-len(own) // most)]]
 
 
 def headline(metrics: dict) -> str:
@@ -131,6 +194,12 @@ def headline(metrics: dict) -> str:
         f"accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of {metrics['photos']}), "
         f"95 % interval {low:.3f} to {high:.3f}, macro F1 {metrics['macro_f1']:.4f}"
     )
+
+
+def answered_none(metrics: dict) -> str:
+    """Return a line that says how many photos are answered `none of these`, if it is known."""
+    count = metrics.get(NONE)
+    return "" if count is None else f"answered `{NONE}`: {count} of {metrics['photos']}\n"
 
 
 def write_metrics(metrics: dict, model: Path, start: float, file: Path) -> None:
@@ -182,6 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     if without := [label for label, numbers in by_class.items() if not numbers["support"]]:
         print(f"without photos: {', '.join(without)}")
     print(headline(metrics))
+    print(answered_none(metrics), end="")
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
     print(f"everything is in {given.results}")

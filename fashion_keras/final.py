@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need
 MODEL_FILE = "fashion.keras"
 RATE_PICTURE = "learning_rate.png"
 PAGE = "report.html"
+DISTANCES = "distances.csv"
 _MOST_RECALLS = 12  # In the line at the end.
 FILES = (
     MODEL_FILE,
@@ -37,6 +38,7 @@ FILES = (
     "history.csv",
     "learning_curves.png",
     *evaluate.FILES,
+    DISTANCES,
     RATE_PICTURE,
     PAGE,
     "training.json",  # The last: the sign that all are in place.
@@ -102,6 +104,7 @@ def final(
         outcome = {"validation": validated.scores, "budget": planned}
         outcome["validation_by_side"] = {one.side: one.scores for one in sides}
         _write_outcome(work, config, trained.history, outcome, start)  # Without the test's time.
+        evaluate.learn_novelty(work / MODEL_FILE, prepared, work / DISTANCES, cache)
         classifier = load_classifier(work / MODEL_FILE)
         photos, metrics = _score_once(classifier, prepared, work, cache)
         _write_page(classifier, work, results, photos)
@@ -250,6 +253,7 @@ def _score_once(
     add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})
     evaluate.write_metrics(metrics, file, start, work / "metrics.json")
     print(f"test: {evaluate.headline(metrics)}")
+    print(evaluate.answered_none(metrics), end="")
     print(_recalls(metrics["by_class"]))
     return photos, metrics
 

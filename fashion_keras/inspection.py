@@ -14,6 +14,7 @@ from fashion_keras.config import InputError
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.weights.h5"  # The names that Keras gives them.
+POOLING = "vectors"  # The name, in saved files, of the layer whose output are the features.
 METADATA = "fashion.json"  # A copy of the metadata for people and other programs.
 # The last layer is named by this and the metadata, which so survive any load and save by Keras.
 _PREFIX = "facts_"
@@ -187,6 +188,12 @@ def _read(path: Path, *names: str) -> list[bytes]:
             start = file.read(4)
         kind = next(kind for signature, kind in _SIGNATURES.items() if start.startswith(signature))
         raise InputError(f"{path} {kind}: {error}") from error
+
+
+def read_member(path: Path, name: str) -> bytes:
+    """Return a member of a `.keras` file; nothing if there is none, as after Keras saved it."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name) if name in archive.namelist() else b""
 
 
 def _parsed(text: bytes, path: Path) -> tuple[Any, dict]:

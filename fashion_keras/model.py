@@ -16,7 +16,7 @@ from typing import Any
 from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.backend import DETERMINISTIC, NAMES, cards, device, keras
 from fashion_keras.config import RELEASED, Config, InputError
-from fashion_keras.inspection import check_file, read_metadata
+from fashion_keras.inspection import POOLING, check_file, read_metadata
 
 PIXELS = "pixels"  # As the place where fine-tuning starts: all of the backbone is trained.
 WEIGHTS_VARIABLE = "FASHION_KERAS_WEIGHTS"  # Names a copy of the ImageNet weights, for `imagenet`.
@@ -259,8 +259,7 @@ def _scaled(pixels: Any, backbone: keras.Model) -> Any:
 
 
 def _pooled(feature_maps: Any) -> Any:
-    # The name that this layer has in saved files.
-    return keras.layers.GlobalAveragePooling2D(dtype="float32", name="vectors")(feature_maps)
+    return keras.layers.GlobalAveragePooling2D(dtype="float32", name=POOLING)(feature_maps)
 
 
 def build_feature_model(

@@ -13,7 +13,7 @@ from fashion_keras.config import InputError
 Run = Callable[[np.ndarray], np.ndarray]
 
 SUFFIX = ".onnx"
-INPUT, OUTPUT = "pixels", "probabilities"
+INPUT, OUTPUT, FEATURES = "pixels", "probabilities", "features"
 
 
 def open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
@@ -24,8 +24,9 @@ def open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
 
     Returns:
         A function that maps pixels `(batch, height, width, 3)`, of any size, from 0 to 255, to
-        probabilities `(batch, classes)`, in any thread; and the texts in the file, `labels` and
-        `metadata`, both JSON.
+        probabilities and features side by side, `(batch, classes + channels)`, in any thread; and
+        the texts in the file: `labels` and `metadata`, both JSON, and perhaps `class_means`.
+        Exports of earlier versions give no features.
 
     Raises:
         InputError: If the file is missing, damaged or no such export, or ONNX Runtime is not
@@ -45,14 +46,20 @@ def open_onnx(path: Path) -> tuple[Run, dict[str, str]]:
         raise InputError(
             f"{path} is damaged, or no .onnx file (copy or export it again): {str(error)[:300]}"
         ) from error
-    names = [one.name for one in (*session.get_inputs(), *session.get_outputs())]
+    ends = session.get_inputs(), session.get_outputs()
+    inputs, outputs = ([one.name for one in found] for found in ends)
     texts = session.get_modelmeta().custom_metadata_map
-    if names != [INPUT, OUTPUT] or not {"labels", "metadata"} <= texts.keys():
+    known = inputs == [INPUT] and outputs in ([OUTPUT], [OUTPUT, FEATURES])
+    if not known or not {"labels", "metadata"} <= texts.keys():
         raise InputError(
             f"{path} is no export of this project; `python -m fashion_keras.export MODEL --format "
             "onnx` makes one."
         )
-    return lambda pixels: session.run([OUTPUT], {INPUT: pixels.astype("float32")})[0], texts
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        return np.concatenate(session.run(outputs, {INPUT: pixels.astype("float32")}), axis=1)
+
+    return run, texts
 
 
 def _import_runtime(path: Path) -> Any:

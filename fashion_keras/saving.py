@@ -88,8 +88,10 @@ def save_classifier(
         _prove(model, unfinished)
 
 
-def add_metadata(file: Path, metadata: dict) -> None:
+def add_metadata(file: Path, metadata: dict, more: dict[str, bytes] | None = None) -> None:
     """Add metadata, such as the test score, to a saved file; all else stays as it is.
+
+    `more` are members, by name, that Keras does not read.
 
     Raises:
         InputError: If the file is no classifier of this project.
@@ -100,7 +102,7 @@ def add_metadata(file: Path, metadata: dict) -> None:
     config = members[CONFIG]
     members[CONFIG] = config.replace(layer_name(before).encode(), layer_name(after).encode())
     with whole_file(file) as unfinished:
-        _write(unfinished, members, after)
+        _write(unfinished, members | (more or {}), after)
 
 
 def load_model(path: Path) -> tuple[keras.Model, dict]:

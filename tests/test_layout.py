@@ -16,6 +16,7 @@ MAIN_LINE = (
     "backend",
     "parallel",
     "data",
+    "novelty",
     "onnx_file",
     "inspection",
     "model",

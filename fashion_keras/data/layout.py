@@ -9,6 +9,7 @@ from fashion_keras.config import InputError
 from fashion_keras.data.files import label_of, subfolders
 
 SPLITS = ("train", "validation", "test")
+OTHER = "other"  # Name of a folder of photos of none of the classes.
 PHOTO = re.compile(r"\.(jpe?g|jpe|jfif|png|webp|gif|bmp|tiff?|avif|hei[cf])$", re.IGNORECASE)
 _NAMES = {
     **dict.fromkeys(("train", "training", "trn"), "train"),

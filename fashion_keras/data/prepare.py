@@ -13,7 +13,7 @@ from PIL import Image
 from fashion_keras.artifacts import fingerprint, made_once, sha256_of
 from fashion_keras.cli import progress, stage
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.layout import SPLITS
+from fashion_keras.data.layout import OTHER, SPLITS
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.data.scan import Scan, SourcePhoto, find_photos
 from fashion_keras.data.split import (
@@ -56,6 +56,7 @@ class Prepared(NamedTuple):
         photos: All readable photos, in the order in which a split is read.
         rejected: All unreadable files.
         notes: What was taken for what in the source, and which of its photos are not used.
+        others: All readable photos of none of the classes; their split is `other`.
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Prepared(NamedTuple):
     photos: list[PreparedPhoto]
     rejected: list[Rejected]
     notes: tuple[str, ...] = ()
+    others: Sequence[PreparedPhoto] = ()
 
     def split(self, name: str) -> list[PreparedPhoto]:
         """Return the photos of one split, in the order in which it is read."""
@@ -100,17 +102,24 @@ def prepare(
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
     found = find_photos(data, cache, seed, label_column, label_pattern)
-    sources = found.photos
+    sources = [*found.photos, *found.others]
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
-    photos = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
+    readable = [PreparedPhoto(*row) for row in _read_rows(folder / "photos.csv")]
+    photos = [photo for photo in readable if photo.split != OTHER]
+    others = [photo for photo in readable if photo.split == OTHER]
     rejected = [Rejected(*row) for row in _read_rows(folder / "quarantine.csv")]
     labels = sorted({photo.label for photo in photos})
-    return Prepared(folder, labels, photos, rejected, tuple(_notes(found)))
+    return Prepared(folder, labels, photos, rejected, tuple(_notes(found)), others)
 
 
 def _notes(found: Scan) -> Iterator[str]:
     yield from found.notes
+    if found.others:
+        yield (
+            f"{OTHER}: {len(found.others)} photos of none of the classes, which set the threshold "
+            "of `none of these` (to make them a class, name the folder differently)"
+        )
     if found.unused:
         count, more = len(found.unused), ", ..." if found.unused[_NAMED:] else ""
         first = ", ".join(found.unused[:_NAMED]) + more
@@ -236,7 +245,8 @@ def _with_splits(readable: Sequence[_Checked], missing: Sequence[str], seed: int
 def _place(readable: Sequence[_Checked], folder: Path, labels: set[str]) -> list[PreparedPhoto]:
     for split in {one.photo.split for one in readable}:
         for label in labels:  # A class without photos in this split needs its folder all the same.
-            (folder / split / label).mkdir(parents=True)
+            if (label == OTHER) == (split == OTHER):
+                (folder / split / label).mkdir(parents=True)
     photos = []
     for number, (photo, _, file, digest, _) in enumerate(readable):
         suffix = ".png" if file.suffix.lower() == ".png" else ".jpg"

@@ -1,7 +1,7 @@
 """Finds the photos of a data set, and everything that is wrong with its folders."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from fashion_keras.artifacts import made_once
 from fashion_keras.config import InputError
 from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
-from fashion_keras.data.layout import PHOTO, SPLITS, find_layout
+from fashion_keras.data.layout import OTHER, PHOTO, SPLITS, find_layout
 from fashion_keras.data.listed import Named, match_names, read_table
 from fashion_keras.data.sample import draw_sample
 
@@ -38,6 +38,7 @@ class Scan(NamedTuple):
         faults: What is wrong with the layout, in sentences.
         class_faults: Class folders that are empty or that train lacks, in sentences.
         notes: What was taken for what, in sentences.
+        others: Files in folders named `other`: photos of none of the classes.
     """
 
     classes: dict[str, list[str]]
@@ -46,6 +47,7 @@ class Scan(NamedTuple):
     faults: list[str]
     class_faults: list[str]
     notes: list[str]
+    others: Sequence[SourcePhoto] = ()
 
 
 def find_photos(
@@ -95,7 +97,11 @@ def scan(
     layout = find_layout(folder)
     splits = layout.splits
     classes = {
-        split: [path for path in subfolders(parent) if path != cache.resolve()]
+        split: [
+            path
+            for path in subfolders(parent)
+            if path != cache.resolve() and not _is_other(label_of(path))
+        ]
         for split, parent in splits.items()
     }
     spelling = _spellings(classes)
@@ -107,25 +113,35 @@ def scan(
         for file in find_files(path)
     ]
     photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    others = [
+        SourcePhoto(file, file.relative_to(folder).as_posix(), OTHER, OTHER)
+        for path in _other_folders(folder, splits.values())
+        for file in find_files(path)
+    ]
     return Scan(
         {
             split: sorted({spelling[label_of(path).casefold()] for path in paths})
             for split, paths in classes.items()
         },
         photos,
-        _unused(folder, cache.resolve(), photos),
+        _unused(folder, cache.resolve(), [*photos, *others]),
         [*layout.faults, *([] if layout.faults else _layout_faults(folder, splits, classes))],
         list(_class_faults(splits, classes, photos)),
         [*layout.notes, *_same_class(classes)],
+        others,
     )
 
 
 def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     """Return the photos whose labels do not come from folders."""
-    photos = [
+    found = [
         SourcePhoto(path, os.path.relpath(path, folder).replace(os.sep, "/"), split, shown(label))
         for path, split, label in named
     ]
+    photos = [photo for photo in found if not _is_other(photo.label)]
+    others = [one._replace(split=OTHER, label=OTHER) for one in found if _is_other(one.label)]
+    if not photos:
+        raise InputError(f"All photos are labelled {OTHER}: a classifier needs two classes.")
     photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
     classes: dict[str, set[str]] = {}
     for photo in photos:
@@ -141,7 +157,18 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     others = sorted(set().union(*classes.values()) - classes[photos[0].split])
     missing = [f"The class {label!r} has no photo for training." for label in others]
     counts = {split: sorted(labels) for split, labels in classes.items()}
-    return Scan(counts, photos, _unused(folder, cache.resolve(), photos), faults, missing, [])
+    unused = _unused(folder, cache.resolve(), found)
+    return Scan(counts, photos, unused, faults, missing, [], others)
+
+
+def _is_other(label: str) -> bool:
+    return label.casefold() == OTHER
+
+
+def _other_folders(folder: Path, parents: Iterable[Path]) -> list[Path]:
+    """Return the folders named `other` in the source's folder and beside its classes."""
+    places = dict.fromkeys([folder, *parents])
+    return [path for place in places for path in subfolders(place) if _is_other(label_of(path))]
 
 
 def _unused(folder: Path, cache: Path, photos: list[SourcePhoto]) -> list[str]:

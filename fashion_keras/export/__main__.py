@@ -62,7 +62,7 @@ def export_classifier(
     with warnings.catch_warnings(action="ignore"), _work_folder(target) as work:
         with cli.stage(f"convert to {name}"), quiet(1, 2):
             named = with_names(classifier.model)
-            FORMATS[name].write(named, work / target.name, classifier.metadata, half)
+            FORMATS[name].write(named, work / target.name, classifier, half)
         with cli.stage(f"compare on {len(photos)} photos"), quiet(1, 2):
             opened = open_export(name, work / target.name)
             difference = largest_difference(classifier.model, opened, photos)

@@ -1,5 +1,6 @@
 """The formats of an export: how a classifier is written in each, with its labels inside."""
 
+import base64
 import functools
 import importlib
 import importlib.util
@@ -13,9 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fashion_keras.classifier import Classifier
 from fashion_keras.config import InputError
 from fashion_keras.engine import import_openvino
-from fashion_keras.onnx_file import INPUT, OUTPUT
+from fashion_keras.inspection import POOLING
+from fashion_keras.novelty import CLASS_MEANS, to_bytes
+from fashion_keras.onnx_file import FEATURES, INPUT, OUTPUT
 
 LABELS_FILE, METADATA_FILE = "labels.txt", "fashion.json"
 EXTRA = "assets.extra"  # TensorFlow's folder in a SavedModel for files that it does not read.
@@ -29,15 +33,15 @@ class Format(NamedTuple):
     Attributes:
         ending: Of the name of the file or folder.
         packages: Modules that it requires in addition to TensorFlow.
-        write: Takes a model (see `with_names`), the file or folder to write, the metadata, and
-            whether to store the weights in half precision.
+        write: Takes a model (see `with_names`), the file or folder to write, the classifier that
+            it is of, and whether to store the weights in half precision.
         half: Whether weights can be stored in half precision.
         note: What users of the export must know.
     """
 
     ending: str
     packages: tuple[str, ...]
-    write: Callable[[Any, Path, dict, bool], None]
+    write: Callable[[Any, Path, Classifier, bool], None]
     half: bool
     note: str
 
@@ -89,7 +93,7 @@ def _files(metadata: dict) -> dict[str, str]:
     }
 
 
-def _write_saved_model(model: Any, target: Path, metadata: dict, half: bool) -> None:
+def _write_saved_model(model: Any, target: Path, classifier: Classifier, half: bool) -> None:
     from fashion_keras.backend import keras
 
     # `model.export` tracks the model as well, and so stores each weight twice.
@@ -97,16 +101,19 @@ def _write_saved_model(model: Any, target: Path, metadata: dict, half: bool) -> 
     archive.add_endpoint("serve", functools.partial(model, training=False), _signature())
     archive.write_out(str(target), verbose=False)
     (target / EXTRA).mkdir()
-    for name, text in _files(metadata).items():
+    for name, text in _files(classifier.metadata).items():
         (target / EXTRA / name).write_text(text, encoding="utf-8")
 
 
-def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
+def _write_onnx(model: Any, target: Path, classifier: Classifier, half: bool) -> None:
     from fashion_keras.backend import keras
 
     # Otherwise tf2onnx logs an error of one of its optimizers and goes on without it.
     os.environ["TF2ONNX_CATCH_ERRORS"] = "FALSE"
     onnx: Any = importlib.import_module("onnx")
+    metadata, means = classifier.metadata, classifier.class_means
+    features = {FEATURES: model.get_layer(POOLING).output}
+    model = keras.Model(model.input, model.output | features, name="classifier")
     # Without a signature, Keras wants a model that was called.
     options: Any = {"opset_version": _OPSET, "input_signature": _signature(), "verbose": False}
     try:
@@ -115,11 +122,17 @@ def _write_onnx(model: Any, target: Path, metadata: dict, half: bool) -> None:
         del os.environ["TF2ONNX_CATCH_ERRORS"]
         model.export(str(target), "onnx", **options)
     exported = onnx.load(str(target))
-    for tensor in (exported.graph.input[0], exported.graph.output[0]):
+    # Programs that take the first output get the probabilities.
+    outputs = sorted(exported.graph.output, key=lambda output: output.name != OUTPUT)
+    del exported.graph.output[:]
+    exported.graph.output.extend(outputs)
+    for tensor in (exported.graph.input[0], *exported.graph.output):
         names = ("batch", "height", "width")[: len(tensor.type.tensor_type.shape.dim) - 1]
         for side, name in zip(tensor.type.tensor_type.shape.dim, names, strict=False):
             side.dim_param = name
     texts = {"labels": json.dumps(metadata["labels"]), "metadata": json.dumps(metadata)}
+    if means is not None:
+        texts[CLASS_MEANS] = base64.b64encode(to_bytes(means)).decode()
     onnx.helper.set_model_props(exported, texts)
     if half:
         _store_in_half(onnx, exported.graph)
@@ -149,9 +162,9 @@ def _store_in_half(onnx: Any, graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def _write_openvino(model: Any, target: Path, metadata: dict, half: bool) -> None:
+def _write_openvino(model: Any, target: Path, classifier: Classifier, half: bool) -> None:
     openvino = import_openvino()
-    labels = metadata["labels"]
+    metadata, labels = classifier.metadata, classifier.labels
     joined = " ".join("_".join(label.split()) for label in labels)
     known = {"model_type": "Classification", "labels": joined, "layout": "NHWC"}
     with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as folder:
@@ -165,7 +178,7 @@ def _write_openvino(model: Any, target: Path, metadata: dict, half: bool) -> Non
         openvino.save_model(exported, str(target), compress_to_fp16=half)
 
 
-def _write_litert(model: Any, target: Path, metadata: dict, half: bool) -> None:
+def _write_litert(model: Any, target: Path, classifier: Classifier, half: bool) -> None:
     options = {}
     if half:
         tf: Any = importlib.import_module("tensorflow")
@@ -176,7 +189,7 @@ def _write_litert(model: Any, target: Path, metadata: dict, half: bool) -> None:
     # which reads it, would shrink each photo to 1 x 1 pixels, the size that stands for any height
     # and width. Without the table it refuses the file.
     with zipfile.ZipFile(target, "a") as archive:
-        for name, text in _files(metadata).items():
+        for name, text in _files(classifier.metadata).items():
             archive.writestr(name, text)
 
 
@@ -186,7 +199,8 @@ FORMATS = {
         packages=("onnx", "tf2onnx", "onnxruntime"),
         write=_write_onnx,
         half=True,
-        note="The labels are in the model's metadata under `labels`, as JSON.",
+        note="The labels are in the model's metadata under `labels`, as JSON. The second output, "
+        "`features`, is what the backbone gives for each photo.",
     ),
     "litert": Format(
         ending=".tflite",

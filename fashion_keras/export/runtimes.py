@@ -51,7 +51,8 @@ def open_export(name: str, path: Path) -> Opened:
 
 def _open_onnx(path: Path) -> tuple[Run, list[str]]:
     run, texts = open_onnx(path)
-    return run, json.loads(texts["labels"])
+    labels = json.loads(texts["labels"])
+    return lambda pixels: run(pixels)[:, : len(labels)], labels
 
 
 def _open_litert(path: Path) -> tuple[Run, list[str]]:

@@ -24,7 +24,7 @@ def row_of(prediction: Prediction, labels: list[str], top: int, threshold: float
         prediction: Of a photo given by its name.
         labels: Name of each class, in the order of the probabilities.
         top: How many of the most probable categories it lists.
-        threshold: Below this probability the category is `uncertain`.
+        threshold: Below this probability the category is `uncertain`, unless it is none of these.
 
     Returns:
         `file`, `category`, `probability` (of the best category), `top`, a list of categories with
@@ -32,12 +32,11 @@ def row_of(prediction: Prediction, labels: list[str], top: int, threshold: float
         reason is not empty.
     """
     probabilities, reason = prediction.probabilities, prediction.reason
+    unsure = prediction.category in labels and prediction.probability < threshold
     best = np.argsort(-probabilities, kind="stable")[:top]
     return {
         "file": prediction.photo,
-        "category": UNCERTAIN
-        if not reason and prediction.probability < threshold
-        else prediction.category,
+        "category": UNCERTAIN if unsure else prediction.category,
         "probability": None if reason else prediction.probability,
         "top": [{"category": labels[n], "probability": float(probabilities[n])} for n in best],
         "reason": reason,
@@ -101,7 +100,9 @@ def _table_line(row: dict, width: int) -> str:
     if row["reason"]:
         return f"{row['file']:<{width}}  cannot be read: {row['reason']}"
     best = [f"{one['category']} {one['probability']:.3f}" for one in row["top"]]
-    # An uncertain photo's best guess is one of the others.
-    others = best if row["category"] == UNCERTAIN else best[1:]
-    line = f"{row['file']:<{width}}  {row['category']:<12} {row['probability']:.3f}"
+    # The best guess of a photo that is not answered with it is one of the others.
+    guessed = row["category"] == row["top"][0]["category"]
+    others = best[1:] if guessed else best
+    probability = f" {row['probability']:.3f}" if guessed or row["category"] == UNCERTAIN else ""
+    line = f"{row['file']:<{width}}  {row['category']:<12}{probability}"
     return f"{line}  ({', '.join(others)})" if others else line

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fashion_keras.artifacts import fingerprint
 from fashion_keras.config import InputError
+from fashion_keras.novelty import NONE
 from fashion_keras.predict.rows import UNCERTAIN
 
 
@@ -20,8 +21,9 @@ def check_labels(labels: Iterable[str]) -> None:
     for label in labels:
         if "/" in label or "\\" in label or label[:1] in ("", "."):
             raise InputError(f"The category {label!r} cannot be the name of a folder.")
-    if UNCERTAIN in labels:
-        raise InputError(f"A category called {UNCERTAIN!r} would be mixed with uncertain photos.")
+    for answer in (UNCERTAIN, NONE):
+        if answer in labels:
+            raise InputError(f"A category called {answer!r} would be mixed with that answer.")
 
 
 def place(file: Path, folder: Path, link: bool) -> Path:

@@ -22,7 +22,7 @@ class ServedModel:
     Attributes:
         classifier: The loaded file.
         version: Name of the file and the start of its SHA-256.
-        queue: Pixels, as `Classifier.resize` returns them, to probabilities `(classes,)`.
+        queue: Pixels, as `Classifier.resize` returns them, to rows of `Classifier.outputs`.
         explain: See `grad_cam.explainer`; None if the file cannot explain.
     """
 
@@ -50,12 +50,12 @@ def load_model(file: Path, batch_size: int, observe: Callable[[int, float], None
     """
     version = name_of(file)
     classifier = load_classifier(file).for_photos(math.inf)
-    run, side = classifier.probabilities, classifier.image_size
+    run, side = classifier.outputs, classifier.image_size
     grey = np.full((1, side, side, 3), 127.0, "float32")
     sizes = batch_sizes(batch_size if classifier.model else 1)
     for size in sizes:
         rows = run(grey.repeat(size, axis=0))
-        if not np.allclose(rows.sum(axis=-1), 1, atol=1e-3):
+        if not np.allclose(rows[:, : len(classifier.labels)].sum(axis=-1), 1, atol=1e-3):
             raise InputError(f"{file} does not answer with probabilities; train it again.")
     explain = _explainer(classifier, grey[0])
 

@@ -40,7 +40,9 @@ class PhotoAnswer(BaseModel):
     """The prediction of one photo; see `rows.row_of`."""
 
     file: str = Field(description="the photo's name, as it was sent")
-    category: str = Field(description="`uncertain` below the threshold; empty if not readable")
+    category: str = Field(
+        description="`none of these`, `uncertain` below the threshold, empty if not readable"
+    )
     probability: float | None = Field(description="of the best category, calibrated")
     top: list[Guess] = Field(description="the most probable categories, best first")
     reason: str = Field(description="why the photo cannot be read; empty if it can")

@@ -170,7 +170,8 @@ class Service:
         if category:
             number = classifier.labels.index(category)
         else:
-            number = model.queue.submit(classifier.resize(pixels)).result().argmax()
+            row = model.queue.submit(classifier.resize(pixels)).result()
+            number = row[: len(classifier.labels)].argmax()
         (heat,) = cast(Any, model.explain)(pixels, [number])
         jpeg = io.BytesIO()
         Image.fromarray(overlay(pixels, heat)).save(jpeg, "JPEG", quality=85)

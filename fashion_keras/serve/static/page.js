@@ -18,10 +18,10 @@ function percent(probability) {
 }
 
 function show(entry, answer) {
-  const uncertain = answer.category === "uncertain";
+  const shown = { uncertain: "not sure", "none of these": "none of these; the nearest:" };
   const best = answer.top.length ? answer.top[0].category : "";
   entry.best = best;
-  entry.part(".category").textContent = answer.reason ? "" : uncertain ? "not sure" : answer.category;
+  entry.part(".category").textContent = answer.reason ? "" : shown[answer.category] || answer.category;
   entry.part(".reason").textContent = answer.reason ? `Cannot be read: ${answer.reason}` : "";
   entry.part(".guesses").replaceChildren(...answer.top.map(guess));
   entry.part(".why").hidden = Boolean(answer.reason) || !explains;
