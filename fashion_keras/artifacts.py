@@ -207,6 +207,19 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise an `InputError` if so many bytes for fine-tuning do not fit on the disk of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"Fine-tuning keeps {in_words(needed)} in {folder}, where {in_words(free)} are free. "
+            "Choose another `--cache` or fewer copies."
+        )
+    if needed:
+        print(f"fine-tuning keeps {in_words(needed)} in {folder}", flush=True)
+
+
 def in_words(size: float) -> str:
     """Return a number of bytes for people: `3.2 MB`, `1.5 GB`."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

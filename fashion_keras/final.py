@@ -77,7 +77,7 @@ def final(
             training diverges.
     """
     from fashion_keras.classifier import load_classifier
-    from fashion_keras.fine_tuning import plan
+    from fashion_keras.timing import TEST, expected_seconds, measure, plan, show_left
     from fashion_keras.training import prepare_datasets
 
     start = time.monotonic()
@@ -89,12 +89,15 @@ def final(
     if budget is not None:
         config, planned = plan(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
+    speed = measure(config, datasets, cache, fine_tuning=budget is not None)
+    show_left(left := expected_seconds(config, datasets, cache, speed))
     with all_together(results, FILES) as work:
         _make_feature_maps(config, datasets)
         if find_rate:
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
-        trained = _train(config, datasets, cache, run)
+        trained = _train(config, datasets, cache, run, left)
+        show_left(left, TEST)
         sides = _validate(config, prepared, trained, cache)
         validated = _chosen(sides)
         trained = trained._replace(validation=validated.scores)
@@ -112,7 +115,7 @@ def final(
             if predictions := read_predictions(work / "predictions.csv"):
                 files = {photo.name: photo.file for photo in photos}
                 tensor_board.add_predictions(run, predictions, files)
-    print(f"saved {results / MODEL_FILE} ({(results / MODEL_FILE).stat().st_size / 1e6:.0f} MB)")
+    cli.show_saved(results / MODEL_FILE, results / PAGE)
     return results / MODEL_FILE
 
 
@@ -130,10 +133,13 @@ def _make_feature_maps(config: Config, datasets: Datasets) -> None:
         datasets.store.make_feature_maps(config.fine_tuning_copies, block)
 
 
-def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) -> FineTuned:
+def _train(
+    config: Config, datasets: Datasets, cache: Path, run: Path | None, left: dict[str, float]
+) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
     from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
     from fashion_keras.model import copied
+    from fashion_keras.timing import show_left
     from fashion_keras.training import train_head
 
     trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
@@ -142,6 +148,7 @@ def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) ->
     print(_validation_line("the head", before), flush=True)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
+    show_left(left, STAGE)
     tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
     print(_validation_line(STAGE, tuned.validation), flush=True)
     if tuned.validation["loss"] > before["loss"]:
@@ -352,6 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
     if find_rate := given.learning_rate == AUTO:
         given.learning_rate = None
     config = cli.chosen(given, _base(given.config, given.results))
+    print(f"training a classifier on {config.data}; how long it takes is measured", flush=True)
     if given.deterministic:
         from fashion_keras.backend import enable_determinism
 
@@ -378,9 +386,9 @@ def _base(file: Path | None, results: Path) -> Config:
                 "`--config FILE` or another `--results` does without it."
             )
         used = f"the default configuration is used, `--data {Config.data}` unless it is given"
-        print(f"no search in {found.parent}: {used}")
+        print(f"no search in {found.parent}: {used}", flush=True)
         return Config()
-    print(f"configuration: {file or found}")
+    print(f"configuration: {file or found}", flush=True)
     return read_config(file or found)
 
 

@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     low, high, steps = (default if value is None else value for value, default in asked)
     rates = lr.rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
+    print(f"testing {len(rates)} learning rates, into {folder}", flush=True)
     rate = find(cli.chosen(given, _BASE), rates, tested, folder, given.cache)
     # The rate belongs to these; tests are usually made on smaller photos than the training.
     kept = [name for name in _FIELDS + _FOR_FINE_TUNING if name != "image_size"]

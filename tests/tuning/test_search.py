@@ -105,25 +105,27 @@ def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkey
 @pytest.mark.parametrize(
     ("words", "cards", "expected"),
     [
-        (["--stage", "head"], [Card("T4")], ["head"]),
+        (["--stage", "head"], [Card("T4")], ["head, then 0 s"]),
         (["--stage", "fine-tuning"], [], ["fine-tuning"]),
-        (["--stage", "both"], [], ["head", "fine-tuning"]),
-        ([], [Card("T4")], ["head", "fine-tuning"]),
-        ([], [], ["head"]),
+        (["--stage", "both", "--max-minutes", "5"], [], ["head, then 300 s", "fine-tuning"]),
+        ([], [Card("T4")], ["head, then 900000 s", "fine-tuning"]),
+        ([], [], ["head, then 0 s"]),
     ],
 )
 def test_stages_are_those_asked_for_or_that_suit_the_machine(
     words, cards, expected, monkeypatch, capsys, tmp_path
 ):
     ran = []
-    monkeypatch.setattr(hyperband, "search", lambda *call: ran.append("head"))
+    head = lambda *call, later: ran.append(f"head, then {later:.0f} s")  # noqa: E731
+    monkeypatch.setattr(hyperband, "search", head)
     tune = lambda *call, **options: ran.append("fine-tuning")  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
-    monkeypatch.setattr(fine_tuning, "advice", lambda *call: "only the head was searched")
+    monkeypatch.setattr(fine_tuning, "expected_seconds", lambda *call: 9e5)
     monkeypatch.setattr("fashion_keras.backend.cards", lambda: cards)
     search_module.main([*words, "--results", str(tmp_path)])
     assert ran == expected
-    assert ("only the head was searched" in capsys.readouterr().out) == (not words and not cards)
+    output = capsys.readouterr().out
+    assert ("`--stage fine-tuning` goes on, for about 250.0 h" in output) == (not words + cards)
 
 
 def decided(base, max_epochs, factor, *elsewhere, folder):
