@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras import learning_rate as lr
-from fashion_keras.artifacts import all_together
+from fashion_keras.artifacts import all_together, check_free
 from fashion_keras.config import Config, names
 
 # What is trained already is damaged early and gains little: many steps where that happens show
@@ -51,6 +51,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
         InputError: If photos or weights cannot be had or used, or the test suggests nothing.
     """
     start = time.monotonic()
+    check_free(results)
     curve = _curve(config, rates, tested, cache)
     found: dict[str, float] = {}
     try:
