@@ -25,6 +25,7 @@ from fashion_keras.report.outcome import read_predictions
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier
     from fashion_keras.fine_tuning import FineTuned
+    from fashion_keras.timing import Left
     from fashion_keras.training import Datasets
 
 MODEL_FILE = "fashion.keras"
@@ -77,7 +78,7 @@ def final(
             training diverges.
     """
     from fashion_keras.classifier import load_classifier
-    from fashion_keras.timing import TEST, expected_seconds, measure, plan, show_left
+    from fashion_keras.timing import TEST, announced, plan
     from fashion_keras.training import prepare_datasets
 
     start = time.monotonic()
@@ -89,15 +90,14 @@ def final(
     if budget is not None:
         config, planned = plan(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
-    speed = measure(config, datasets, cache, fine_tuning=budget is not None)
-    show_left(left := expected_seconds(config, datasets, cache, speed))
+    left = announced(config, datasets, cache, budget is not None)
     with all_together(results, FILES) as work:
         _make_feature_maps(config, datasets)
         if find_rate:
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run, left)
-        show_left(left, TEST)
+        left.show(TEST)
         sides = _validate(config, prepared, trained, cache)
         validated = _chosen(sides)
         trained = trained._replace(validation=validated.scores)
@@ -134,12 +134,11 @@ def _make_feature_maps(config: Config, datasets: Datasets) -> None:
 
 
 def _train(
-    config: Config, datasets: Datasets, cache: Path, run: Path | None, left: dict[str, float]
+    config: Config, datasets: Datasets, cache: Path, run: Path | None, left: Left
 ) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
     from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
     from fashion_keras.model import copied
-    from fashion_keras.timing import show_left
     from fashion_keras.training import train_head
 
     trained = train_head(config, datasets, cache, tensor_board.callbacks(run, "head"))
@@ -148,7 +147,7 @@ def _train(
     print(_validation_line("the head", before), flush=True)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
-    show_left(left, STAGE)
+    left.show(STAGE)
     tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
     print(_validation_line(STAGE, tuned.validation), flush=True)
     if tuned.validation["loss"] > before["loss"]:

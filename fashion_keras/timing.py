@@ -25,19 +25,33 @@ from fashion_keras.training import Datasets, HeadData, fit_head, head_file
 FEATURES, HEAD, TEST = "features", "head", "validation and test"
 FIXED_SECONDS = 30.0  # For compiling, saving and pictures.
 _PLANNED_SHARE = 0.9  # Of a budget: speeds vary.
+_TRUSTED = 10.0  # Seconds of work that correct what was expected by half.
 _STEPS = 3  # That are timed.
 _MOST_PHOTOS = 4096  # That a head is timed on.
 # A step of training is the forward pass, twice as much backwards, and an engine that is slower.
 _TRAINING_COSTS = 4
 
 
-def show_left(seconds: dict[str, float], begun: str = "") -> None:
-    """Print how long all stages take, or those from one on, which begins."""
-    names = list(seconds)
-    left = names[names.index(begun) :] if begun else names
-    parts = ", ".join(f"{name} {duration(seconds[name])}" for name in left if seconds[name] >= 1)
-    whole = duration(sum(seconds[name] for name in left))
-    print(f"about {whole}{' left' if begun else ''} in all ({parts})", flush=True)
+def corrected(left: float, done: float, took: float) -> float:
+    """Return the seconds that are left, from expected ones, and how long took what is done."""
+    return left * (_TRUSTED + took) / (_TRUSTED + done)
+
+
+class Left:
+    """Prints how long a run takes, from the expected seconds of its stages, in their order."""
+
+    def __init__(self, seconds: dict[str, float]) -> None:
+        self._seconds, self._start = seconds, time.monotonic()
+
+    def show(self, begun: str = "") -> None:
+        """Print what all stages take; or those from one on, which begins."""
+        names, took = list(self._seconds), time.monotonic() - self._start
+        first = names.index(begun) if begun else 0
+        done = sum(self._seconds[name] for name in names[:first])
+        left = {name: corrected(self._seconds[name], done, took) for name in names[first:]}
+        parts = ", ".join(f"{name} {duration(left[name])}" for name in left if left[name] >= 1)
+        word = " left" if begun else ""
+        print(f"about {duration(sum(left.values()))}{word} in all ({parts})", flush=True)
 
 
 @stage("plan")
@@ -135,6 +149,14 @@ def expected_seconds(
         STAGE: epochs / speed["fine_tuning"],
         TEST: FIXED_SECONDS + tested / speed["forward"],
     }
+
+
+def announced(config: Config, datasets: Datasets, cache: Path, fine_tuning: bool) -> Left:
+    """Print how long `final` should take; for `fine_tuning` see `measure`."""
+    speed = measure(config, datasets, cache, fine_tuning)
+    left = Left(expected_seconds(config, datasets, cache, speed))
+    left.show()
+    return left
 
 
 def measure(

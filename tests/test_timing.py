@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fashion_keras.config import Config, InputError
-from fashion_keras.timing import expected_seconds, measure, plan, show_left
+from fashion_keras.timing import Left, expected_seconds, measure, plan
 from fashion_keras.training import Datasets, train_head
 from tests.test_fine_tuning import CONFIG, opened
 
@@ -50,13 +50,15 @@ def test_each_stage_takes_what_is_not_in_the_cache(datasets, tmp_path):
     assert list(expected_seconds(frozen, datasets, tmp_path, SPEED).values()) == [0, 0, 0, 70]
 
 
-def test_what_is_left_is_said_from_a_stage_on(capsys):
-    seconds = {"features": 300.0, "head": 0.4, "test": 60.0}
-    show_left(seconds)
-    show_left(seconds, "head")
+def test_what_is_left_is_corrected_by_how_long_stages_took(capsys, monkeypatch):
+    clock = iter([0.0, 0.0, 610.0])
+    monkeypatch.setattr("fashion_keras.timing.time.monotonic", lambda: next(clock))
+    left = Left({"features": 300.0, "head": 0.4, "test": 60.0})
+    left.show()
+    left.show("head")
     assert capsys.readouterr().out.splitlines() == [
         "about 6 min in all (features 5 min, test 60 s)",
-        "about 60 s left in all (test 60 s)",
+        "about 2 min left in all (test 2 min)",
     ]
 
 

@@ -19,7 +19,7 @@ from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions, read_json
 from fashion_keras.saving import data_fingerprint
-from fashion_keras.timing import FEATURES, FIXED_SECONDS, measure, show_left
+from fashion_keras.timing import FEATURES, FIXED_SECONDS, Left, measure
 from fashion_keras.training import Datasets, head_data, head_key, prepare_datasets, train_head
 from tuning.finalists import CURVES, FINALISTS, SEEDS, Finalist, curves, rerun
 from tuning.oracle import Oracle, Plan
@@ -71,14 +71,11 @@ def search(
         oracle = Oracle(HEAD, trial_base, max_epochs, factor, Path(folder))
         print(plan := oracle.plan(), flush=True)
         running = workers or default_workers()
-        seconds, cost = _expected_seconds(base, plan, datasets, cache, running)
-        show_left(seconds | {"fine-tuning": later})
+        cost = _announced_cost(base, plan, datasets, cache, running, later)
         data = head_data(base, datasets)
         key = fingerprint(head=head_key(trial_base, datasets), plan=plan)
         log_dir = log_dir and log_dir / f"search-{key[:8]}"  # The same if it goes on.
-        cost = cost._replace(later=cost.later + later)
         report = Report(oracle, work, results / PAGE, log_dir, None, cost)
-        print(f"about {duration(report.left())} left in all", flush=True)
         with pool(running) as processes:
             keys = functools.partial(head_key, datasets=datasets)
             trainer = Trainer(data, keys, cache / "trials", processes)
@@ -88,11 +85,8 @@ def search(
             report.add_finalists(finalists)
             best = _best_of(finalists, len(data.validation_classes))
             report.add_curves(curves(best.config, trainer))
-        scores: dict[str, Any] = {
-            "validation_accuracy": round(best.mean, 4),
-            "spread": round(best.spread, 4),
-            "seeds": len(best.accuracies),
-        }
+        scores: dict[str, Any] = {"validation_accuracy": round(best.mean, 4)}
+        scores |= {"spread": round(best.spread, 4), "seeds": len(best.accuracies)}
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
@@ -105,10 +99,10 @@ def search(
     return winner
 
 
-def _expected_seconds(
-    base: Config, plan: Plan, datasets: Datasets, cache: Path, workers: int
-) -> tuple[dict[str, float], Cost]:
-    """Return how long each stage should take, and what trials should cost."""
+def _announced_cost(
+    base: Config, plan: Plan, datasets: Datasets, cache: Path, workers: int, later: float
+) -> Cost:
+    """Print how long all should take, with `later`; return what trials should cost."""
     speed = measure(base, datasets, cache, fine_tuning=False)
     arrays = training_arrays(base.augmented_copies)
     missing = sum(datasets.store.missing(*array) for array in arrays)
@@ -117,8 +111,9 @@ def _expected_seconds(
     seconds = {FEATURES: missing / speed["forward"], "trials": cost.of(plan.trials, plan.epochs)}
     trainings = {"finalists": FINALISTS * SEEDS, "curves": sum(map(len, CURVES.values()))}
     again = {name: cost.of(count, count * base.epochs) for name, count in trainings.items()}
-    again["start and pictures"] = FIXED_SECONDS
-    return seconds | again, cost._replace(later=sum(again.values()))
+    again |= {"start and pictures": FIXED_SECONDS, "fine-tuning": later}
+    Left(seconds | again).show()
+    return cost._replace(later=sum(again.values()))
 
 
 def _best_of(finalists: Sequence[Finalist], photos: int) -> Finalist:
@@ -155,6 +150,7 @@ def run(
     Raises:
         InputError: If all trials fail, or too many.
     """
+    print(f"about {duration(report.left())} left in all", flush=True)
     for finished in run_trials(oracle, trainer, task, end):
         report.add(*finished)
         if time.monotonic() > end:

@@ -12,6 +12,7 @@ from fashion_keras.config import Config
 from fashion_keras.figures import hyperparameter_chart, save_png, trial_charts
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import write_search_page
+from fashion_keras.timing import corrected
 from fashion_keras.training import write_rows
 from tuning.finalists import CURVES, Finalist
 from tuning.oracle import Oracle, Trial
@@ -21,7 +22,6 @@ PAGE = "report.html"
 PICTURES = ("space.png", *(f"{name}.png" for name in CURVES))
 TABLES = ("trials.csv", "finalists.csv", "curves.csv")
 FILES = (*TABLES, *PICTURES, "search.json", PAGE, "best_config.json")
-_TRUSTED = 10.0  # Seconds of trials that count as much as what was expected before.
 _PAUSE = 10  # Seconds from one page to the next.
 
 
@@ -98,7 +98,7 @@ class Report:
         """Return how many seconds are left, by what was expected and how long trials took."""
         trials, epochs = self._plan.trials - len(self.rows), sum(map(_epochs_of, self.rows))
         expected = self._cost.of(trials, self._plan.epochs - epochs) + self._cost.later
-        return expected * (_TRUSTED + self._took) / (_TRUSTED + self._expected)
+        return corrected(expected, self._expected, self._took)
 
     def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
         searched = {name: row[name] for name in self._space.fields}

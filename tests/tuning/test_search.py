@@ -55,7 +55,8 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     best, trials = read_config(folder / "best_config.json"), rows_of(folder / "trials.csv")
     ranked = rows_of(folder / "finalists.csv")
     summary = json.loads((folder / "search.json").read_text())
-    assert output.index("plan: 5 trials, ") < output.index("features at 71 px")
+    announced = output.index("start and pictures 30 s)")
+    assert output.index("plan: 5 trials, ") < announced < output.index("features at 71 px")
     shown = [line.split()[1] for line in output.splitlines() if line.startswith("trial ")]
     assert shown == [f"{row['trial']}/5" for row in trials] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     assert (best.image_size, best.epochs, best.ema_epochs, best.seed) == (299, 50, 5, 1)
@@ -66,9 +67,9 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
     assert len(rows_of(folder / "curves.csv")) == 4
     assert {"space.png", "droprate.png", "report.html"} <= {file.name for file in folder.iterdir()}
-    assert output.endswith(
-        f"now run: python -m fashion_keras.final --results {folder.parent} --cache {cache}\n"
-    )
+    command = f"python -m fashion_keras.final --results {folder.parent} --cache {cache}"
+    found = f"winner: {folder / 'best_config.json'}; report: {folder / 'report.html'}"
+    assert output.endswith(f"{found}\nnow run: {command}\n")
     assert not list((cache / "trials").glob("*.npz"))
 
     again = run("--tensorboard", str(folder.parent / "log"))
