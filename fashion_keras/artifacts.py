@@ -237,11 +237,15 @@ def in_words(size: float) -> str:
 def disk_problem(error: BaseException | None) -> str | None:
     """Return a line for the user if a disk, full or not to be written to, caused an error."""
     seen: set[int] = set()
+    found = None
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         for state, (number, words) in _DISK_ERRORS.items():
             if getattr(error, "errno", None) == number or re.search(words, str(error)):
                 advice = "Free some space" if state == "full" else "Make it writable"
-                return f"The disk is {state}: {error}. {advice}, or choose another folder {_WHERE}."
+                # The first cause: what was raised from it may blame a file that is read.
+                found = (
+                    f"The disk is {state}: {error}. {advice}, or choose another folder {_WHERE}."
+                )
         error = error.__cause__ or error.__context__
-    return None
+    return found

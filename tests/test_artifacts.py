@@ -200,7 +200,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
 def test_disks_are_blamed_in_whatever_words_a_library_uses(error, state):
     assert str(disk_problem(error)).startswith(f"The disk is {state}: {error}. ")
     assert "the variable TMPDIR" in str(disk_problem(error))
-    other = ValueError("something else")
+    other = ValueError(f"/w.keras cannot be used: {error}")
     other.__cause__ = error
     assert disk_problem(other) == disk_problem(error)
     assert disk_problem(FileNotFoundError(errno.ENOENT, "No such file")) is None
