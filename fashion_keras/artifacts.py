@@ -32,7 +32,9 @@ _DISK_ERRORS = {
         "basic_ios::clear: iostream error",  # OpenVINO's.
     ),
     "read-only": (errno.EROFS, r"Read-only file system|[Ee]rrno = 30"),
+    "not open to you": (errno.EACCES, "Permission denied"),
 }
+_WHERE = "(`--results`, `--cache` or `--out`; the variable TMPDIR for temporary files)"
 
 
 def fingerprint(**facts: Any) -> str:
@@ -155,7 +157,14 @@ def _only_results(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raise the error for a folder of results that another process writes; see `all_together`."""
+    """Raise the error for a folder of results that is read-only, or that another process writes.
+
+    See `all_together`.
+    """
+    folder = folder.resolve()
+    place = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise InputError(f"Cannot write to {place}. Choose another folder with `--results`.")
     if folder.exists():
         with _only_results(folder):
             pass
@@ -207,19 +216,36 @@ def all_together(folder: Path, files: Sequence[str]) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
 
 
+def check_disk(folder: Path, needed: int) -> None:
+    """Raise an `InputError` if so many bytes for fine-tuning do not fit on the disk of a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"Fine-tuning keeps {in_words(needed)} in {folder}, where {in_words(free)} are free. "
+            "Choose another `--cache` or fewer copies."
+        )
+    if needed:
+        print(f"fine-tuning keeps {in_words(needed)} in {folder}", flush=True)
+
+
 def in_words(size: float) -> str:
     """Return a number of bytes for people: `3.2 MB`, `1.5 GB`."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 def disk_problem(error: BaseException | None) -> str | None:
-    """Return a line for the user if a full or read-only disk caused an error, else None."""
+    """Return a line for the user if a disk, full or not to be written to, caused an error."""
     seen: set[int] = set()
+    found = None
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         for state, (number, words) in _DISK_ERRORS.items():
             if getattr(error, "errno", None) == number or re.search(words, str(error)):
                 advice = "Free some space" if state == "full" else "Make it writable"
-                return f"The disk is {state}: {error}. {advice}, or choose another folder."
+                # The first cause: what was raised from it may blame a file that is read.
+                found = (
+                    f"The disk is {state}: {error}. {advice}, or choose another folder {_WHERE}."
+                )
         error = error.__cause__ or error.__context__
-    return None
+    return found

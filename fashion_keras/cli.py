@@ -230,7 +230,18 @@ def next_command(
         (f"--no-{name}",) if value is False else (f"--{name.replace('_', '-')}", str(value))
         for name, value in (used | values).items()
     ]
-    return shlex.join(["python", "-m", module, *itertools.chain(*words)])
+    return command(module, *itertools.chain(*words))
+
+
+def command(module: str, *words: object) -> str:
+    """Return the command of a module for a shell."""
+    return shlex.join(["python", "-m", module, *map(str, words)])
+
+
+def show_saved(model: Path, page: Path) -> None:
+    """Print where a saved model and its report are, and the command that uses it."""
+    print(f"saved {model} ({model.stat().st_size / 1e6:.0f} MB); report: {page}")
+    print(f"now run: {command('fashion_keras.predict', model, 'PHOTOS')}", flush=True)
 
 
 def default_cache() -> Path:

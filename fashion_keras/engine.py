@@ -8,6 +8,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import sys
@@ -31,6 +32,24 @@ _HINTS = {"float32": "f32", "mixed_bfloat16": "bf16"}  # OpenVINO's names of pre
 _ONLY = "output"  # Name of the output of a model that gives no dictionary.
 # Converting takes 5 s, and saves 16 ms for each photo of 299 x 299 pixels in a batch (two cores).
 _WORTH_CONVERTING = 320 * 299**2  # Pixels.
+
+
+def measured(cache: Path, facts: dict[str, Any], measure: Callable[[], Any]) -> Any:
+    """Return how fast something is on this device: JSON values, measured once and kept.
+
+    `facts` are JSON values, too: what `measure` measures, and all but the device that decides it.
+    """
+    from fashion_keras.backend import device
+
+    threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
+    key = fingerprint(facts=facts, device=device(), threads=threads)
+
+    @stage("measuring the speed of this machine")
+    def write(unfinished: Path) -> None:
+        print("measuring the speed of this machine", flush=True)
+        unfinished.write_text(json.dumps(measure()), encoding="utf-8")
+
+    return json.loads(made_once(cache / "speeds" / key, write).read_text(encoding="utf-8"))
 
 
 def import_openvino() -> Any:

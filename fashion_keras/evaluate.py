@@ -236,10 +236,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, score, print and write the numbers."""
     start = time.monotonic()
     given = _options().parse_args(arguments)
-    from fashion_keras.classifier import load_classifier
-
     given.model = find_model(given.model)
     photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
+    print(f"scoring {given.model} on {len(photos)} photos", flush=True)
+    from fashion_keras.classifier import load_classifier
+
     with all_together(given.results, FILES) as work:
         metrics = evaluate(load_classifier(given.model), photos, work)
         write_metrics(metrics, given.model, start, work / "metrics.json")
@@ -255,6 +256,7 @@ def main(arguments: list[str] | None = None) -> None:
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
     print(f"everything is in {given.results}")
+    print(f"now run: {cli.command('fashion_keras.report', given.model, given.folder)}")
     if metrics["accuracy"] < given.at_least:
         print(f"the accuracy is below {given.at_least:g}", file=sys.stderr)
         sys.exit(1)

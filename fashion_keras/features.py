@@ -10,10 +10,9 @@ import argparse
 import dataclasses
 import itertools
 import math
-import shutil
 import tempfile
+import timeit
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fashion_keras import cli, engine
-from fashion_keras.artifacts import fingerprint, in_words, one_at_a_time, whole_file
+from fashion_keras.artifacts import check_disk, fingerprint, one_at_a_time, whole_file
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.chunks import Chunks, Features
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare_for, summary
-from fashion_keras.parallel import Pool, on_this_machine, pool
+from fashion_keras.parallel import Pool, on_this_machine, one_ahead, pool
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
 _PHOTOS = 256  # In a chunk, about: a whole number of batches.
@@ -117,7 +116,7 @@ class FeatureStore:
         """
         arrays = training_arrays(copies)
         missing = [self.missing_feature_maps(*array, fine_tune_from) for array in arrays]
-        self.check_disk(sum(needed for _, needed in missing))
+        check_disk(self.folder, sum(needed for _, needed in missing))
         self.make(arrays, fine_tune_from)
 
     def missing_feature_maps(self, split: str, copy: int, fine_tune_from: str) -> tuple[int, int]:
@@ -127,18 +126,6 @@ class FeatureStore:
         photos = self.missing(split, copy, fine_tune_from)
         shape = feature_maps_shape(self._backbone, fine_tune_from, self._config.image_size)
         return photos, photos * math.prod(shape) * np.dtype(_TYPES["feature_maps"]).itemsize
-
-    def check_disk(self, needed: int) -> None:
-        """Raise an `InputError` if so many bytes for fine-tuning do not fit on the disk."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise InputError(
-                f"Fine-tuning keeps {in_words(needed)} in {self.folder}, where {in_words(free)} "
-                f"are free. Choose another `--cache` or fewer copies."
-            )
-        if needed:
-            print(f"fine-tuning keeps {in_words(needed)} in {self.folder}", flush=True)
 
     def missing(self, split: str, copy: int = 0, fine_tune_from: str | None = None) -> int:
         """Return how many photos still have to go through the backbone."""
@@ -179,6 +166,20 @@ class FeatureStore:
             settings = self._backbone, fine_tune_from, self._config.precision
             self._runs[fine_tune_from] = run or build_feature_model(*settings).predict_on_batch
         return self._runs[fine_tune_from]
+
+    def photos_per_second(self, fine_tune_from: str | None = None) -> float:
+        """Return how fast photos are read, augmented and computed; it is measured once."""
+        photos, size = self._prepared.split("train"), self._config.feature_batch_size
+        chunks = [_Chunk(photos[: size * batches], 1, {}) for batches in (1, 3)]
+        settings = chunks, self._prepared.folder, self._config
+
+        def measure() -> float:
+            with closing(_computed(*settings, self.run(fine_tune_from))) as computed:
+                next(computed)  # Compiles.
+                return len(chunks[1].photos) / timeit.timeit(lambda: next(computed), number=1)
+
+        facts = {"features": self.key("train"), "fine_tune_from": fine_tune_from}
+        return engine.measured(self._cache, facts, measure)
 
     def _begun(self, name: str) -> bool:
         """Return whether there are features of the photos as they are, made by an engine."""
@@ -238,10 +239,10 @@ class FeatureStore:
 
 def _computed(
     chunks: Iterable[_Chunk], folder: Path, config: Config, run: engine.Run
-) -> Iterator[tuple[_Chunk, dict[str, np.ndarray]]]:
+) -> Generator[tuple[_Chunk, dict[str, np.ndarray]], None, None]:
     """Yield each chunk and what the engine gives for it."""
     size = config.feature_batch_size
-    with closing(_one_ahead(_batches(chunks, folder, config))) as batches:
+    with closing(one_ahead(_batches(chunks, folder, config))) as batches:
         for chunk in chunks:
             with cli.memory_advice("--feature-batch-size", size):
                 steps = range(0, len(chunk.photos), size)
@@ -260,15 +261,6 @@ def _batches(chunks: Iterable[_Chunk], folder: Path, config: Config) -> Generato
         with closing(load_photos(chunk.photos, folder, size, batch_size)) as batches:
             for pixels in batches:
                 yield augmentation(pixels, training=True) if augmentation else pixels
-
-
-def _one_ahead(items: Generator[Any, None, None]) -> Generator[Any, None, None]:
-    """Yield items; a thread makes the next one meanwhile."""
-    with closing(items), ThreadPoolExecutor(max_workers=1) as thread:
-        waiting = thread.submit(next, items, None)
-        while (item := waiting.result()) is not None:
-            waiting = thread.submit(next, items, None)
-            yield item
 
 
 def _narrowed(batch: Any) -> dict[str, np.ndarray]:
@@ -367,7 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options()
     given = options.parse_args(arguments)
     config = cli.chosen(given, Config())
-
+    print(f"computing the features of {config.data}, into {given.cache}", flush=True)
     from fashion_keras import model as models
     from fashion_keras.backend import check_device, enable_determinism
 
@@ -386,8 +378,13 @@ def main(arguments: list[str] | None = None) -> None:
     backbone = models.build_backbone(config)
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)
     models.show_device(config, store.engine)
-    if given.feature_maps:  # First, because they give features, too.
-        store.make_feature_maps(config.fine_tuning_copies, models.chosen_fine_tune_from(config))
+    block = models.chosen_fine_tune_from(config) if given.feature_maps else None
+    copies = max(config.augmented_copies, config.fine_tuning_copies if block else 0)
+    if missing := sum(store.missing(*array, block) for array in training_arrays(copies)):
+        took = cli.duration(missing / store.photos_per_second(block))
+        print(f"{missing} photos and copies: about {took} in all", flush=True)
+    if block:  # First, because they give features, too.
+        store.make_feature_maps(config.fine_tuning_copies, block)
     store.make(training_arrays(config.augmented_copies))
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
     fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS

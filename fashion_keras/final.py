@@ -25,6 +25,7 @@ from fashion_keras.report.outcome import read_predictions
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier
     from fashion_keras.fine_tuning import FineTuned
+    from fashion_keras.timing import Left
     from fashion_keras.training import Datasets
 
 MODEL_FILE = "fashion.keras"
@@ -79,7 +80,7 @@ def final(
             training diverges.
     """
     from fashion_keras.classifier import load_classifier
-    from fashion_keras.fine_tuning import plan
+    from fashion_keras.timing import TEST, announced, plan
     from fashion_keras.training import prepare_datasets
 
     start = time.monotonic()
@@ -91,12 +92,14 @@ def final(
     if budget is not None:
         config, planned = plan(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
+    left = announced(config, datasets, cache, budget is not None)
     with all_together(results, FILES) as work:
         _make_feature_maps(config, datasets)
         if find_rate:
             config = with_found_rate(config, datasets, work / RATE_PICTURE)
         run = tensor_board.new_log_dir(log_dir, "final")
-        trained = _train(config, datasets, cache, run)
+        trained = _train(config, datasets, cache, run, left)
+        left.show(TEST)
         sides = _validate(config, prepared, trained, cache)
         validated = _chosen(sides)
         trained = trained._replace(validation=validated.scores)
@@ -115,7 +118,7 @@ def final(
             if predictions := read_predictions(work / "predictions.csv"):
                 files = {photo.name: photo.file for photo in photos}
                 tensor_board.add_predictions(run, predictions, files)
-    print(f"saved {results / MODEL_FILE} ({(results / MODEL_FILE).stat().st_size / 1e6:.0f} MB)")
+    cli.show_saved(results / MODEL_FILE, results / PAGE)
     return results / MODEL_FILE
 
 
@@ -133,7 +136,9 @@ def _make_feature_maps(config: Config, datasets: Datasets) -> None:
         datasets.store.make_feature_maps(config.fine_tuning_copies, block)
 
 
-def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) -> FineTuned:
+def _train(
+    config: Config, datasets: Datasets, cache: Path, run: Path | None, left: Left
+) -> FineTuned:
     """Train the head, then, unless it stays frozen, the backbone with it."""
     from fashion_keras.fine_tuning import STAGE, FineTuned, fine_tune
     from fashion_keras.model import copied
@@ -145,6 +150,7 @@ def _train(config: Config, datasets: Datasets, cache: Path, run: Path | None) ->
     print(_validation_line("the head", before), flush=True)
     if not config.fine_tuning_epochs:
         return FineTuned(datasets.backbone, trained.head, history, before)
+    left.show(STAGE)
     tuned = fine_tune(config, datasets, trained, cache, tensor_board.callbacks(run, STAGE))
     print(_validation_line(STAGE, tuned.validation), flush=True)
     if tuned.validation["loss"] > before["loss"]:
@@ -356,6 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     if find_rate := given.learning_rate == AUTO:
         given.learning_rate = None
     config = cli.chosen(given, _base(given.config, given.results))
+    print(f"training a classifier on {config.data}; how long it takes is measured", flush=True)
     if given.deterministic:
         from fashion_keras.backend import enable_determinism
 
@@ -382,9 +389,9 @@ def _base(file: Path | None, results: Path) -> Config:
                 "`--config FILE` or another `--results` does without it."
             )
         used = f"the default configuration is used, `--data {Config.data}` unless it is given"
-        print(f"no search in {found.parent}: {used}")
+        print(f"no search in {found.parent}: {used}", flush=True)
         return Config()
-    print(f"configuration: {file or found}")
+    print(f"configuration: {file or found}", flush=True)
     return read_config(file or found)
 
 

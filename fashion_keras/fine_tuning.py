@@ -4,24 +4,19 @@ First the head alone, then both (Kumar et al. 2022, "Fine-Tuning can Distort Pre
 a trained head does not distort the features of the backbone.
 """
 
-import dataclasses
-import json
 import sys
-import time
-import timeit
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fashion_keras import model as models
-from fashion_keras.artifacts import fingerprint, made_once, one_at_a_time, whole_file
+from fashion_keras.artifacts import fingerprint, one_at_a_time, whole_file
 from fashion_keras.backend import all_cards, keras
 from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import (
-    arrays,
     class_numbers,
     divisible,
     feature_batches,
@@ -33,7 +28,6 @@ from fashion_keras.model import (
     chosen_fine_tune_from,
     copied,
     precision_in_force,
-    prediction_sides,
     tunes_on_pixels,
 )
 from fashion_keras.training import (
@@ -54,9 +48,6 @@ from fashion_keras.training import (
 
 STAGE = "fine-tuning"  # Name of its rows in a history.
 _WARM_UP = 0.1  # Share of all steps in which the learning rate rises.
-_PLANNED_SHARE = 0.9  # Of a budget: speeds vary.
-_FIXED_SECONDS = 30.0  # For compiling, saving and pictures.
-_STEPS = 3  # That are timed of each kind.
 _LAYOUT = 2  # Raise it when epochs of older versions must not be used any more.
 
 
@@ -281,120 +272,3 @@ class _Keeper(Recorder):
         scores = f"validation loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
         done = f"epoch {epoch + 1} of {params['epochs']}, training loss {row['loss']:.4f}, {scores}"
         print(f"fine-tuning: {done}, {duration(row['seconds'])} an epoch, {left} left", flush=True)
-
-
-@stage("plan")
-def plan(
-    config: Config, datasets: Datasets, budget: float, start: float, cache: Path
-) -> tuple[Config, dict[str, Any]]:
-    """Return a configuration that fits into a budget, and the plan, as `training.json` has it.
-
-    The budget is in minutes for the whole run, which began at `start`, a `time.monotonic()`.
-    Copies and epochs of fine-tuning are reduced evenly; in the end the copies of the head, too.
-    What is in the cache takes no time. The plan is kept in the cache: the same command follows it
-    after an interruption, because another one could not use what was finished.
-
-    Raises:
-        InputError: If even a head on frozen features takes longer.
-    """
-    chosen = {"fine_tune_from": chosen_fine_tune_from(config)}
-    wanted = dataclasses.asdict(config) | chosen | {"fine_tune_on": tunes_on_pixels(config)}
-    features = [datasets.store.key(split) for split in ("train", "validation")]
-    key = fingerprint(config=wanted, budget=budget, features=features)
-    file = cache / "plans" / f"{key}.json"
-    if file.exists():
-        print(f"following the plan made earlier for this budget ({file})", flush=True)
-
-    def make(unfinished: Path) -> None:
-        made = _planned(config, datasets, budget, start)
-        unfinished.write_text(json.dumps(made), encoding="utf-8")
-
-    fields, made = json.loads(made_once(file, make).read_text(encoding="utf-8"))
-    print(f"the run should take {made['expected_minutes']:g} minutes", flush=True)
-    for line in made["left_out"] or ["nothing"]:
-        print(f"left out for the budget: {line}", flush=True)
-    return dataclasses.replace(config, **fields), made
-
-
-def _planned(
-    config: Config, datasets: Datasets, budget: float, start: float
-) -> tuple[dict[str, int], dict[str, Any]]:
-    speed = measure(config, datasets)
-    spent, seconds = time.monotonic() - start, 0.0
-    for fields in _candidates(config):
-        candidate = dataclasses.replace(config, **fields)
-        seconds = spent + expected_seconds(candidate, datasets, speed)
-        if seconds <= _PLANNED_SHARE * budget * 60:
-            wanted = {name: getattr(config, name) for name in fields}
-            return fields, {
-                "budget_minutes": budget,
-                "expected_minutes": round(seconds / 60, 1),
-                "photos_per_second": {name: round(rate, 1) for name, rate in speed.items()},
-                "left_out": [
-                    f"{name}: {value} instead of {wanted[name]}"
-                    for name, value in fields.items()
-                    if value != wanted[name]
-                ],
-            }
-    raise InputError(  # For the last candidate.
-        f"Even a head on frozen features takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes "
-        f"on this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
-    )
-
-
-def _candidates(config: Config) -> Iterator[dict[str, int]]:
-    """Yield the fields of ever cheaper configurations."""
-    copies, epochs = config.fine_tuning_copies, config.fine_tuning_epochs
-    free = tunes_on_pixels(config)  # There copies take no time.
-    for tenths in range(10, 0, -1):
-        if fewer := round(epochs * tenths / 10):
-            kept = copies if free else round(copies * tenths / 10)
-            yield {"fine_tuning_copies": kept, "fine_tuning_epochs": fewer}
-    yield {"fine_tuning_epochs": 0}
-    yield {"fine_tuning_epochs": 0, "augmented_copies": 0}
-
-
-def expected_seconds(config: Config, datasets: Datasets, speed: dict[str, float]) -> float:
-    """Return how long a run should take on a machine of this speed."""
-    prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
-    train, held_out = len(prepared.split("train")), len(prepared.split("validation"))
-    mapped = config.fine_tuning_epochs and not tunes_on_pixels(config)
-    arrays = training_arrays(config.fine_tuning_copies) if mapped else []
-    missing = sum(store.missing(*array, block) for array in arrays)
-    others = set(training_arrays(config.augmented_copies)).difference(arrays)
-    missing += sum(store.missing(*array) for array in others)
-    # Photos go once more through the whole classifier: to calibrate it, at each side, and to test.
-    size = config.image_size
-    missing += sum(held_out * (side / size) ** 2 for side in prediction_sides(config, held_out))
-    missing += len(prepared.photos) - train - held_out
-    head = config.epochs * train / speed["head"]
-    # An epoch of fine-tuning includes validation, without gradients: a third of the work.
-    epochs = config.fine_tuning_epochs * (train + held_out / 3)
-    return _FIXED_SECONDS + missing / speed["forward"] + head + epochs / speed["fine_tuning"]
-
-
-@stage("measuring the speed of this machine")
-def measure(config: Config, datasets: Datasets) -> dict[str, float]:
-    """Time steps of the backbone, of fine-tuning and of a head, in photos per second."""
-    print("measuring the speed of this machine", flush=True)
-    classes, on_pixels = len(datasets.prepared.labels), tunes_on_pixels(config)
-    batches = load_split(datasets.prepared, "train", config.image_size, config.batch_size)
-    pixels, labels = next(arrays(one_hot(batches, classes)))
-    augmentation = models.build_augmentation(config, config.augmentation_seed)
-    features = datasets.store.run(None if on_pixels else chosen_fine_tune_from(config))
-    found = features(pixels)
-    head: Any = models.build_head(config, classes)
-    trainee, *_ = build_trainee(config, datasets, head)
-    for model in (head, trainee):
-        compile_trainee(model, config, 0.0)
-    inputs = pixels if on_pixels else found["feature_maps"]
-    steps = {
-        "forward": lambda: features(augmentation(pixels, training=True)),
-        "fine_tuning": lambda: trainee.train_on_batch(inputs, labels),
-        "head": lambda: head.train_on_batch(found["features"], labels),
-    }
-    speed = {}
-    for name, step in steps.items():
-        step()  # Compiles.
-        speed[name] = len(pixels) * _STEPS / timeit.timeit(step, number=_STEPS)
-    return speed

@@ -16,7 +16,7 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -67,6 +67,15 @@ def pool(workers: int) -> Iterator[Pool]:
     else:
         with connected() as ray:
             yield _OnRay(ray, workers)
+
+
+def one_ahead(items: Generator[Any, None, None]) -> Generator[Any, None, None]:
+    """Yield items, none of them None; a thread makes the next one meanwhile."""
+    with contextlib.closing(items), concurrent.futures.ThreadPoolExecutor(max_workers=1) as thread:
+        waiting = thread.submit(next, items, None)
+        while (item := waiting.result()) is not None:
+            waiting = thread.submit(next, items, None)
+            yield item
 
 
 def default_workers() -> int:

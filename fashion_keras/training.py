@@ -225,7 +225,7 @@ def train_head(
 
     Missing features are computed. Callbacks see the epochs of an earlier training, too.
     """
-    place = cache / "heads" / f"{head_key(config, datasets)}.npz"
+    place = head_file(config, datasets, cache)
     found = place.exists()
 
     def make(unfinished: Path) -> None:
@@ -238,6 +238,11 @@ def train_head(
         print(f"found a head trained before: {len(history)} epochs", flush=True)
         show_epochs(history, trained.head, callbacks)
     return trained
+
+
+def head_file(config: Config, datasets: Datasets, cache: Path) -> Path:
+    """Return where a trained head is kept."""
+    return cache / "heads" / f"{head_key(config, datasets)}.npz"
 
 
 def head_key(config: Config, datasets: Datasets) -> str:

@@ -162,6 +162,12 @@ def test_files_that_a_run_did_not_write_are_removed_and_failures_change_nothing(
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("two", "new")]
 
 
+def test_a_folder_that_is_read_only_is_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: place != tmp_path.resolve())
+    with pytest.raises(InputError, match=rf"write to {tmp_path}\. .* with `--results`"):
+        check_free(tmp_path / "new" / "results")
+
+
 def test_an_error_leaves_no_new_folder(tmp_path):
     place = tmp_path / "new" / "results"
     with pytest.raises(OSError, match="full"), all_together(place, ["one"]):
@@ -184,6 +190,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
     ("error", "state"),
     [
         (OSError(errno.EROFS, "Read-only file system", "/r/one"), "read-only"),
+        (PermissionError(errno.EACCES, "Permission denied", "/r/one"), "not open to you"),
         (RuntimeError("errno = 28, error message = 'No space left on device'"), "full"),
         (RuntimeError("/x; No space left on device"), "full"),
         (OSError("400000 requested and 262112 written"), "full"),  # By `numpy.save`.
@@ -192,7 +199,8 @@ def test_sha256_is_that_of_the_content(tmp_path):
 )
 def test_disks_are_blamed_in_whatever_words_a_library_uses(error, state):
     assert str(disk_problem(error)).startswith(f"The disk is {state}: {error}. ")
-    other = ValueError("something else")
+    assert "the variable TMPDIR" in str(disk_problem(error))
+    other = ValueError(f"/w.keras cannot be used: {error}")
     other.__cause__ = error
     assert disk_problem(other) == disk_problem(error)
     assert disk_problem(FileNotFoundError(errno.ENOENT, "No such file")) is None

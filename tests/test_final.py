@@ -18,7 +18,7 @@ from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
-from fashion_keras.final import _recalls, final, main
+from fashion_keras.final import PAGE, _recalls, final, main
 from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
@@ -188,7 +188,8 @@ def test_run_shows_what_it_found(quick, tmp_path, monkeypatch, capsys):
         "photos: 40 train, 20 validation, 20 test; 10 classes: dress, hat",
         f"everything will be in {file.parent}\n",
         f"test: accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of 20), 95 % interval",
-        f"saved {file} ({file.stat().st_size / 1e6:.0f} MB)\n",
+        f"saved {file} ({file.stat().st_size / 1e6:.0f} MB); report: {file.with_name(PAGE)}\n",
+        f"now run: python -m fashion_keras.predict {file} PHOTOS\n",
     ):
         assert f"\n{line}" in f"\n{shown}"
     assert read_config(file.with_name("config.json")).learning_rate == 0.0123
@@ -199,8 +200,8 @@ def test_run_shows_what_it_found(quick, tmp_path, monkeypatch, capsys):
 
 def test_budget_is_planned_and_shown(quick, monkeypatch, capsys):
     # An epoch should take 2.3 seconds.
-    speed = {"forward": 1e6, "fine_tuning": 20.0, "head": 1e6}
-    monkeypatch.setattr("fashion_keras.fine_tuning.measure", lambda *_: speed)
+    speed = {"forward": 1e6, "fine_tuning": 20.0, "head": 1e6, "head_start": 1.0}
+    monkeypatch.setattr("fashion_keras.timing.measure", lambda *_, **options: speed)
     file = quick(options={"budget": 1.0}, fine_tuning_epochs=20, precision="mixed_bfloat16")
     planned = read_json(file.with_name("training.json"))["budget"]
     done = read_config(file.with_name("config.json")).fine_tuning_epochs

@@ -1,7 +1,6 @@
 """Tests of fine-tuning: what it trains, from what, its learning rates, and how it continues."""
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,12 @@ from fashion_keras.fine_tuning import (
     FineTuned,
     build_trainee,
     compile_trainee,
-    expected_seconds,
     fine_tune,
     fine_tuning_datasets,
     learning_rates,
-    measure,
-    plan,
 )
 from fashion_keras.model import build_head, build_top, chosen_fine_tune_from, precision_in_force
-from fashion_keras.training import Datasets, TrainedHead
+from fashion_keras.training import TrainedHead
 from tests.builders import opened, python
 from tests.conftest import normalised_backbone, small_backbone
 
@@ -221,67 +217,3 @@ def test_two_devices_train_like_one(sample_folder, tmp_path):
     assert "working on 2 devices" in done.stdout
     losses = [float(word) for word in done.stdout.splitlines()[-1].split()]
     assert losses == pytest.approx(losses_on(1, sample_folder, tmp_path), rel=0.02)
-
-
-# 40 photos for training, 20 for validation and 20 for testing.
-PLANNED = dataclasses.replace(CONFIG, epochs=10, fine_tuning_copies=4, fine_tuning_epochs=8)
-SPEED = {"forward": 1.0, "fine_tuning": 0.5, "head": 10.0}
-
-
-def planned_in(
-    minutes: float, datasets: Datasets, folder: Path, config: Config = PLANNED, spent: float = 0.0
-) -> tuple[Config, dict[str, Any]]:
-    """Plan a run that began so many seconds ago on a machine of fixed speed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fashion_keras.fine_tuning.measure", lambda *_: SPEED)
-        return plan(config, datasets, minutes, time.monotonic() - spent, folder)
-
-
-def test_expected_time_is_the_sum_of_its_parts(datasets):
-    # Five copies of 40 photos, 20 of validation twice (to train, to calibrate), 20 of the test; a
-    # head; eight epochs.
-    expected = 30 + (5 * 40 + 20 + 20 + 20) / 1 + 10 * 40 / 10 + 8 * (40 + 20 / 3) / 0.5
-    assert expected_seconds(PLANNED, datasets, SPEED) == pytest.approx(expected)
-    frozen = dataclasses.replace(PLANNED, fine_tuning_epochs=0)
-    assert expected_seconds(frozen, datasets, SPEED) == pytest.approx(30 + 2 * 40 + 60 + 40)
-    datasets.store.feature_maps("train", 3, "block13")  # What is in the cache takes no time.
-    assert expected_seconds(PLANNED, datasets, SPEED) == pytest.approx(expected - 40)
-
-
-def test_less_time_leaves_out_copies_and_epochs(datasets, tmp_path):
-    config, made = planned_in(1000, datasets, tmp_path)
-    assert (config, made["left_out"]) == (PLANNED, [])
-    config, made = planned_in(10, datasets, tmp_path)
-    assert 0 < config.fine_tuning_epochs < 8
-    assert 0 < config.fine_tuning_copies < 4
-    assert expected_seconds(config, datasets, SPEED) <= 0.9 * 600
-    assert made["left_out"] == [
-        f"fine_tuning_copies: {config.fine_tuning_copies} instead of 4",
-        f"fine_tuning_epochs: {config.fine_tuning_epochs} instead of 8",
-    ]
-    later, _ = planned_in(10, datasets, tmp_path / "later", spent=200)
-    assert later.fine_tuning_epochs < config.fine_tuning_epochs
-    # An interrupted run follows the plan that it had.
-    assert planned_in(10, datasets, tmp_path, spent=200) == (config, made)
-    config, _ = planned_in(3.5, datasets, tmp_path)
-    assert (config.fine_tuning_epochs, config.augmented_copies) == (0, 0)
-    # 30 + 40 + 20 + 20 + 20 + 40 seconds.
-    with pytest.raises(InputError, match=r"takes about 3 minutes .* Received: --budget 0\.5\."):
-        planned_in(0.5, datasets, tmp_path)
-
-
-def test_copies_are_kept_where_they_take_no_time(datasets, tmp_path):
-    pixels = dataclasses.replace(PLANNED, fine_tune_from="pixels")
-    config, made = planned_in(8, datasets, tmp_path, pixels)
-    assert (config.fine_tuning_copies, config.augmented_copies) == (4, 1)
-    assert 0 < config.fine_tuning_epochs < 8
-    assert len(made["left_out"]) == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("fine_tune_from", ["block13", "pixels"])
-def test_speed_is_measured_without_changing_a_weight(fine_tune_from, datasets):
-    before = [weight.tobytes() for weight in datasets.backbone.get_weights()]
-    speed = measure(dataclasses.replace(PLANNED, fine_tune_from=fine_tune_from), datasets)
-    assert min(speed.values()) > 0
-    assert before == [weight.tobytes() for weight in datasets.backbone.get_weights()]

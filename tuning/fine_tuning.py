@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fashion_keras.artifacts import all_together, check_free, fingerprint
+from fashion_keras.artifacts import all_together, check_disk, check_free, fingerprint
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, read_config, to_json, with_whole_paths
@@ -27,13 +27,13 @@ from fashion_keras.fine_tuning import (
     compile_trainee,
     fine_tuning_datasets,
     fine_tuning_key,
-    measure,
 )
 from fashion_keras.model import PIXELS, tunes_on_pixels
 from fashion_keras.parallel import Pool
 from fashion_keras.report.outcome import read_json
 from fashion_keras.report.search_page import FINE_TUNING
 from fashion_keras.saving import data_fingerprint
+from fashion_keras.timing import measure
 from fashion_keras.training import (
     Datasets,
     head_key,
@@ -45,7 +45,7 @@ from fashion_keras.training import (
 from tuning.hyperband import run
 from tuning.hypermodel import fit_trial
 from tuning.oracle import Oracle, Plan, Trial
-from tuning.results import PAGE, Report
+from tuning.results import PAGE, Cost, Report
 from tuning.space import Space, fine_tuning, on_feature_maps
 from tuning.trials import Trainer, train_trial
 
@@ -63,20 +63,20 @@ class TuningData:
 
     def __init__(self, datasets: Datasets, space: Space, cache: Path, workers: int) -> None:
         self.datasets, self.space = datasets, space
-        self._cache, self._workers = cache, workers
+        self.cache, self._workers = cache, workers
         self._heads: dict[str, Any] = {}
 
     def store(self, config: Config) -> FeatureStore:
         """Return the features of a configuration, which may have another augmentation."""
         prepared, backbone, _ = self.datasets
-        return FeatureStore(prepared, config, backbone, self._cache, self._workers)
+        return FeatureStore(prepared, config, backbone, self.cache, self._workers)
 
     def of(self, config: Config) -> tuple[Datasets, Any]:
         """Return the data sets of a configuration, and the trained head, as `final` would."""
         datasets = self.datasets._replace(store=self.store(config))
         key = head_key(config, datasets)
         if key not in self._heads:
-            self._heads[key] = train_head(config, datasets, self._cache).head
+            self._heads[key] = train_head(config, datasets, self.cache).head
         return datasets, self._heads[key]
 
     def key(self, config: Config) -> str:
@@ -189,12 +189,15 @@ def search_fine_tuning(
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
         print(oracle.plan(), flush=True)
-        _announce(*_expected_seconds(base, oracle.plan(), data), minutes)
-        _make_feature_maps(base, oracle.plan(), data)
+        plan = oracle.plan()
+        maps, trials = _expected_seconds(base, plan, data)
+        _announce(maps, trials, minutes)
+        _make_feature_maps(base, plan, data)
         if log_dir:
-            key = fingerprint(base=dataclasses.asdict(base), plan=oracle.plan(), photos=photos)
+            key = fingerprint(base=dataclasses.asdict(base), plan=plan, photos=photos)
             log_dir = log_dir / f"fine-tuning-{key[:8]}"
-        report = Report(oracle, work, results / PAGE, log_dir, head)
+        cost = Cost(_COMPILING, max(trials / plan.epochs - _COMPILING, 0.0))
+        report = Report(oracle, work, results / PAGE, log_dir, head, cost)
         trainer = Trainer(data, data.key, cache / "trials", Pool())
         task = functools.partial(train_trial, build=FineTuningHyperModel)
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
@@ -279,14 +282,13 @@ def _scores(trial: Trial) -> dict[str, float]:
     }
 
 
-def advice(base: Config, max_epochs: int, factor: int, cache: Path) -> str:
-    """Return a line on how long the search of fine-tuning would take, which is measured."""
+def expected_seconds(base: Config, max_epochs: int, factor: int, cache: Path) -> float:
+    """Return how long the search of fine-tuning would take, which is measured."""
     datasets = open_datasets(base, prepare_for(base, cache), cache)
     data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()
-    took = duration(sum(_expected_seconds(base, plan, data)))
-    return f"only the head was searched; `--stage fine-tuning` goes on, for about {took} here"
+    return sum(_expected_seconds(base, plan, data))
 
 
 def _on_pixels(base: Config) -> bool:
@@ -300,7 +302,8 @@ def _make_feature_maps(base: Config, plan: Plan, data: TuningData) -> None:
     pairs = itertools.pairwise(plan.rounds)
     promotable = sum(one.trials for one, after in pairs if one.bracket == after.bracket)
     states = promotable * _STATE_BYTES * data.datasets.backbone.count_params()
-    data.datasets.store.check_disk(sum(needed for _, needed in _missing(variants, data)) + states)
+    maps = sum(needed for _, needed in _missing(variants, data))
+    check_disk(data.datasets.store.folder, maps + states)
     for config in variants:
         arrays = training_arrays(config.fine_tuning_copies)
         data.store(config).make(arrays, config.fine_tune_from)
@@ -314,7 +317,7 @@ def _expected_seconds(base: Config, plan: Plan, data: TuningData) -> tuple[float
     """Return how long feature maps, and trials, should take on this machine, which is measured."""
     variants = _variants(base)
     first = variants[0] if variants else dataclasses.replace(base, fine_tune_from=PIXELS)
-    speed = measure(first, data.datasets)
+    speed = measure(first, data.datasets, data.cache)
     train, held_out = (len(data.datasets.prepared.split(one)) for one in ("train", "validation"))
     # Validation goes without gradients: a third of the work. Each new trial trains a head.
     begun = sum(one.trials for one in plan.rounds if not one.first_epoch)

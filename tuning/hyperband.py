@@ -12,16 +12,18 @@ from typing import Any
 
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import array, keras
-from fashion_keras.cli import stage
+from fashion_keras.cli import duration, stage
 from fashion_keras.config import Config, InputError, to_json, with_whole_paths
+from fashion_keras.features import training_arrays
 from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions, read_json
 from fashion_keras.saving import data_fingerprint
+from fashion_keras.timing import FEATURES, FIXED_SECONDS, Left, measure
 from fashion_keras.training import Datasets, head_data, head_key, prepare_datasets, train_head
-from tuning.finalists import FINALISTS, Finalist, curves, rerun
-from tuning.oracle import Oracle
-from tuning.results import FILES, PAGE, Report
+from tuning.finalists import CURVES, FINALISTS, SEEDS, Finalist, curves, rerun
+from tuning.oracle import Oracle, Plan
+from tuning.results import FILES, PAGE, Cost, Report
 from tuning.space import HEAD
 from tuning.trials import Trainer, run_trials, train_trial
 
@@ -34,6 +36,7 @@ def search(
     cache: Path,
     workers: int | None = None,
     log_dir: Path | None = None,
+    later: float = 0.0,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
@@ -46,6 +49,7 @@ def search(
         workers: Processes that compute features and train heads. None: one for features,
             `parallel.default_workers` for heads.
         log_dir: Folder to write to for TensorBoard; None for nothing.
+        later: Seconds that the command takes after this search.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -66,24 +70,23 @@ def search(
     with tempfile.TemporaryDirectory() as folder, all_together(results, FILES) as work:
         oracle = Oracle(HEAD, trial_base, max_epochs, factor, Path(folder))
         print(plan := oracle.plan(), flush=True)
+        running = workers or default_workers()
+        cost = _announced_cost(base, plan, datasets, cache, running, later)
         data = head_data(base, datasets)
         key = fingerprint(head=head_key(trial_base, datasets), plan=plan)
         log_dir = log_dir and log_dir / f"search-{key[:8]}"  # The same if it goes on.
-        report = Report(oracle, work, results / PAGE, log_dir, None)
-        with pool(workers or default_workers()) as running:
+        report = Report(oracle, work, results / PAGE, log_dir, None, cost)
+        with pool(running) as processes:
             keys = functools.partial(head_key, datasets=datasets)
-            trainer = Trainer(data, keys, cache / "trials", running)
+            trainer = Trainer(data, keys, cache / "trials", processes)
             run(oracle, trainer, report)
             found = [HEAD.sample(trial.hyperparameters, base) for trial in oracle.best()]
             finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
             best = _best_of(finalists, len(data.validation_classes))
             report.add_curves(curves(best.config, trainer))
-        scores: dict[str, Any] = {
-            "validation_accuracy": round(best.mean, 4),
-            "spread": round(best.spread, 4),
-            "seeds": len(best.accuracies),
-        }
+        scores: dict[str, Any] = {"validation_accuracy": round(best.mean, 4)}
+        scores |= {"spread": round(best.spread, 4), "seeds": len(best.accuracies)}
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
@@ -94,6 +97,23 @@ def search(
         _keep_better(results, scores["validation_accuracy"], photos)
         (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
+
+
+def _announced_cost(
+    base: Config, plan: Plan, datasets: Datasets, cache: Path, workers: int, later: float
+) -> Cost:
+    """Print how long all should take, with `later`; return what trials should cost."""
+    speed = measure(base, datasets, cache, fine_tuning=False)
+    arrays = training_arrays(base.augmented_copies)
+    missing = sum(datasets.store.missing(*array) for array in arrays)
+    epoch = len(datasets.prepared.split("train")) / speed["head"] / workers
+    cost = Cost(speed["head_start"] / workers, epoch)
+    seconds = {FEATURES: missing / speed["forward"], "trials": cost.of(plan.trials, plan.epochs)}
+    trainings = {"finalists": FINALISTS * SEEDS, "curves": sum(map(len, CURVES.values()))}
+    again = {name: cost.of(count, count * base.epochs) for name, count in trainings.items()}
+    again |= {"start and pictures": FIXED_SECONDS, "fine-tuning": later}
+    Left(seconds | again).show()
+    return cost._replace(later=sum(again.values()))
 
 
 def _best_of(finalists: Sequence[Finalist], photos: int) -> Finalist:
@@ -130,6 +150,7 @@ def run(
     Raises:
         InputError: If all trials fail, or too many.
     """
+    print(f"about {duration(report.left())} left in all", flush=True)
     for finished in run_trials(oracle, trainer, task, end):
         report.add(*finished)
         if time.monotonic() > end:

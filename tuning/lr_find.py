@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras import learning_rate as lr
-from fashion_keras.artifacts import all_together
+from fashion_keras.artifacts import all_together, check_free
 from fashion_keras.config import Config, names
 
 # What is trained already is damaged early and gains little: many steps where that happens show
@@ -51,6 +51,7 @@ def find(config: Config, rates: Sequence[float], tested: str, results: Path, cac
         InputError: If photos or weights cannot be had or used, or the test suggests nothing.
     """
     start = time.monotonic()
+    check_free(results)
     curve = _curve(config, rates, tested, cache)
     found: dict[str, float] = {}
     try:
@@ -118,6 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
     low, high, steps = (default if value is None else value for value, default in asked)
     rates = lr.rising_rates(low, high, int(steps))
     folder = given.results / "lr_find"
+    print(f"testing {len(rates)} learning rates, into {folder}", flush=True)
     rate = find(cli.chosen(given, _BASE), rates, tested, folder, given.cache)
     # The rate belongs to these; tests are usually made on smaller photos than the training.
     kept = [name for name in _FIELDS + _FOR_FINE_TUNING if name != "image_size"]

@@ -5,13 +5,14 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fashion_keras import cli
 from fashion_keras.config import Config
 from fashion_keras.figures import hyperparameter_chart, save_png, trial_charts
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import write_search_page
+from fashion_keras.timing import corrected
 from fashion_keras.training import write_rows
 from tuning.finalists import CURVES, Finalist
 from tuning.oracle import Oracle, Trial
@@ -21,8 +22,19 @@ PAGE = "report.html"
 PICTURES = ("space.png", *(f"{name}.png" for name in CURVES))
 TABLES = ("trials.csv", "finalists.csv", "curves.csv")
 FILES = (*TABLES, *PICTURES, "search.json", PAGE, "best_config.json")
-_START_COST = 3  # Starting a trial takes about as long as this many epochs.
 _PAUSE = 10  # Seconds from one page to the next.
+
+
+class Cost(NamedTuple):
+    """Expected seconds: to start a trial, of an epoch, and of what comes after all trials."""
+
+    start: float
+    epoch: float
+    later: float = 0.0
+
+    def of(self, trials: int, epochs: int) -> float:
+        """Return how long so many trials take that have so many epochs in all."""
+        return trials * self.start + epochs * self.epoch
 
 
 class Report:
@@ -30,19 +42,27 @@ class Report:
 
     Tables and pictures go to the folder `work`, what was found so far to the file `page`, and if
     `log_dir` is given, what TensorBoard shows to it. With `before`, the folder of the results of
-    the head's search, the page shows that, too.
+    the head's search, the page shows that, too. `cost` is what trials should take.
     """
 
     def __init__(
-        self, oracle: Oracle, work: Path, page: Path, log_dir: Path | None, before: Path | None
+        self,
+        oracle: Oracle,
+        work: Path,
+        page: Path,
+        log_dir: Path | None,
+        before: Path | None,
+        cost: Cost,
     ) -> None:
         self.rows: list[dict[str, Any]] = []  # Of `trials.csv`.
         self.reasons: list[str] = []  # Why trials failed, one each.
         self._oracle, self._space, self._plan = oracle, oracle.space, oracle.plan()
         self._work, self._page, self._before = work, page, before
         self._log_dir, self._found = log_dir, 0
-        self._cost = 0  # Of the trials that were not in the cache.
-        self._start, self._written = time.monotonic(), -float("inf")
+        self._cost = cost
+        # The first trial that is not in the cache waits for processes to start: it is not timed.
+        self._first, self._expected, self._took = 0.0, 0.0, 0.0
+        self._written = -float("inf")
 
     def add(self, trial: Trial, outcome: Outcome, found: bool) -> None:
         """Show a trial; `found` says whether its outcome was in the cache."""
@@ -50,7 +70,11 @@ class Report:
         self.rows.append(row)
         self.reasons += [row["reason"]] if row["reason"] else []
         self._found += found
-        self._cost += 0 if found else _cost_of(row)
+        if not found:
+            now = time.monotonic()
+            self._expected += self._cost.of(1, _epochs_of(row)) if self._first else 0.0
+            self._first = self._first or now
+            self._took = now - self._first
         write_rows(self.rows, self._work / "trials.csv")
         print(self._line(row, found), flush=True)
         if self._log_dir:
@@ -68,12 +92,13 @@ class Report:
             best: Any = self._space.best([one for one in self.rows if not one["reason"]])
             text += f"{name} {row[name]:.4f}  best {best[name]:.4f}  to epoch {row['last_epoch']}"
         text += "  found in the cache" if found else f"  {row['seconds']:.1f} s"
-        if self._cost:
-            left = self._plan.epochs + _START_COST * self._plan.trials
-            left -= sum(map(_cost_of, self.rows))
-            seconds = left * (time.monotonic() - self._start) / self._cost
-            text += f"  {cli.duration(seconds)} left"
-        return text
+        return f"{text}  {cli.duration(self.left())} left in all"
+
+    def left(self) -> float:
+        """Return how many seconds are left, by what was expected and how long trials took."""
+        trials, epochs = self._plan.trials - len(self.rows), sum(map(_epochs_of, self.rows))
+        expected = self._cost.of(trials, self._plan.epochs - epochs) + self._cost.later
+        return corrected(expected, self._expected, self._took)
 
     def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
         searched = {name: row[name] for name in self._space.fields}
@@ -121,7 +146,7 @@ class Report:
             "space": self._space.ranges(self._oracle.base),
             "trials": len(self.rows),
             "failed": len(self.reasons),
-            "epochs": sum(row["last_epoch"] - row["first_epoch"] for row in self.rows),
+            "epochs": sum(map(_epochs_of, self.rows)),
             "trials_of_an_interrupted_run": self._found,
             "run": cli.provenance(start),
         }
@@ -145,8 +170,8 @@ class Report:
         }
 
 
-def _cost_of(row: dict[str, Any]) -> int:
-    return row["last_epoch"] - row["first_epoch"] + _START_COST
+def _epochs_of(row: dict[str, Any]) -> int:
+    return row["last_epoch"] - row["first_epoch"]
 
 
 def _scores_of(finalist: Finalist) -> dict[str, float]:

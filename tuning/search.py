@@ -68,21 +68,23 @@ def main(arguments: list[str] | None = None) -> None:
         if value is not None and value < minimum:
             raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
     cli.chosen(given, BASE)  # Raises for what cannot be used.
+    folder = given.results / "search"
+    print(f"searching on {given.data or BASE.data}, into {folder}", flush=True)
     from fashion_keras.backend import cards, enable_determinism
 
     if given.deterministic:
         enable_determinism()
-    folder = given.results / "search"
     stage = given.stage or ("both" if cards() else "head")
     if stage == "head" and given.max_minutes:
         raise InputError("`--max-minutes` needs `--stage fine-tuning` or `--stage both`.")
     base = _search(given, stage, folder)
-    command = cli.next_command("fashion_keras.final", parser, given)
-    print(f"winner: {folder / 'best_config.json'}; now run: {command}", flush=True)
+    print(f"winner: {folder / 'best_config.json'}; report: {folder / 'report.html'}", flush=True)
     if base:
-        from tuning.fine_tuning import advice
+        from tuning.fine_tuning import expected_seconds
 
-        print(advice(base, *_settings(given, "fine-tuning"), given.cache))
+        took = cli.duration(expected_seconds(base, *_settings(given, "fine-tuning"), given.cache))
+        print(f"only the head was searched; `--stage fine-tuning` goes on, for about {took} here")
+    print(f"now run: {cli.next_command('fashion_keras.final', parser, given)}", flush=True)
 
 
 def _settings(given: argparse.Namespace, stage: str) -> tuple[int, int]:
@@ -92,14 +94,20 @@ def _settings(given: argparse.Namespace, stage: str) -> tuple[int, int]:
 def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | None:
     """Search; return what fine-tuning could go on from, if the head alone was not asked for."""
     from fashion_keras.backend import cards
-    from tuning.fine_tuning import base_of, search_fine_tuning
+    from tuning.fine_tuning import base_of, expected_seconds, search_fine_tuning
     from tuning.hyperband import search
     from tuning.space import HEAD
 
     places = folder, given.cache, given.workers, given.tensorboard
     tuned = (folder / FINE_TUNING / "best_config.json").exists()
+    # On a graphics card the size of `final` takes minutes.
+    size, later = Config.image_size if cards() else BASE.image_size, 0.0
+    if stage == "both":
+        base = cli.chosen(given, dataclasses.replace(BASE, image_size=size))
+        later = expected_seconds(base, *_settings(given, "fine-tuning"), given.cache)
+        later = min(later, 60 * (given.max_minutes or later))
     if stage != "fine-tuning":
-        search(cli.chosen(given, BASE), *_settings(given, "head"), *places)
+        search(cli.chosen(given, BASE), *_settings(given, "head"), *places, later=later)
     if stage == "head" and tuned:
         print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
     if stage == given.stage == "head":
@@ -107,8 +115,6 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
-    # On a graphics card the size of `final` takes minutes.
-    size = Config.image_size if cards() else BASE.image_size
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
     if found:  # What the head's search found is not for options to change.
         if stage == "fine-tuning" and given.augmented_copies not in (None, found.augmented_copies):

@@ -57,14 +57,19 @@ def options() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, check, and print the verdict."""
-    given = options().parse_args(arguments)
-    config = cli.chosen(given, Config())
+    parser = options()
+    given = parser.parse_args(arguments)
+    config, folder = cli.chosen(given, Config()), given.results / "check"
+    print(f"checking {config.data}, into {folder}", flush=True)
     from fashion_keras.check.examine import examine
 
-    found = examine(config, given.results / "check", given.cache, given.features)
+    found = examine(config, folder, given.cache, given.features)
     print(findings.verdict(found))
-    print(f"all results are in {given.results / 'check'}")
-    if given.strict and any(finding.to_fix for finding in found):
+    print(f"all results are in {folder}")
+    to_fix, kept = any(finding.to_fix for finding in found), (*_ALWAYS, *_FOR_FEATURES)
+    after = cli.next_command("tuning.search", parser, given, kept, data=given.data)
+    print(f"{'when that is fixed' if to_fix else 'now'} run: {after}")
+    if given.strict and to_fix:
         sys.exit(1)
 
 

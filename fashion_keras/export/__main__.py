@@ -208,6 +208,7 @@ def main(arguments: list[str] | None = None) -> None:
     ending = FORMATS[given.format].ending
     given.model = find_model(given.model)
     target = given.out or given.model.with_name(given.model.stem + ending)
+    print(f"exporting {given.model} to {target}: one or two minutes", flush=True)
     photos = read_photos(given.photos)
     try:
         description = export_classifier(given.model, given.format, target, photos, given.half)
@@ -216,6 +217,9 @@ def main(arguments: list[str] | None = None) -> None:
     size = sum(description["bytes"].values()) / 1e6
     difference = description["compared_with_keras"]["largest_difference"]
     print(f"{target}: {size:.1f} MB, largest difference to Keras {difference:g}")
+    print(f"described in {target}.json")
+    if is_onnx(target):
+        print(f"now run: {cli.command('fashion_keras.predict', target, 'PHOTOS')}")
 
 
 if __name__ == "__main__":

@@ -157,6 +157,8 @@ def main(arguments: list[str] | None = None) -> None:
     _check_model(given)
     if given.engine == "ray":
         names = _ray_data().prepare(names)
+    # Rows may be on standard output.
+    print(f"loading {given.model_name} for {len(names)} inputs", file=sys.stderr, flush=True)
     write = print_rows
     if given.out:
         write = _ray_data().write_parts if writes_parts(given) else write_file

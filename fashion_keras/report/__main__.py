@@ -91,14 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
     """Read the command line, test the saved file, write the page."""
     start = time.monotonic()
     given = options().parse_args(arguments)
-    from fashion_keras.classifier import load_classifier
-    from fashion_keras.report.page import Sources, write_report
-
     given.model = find_model(given.model)
     metadata = read_metadata(given.model)
     if is_onnx(given.model):
         raise InputError(f"Grad-CAM needs a .keras file. Received: {given.model}")
     photos = photos_named(given.data, metadata["labels"], given.cache)
+    print(f"testing {given.model} on {len(photos)} photos", flush=True)
+    from fashion_keras.classifier import load_classifier
+    from fashion_keras.report.page import Sources, write_report
+
     name = given.data if given.data in _NAMED else "/".join(Path(given.data).resolve().parts[-2:])
     warning, folder = warning_of(given.data, metadata), given.model.resolve().parent
     with all_together(given.results, (*TEST_FILES, PAGE)) as work:
@@ -114,6 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"cannot be read, not counted: {line}")
     file = given.results / PAGE
     print(f"saved {file} ({file.stat().st_size / 1e6:.1f} MB)")
+    print(f"now run: {cli.command('fashion_keras.predict', given.model, 'PHOTOS')}")
     if metrics["unreadable"]:
         sys.exit(3)
 

@@ -242,7 +242,7 @@ def test_folders_without_photos_are_an_error(places, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.run(lambda: main(words(tmp_path / "photos", tmp_path)))
     printed = capsys.readouterr()
-    assert printed.out == ""
+    assert printed.out.count("\n") == 1
     assert printed.err.startswith("error: ")
     assert str(tmp_path / "photos") in printed.err
 

@@ -76,15 +76,15 @@ def test_what_the_head_search_found_is_not_for_options_to_change(run):
         run("--augmented-copies", "4")
 
 
-def test_after_the_head_alone_the_time_of_fine_tuning_is_said(
+def test_the_time_of_fine_tuning_is_known_before_it_begins(
     run, sample_folder, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(fine_tuning, "measure", lambda *call: SPEED)
     config = dataclasses.replace(FOUND, data=str(sample_folder), image_size=71)
     # 300 photos and copies; 75 epochs with 20 photos of validation; 17 heads of two epochs.
     seconds = 300 / 0.5 + 75 * (40 + 20 / 3) + 17 * (2 * 40 / 0.1 + 10)
-    line = fine_tuning.advice(config, 9, 3, tmp_path / "cache")
-    assert line.endswith(f"`--stage fine-tuning` goes on, for about {seconds / 3600:.1f} h here")
+    found = fine_tuning.expected_seconds(config, 9, 3, tmp_path / "cache")
+    assert found == pytest.approx(seconds)
 
 
 def test_feature_maps_that_need_all_the_time_are_refused_before_they_are_made(run, monkeypatch):

@@ -43,7 +43,8 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     best, trials = read_config(folder / "best_config.json"), rows_of(folder / "trials.csv")
     ranked = rows_of(folder / "finalists.csv")
     summary = json.loads((folder / "search.json").read_text())
-    assert output.index("plan: 5 trials, ") < output.index("features at 71 px")
+    announced = output.index("start and pictures 30 s)")
+    assert output.index("plan: 5 trials, ") < announced < output.index("features at 71 px")
     shown = [line.split()[1] for line in output.splitlines() if line.startswith("trial ")]
     assert shown == [f"{row['trial']}/5" for row in trials] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     assert (best.image_size, best.epochs, best.ema_epochs, best.seed) == (299, 50, 5, 1)
@@ -54,9 +55,9 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert (summary["trials"], summary["failed"], summary["image_size"]) == (5, 0, 71)
     assert len(rows_of(folder / "curves.csv")) == 4
     assert {"space.png", "droprate.png", "report.html"} <= {file.name for file in folder.iterdir()}
-    assert output.endswith(
-        f"now run: python -m fashion_keras.final --results {folder.parent} --cache {cache}\n"
-    )
+    command = f"python -m fashion_keras.final --results {folder.parent} --cache {cache}"
+    found = f"winner: {folder / 'best_config.json'}; report: {folder / 'report.html'}"
+    assert output.endswith(f"{found}\nnow run: {command}\n")
     assert not list((cache / "trials").glob("*.npz"))
 
     again = run("--tensorboard", str(folder.parent / "log"))
@@ -93,25 +94,27 @@ def test_every_option_changes_what_is_searched_or_where(option, tmp_path, monkey
 @pytest.mark.parametrize(
     ("words", "cards", "expected"),
     [
-        (["--stage", "head"], [Card("T4")], ["head"]),
+        (["--stage", "head"], [Card("T4")], ["head, then 0 s"]),
         (["--stage", "fine-tuning"], [], ["fine-tuning"]),
-        (["--stage", "both"], [], ["head", "fine-tuning"]),
-        ([], [Card("T4")], ["head", "fine-tuning"]),
-        ([], [], ["head"]),
+        (["--stage", "both", "--max-minutes", "5"], [], ["head, then 300 s", "fine-tuning"]),
+        ([], [Card("T4")], ["head, then 900000 s", "fine-tuning"]),
+        ([], [], ["head, then 0 s"]),
     ],
 )
 def test_stages_are_those_asked_for_or_that_suit_the_machine(
     words, cards, expected, monkeypatch, capsys, tmp_path
 ):
     ran = []
-    monkeypatch.setattr(hyperband, "search", lambda *call: ran.append("head"))
+    head = lambda *call, later: ran.append(f"head, then {later:.0f} s")  # noqa: E731
+    monkeypatch.setattr(hyperband, "search", head)
     tune = lambda *call, **options: ran.append("fine-tuning")  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
-    monkeypatch.setattr(fine_tuning, "advice", lambda *call: "only the head was searched")
+    monkeypatch.setattr(fine_tuning, "expected_seconds", lambda *call: 9e5)
     monkeypatch.setattr("fashion_keras.backend.cards", lambda: cards)
     search_module.main([*words, "--results", str(tmp_path)])
     assert ran == expected
-    assert ("only the head was searched" in capsys.readouterr().out) == (not words and not cards)
+    output = capsys.readouterr().out
+    assert ("`--stage fine-tuning` goes on, for about 250.0 h" in output) == (not words + cards)
 
 
 def decided(base, max_epochs, factor, *elsewhere, folder):
