@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from fashion_keras import cli
+from fashion_keras.artifacts import only_one
 from fashion_keras.check import findings
 from fashion_keras.config import Config
 
@@ -17,7 +20,9 @@ _ALWAYS = (
     "split_seed",
     "seed",
 )
+_FOR_SEARCH = ("label_column", "label_pattern", "split_seed")
 _FOR_FEATURES = ("backbone", "weights", "feature_batch_size")
+_PAGE = ""  # `--review` without a file: as `Config.review`, no decisions are honoured.
 
 
 def options() -> argparse.ArgumentParser:
@@ -35,16 +40,36 @@ def options() -> argparse.ArgumentParser:
         "with two cores about a minute for 3000 photos at `--image-size 150`, five at 299; what\n"
         "training has computed is used again. Change a label in the test split only for what the\n"
         "photo shows, never because a model disagrees.\n\n"
+        "With --review a page opens on which each suspect is kept, moved to another class or\n"
+        "dropped. Decisions are saved in photos.review.csv at once; the same command goes on with\n"
+        "them. All commands that read photos honour that file with `--review FILE`; so does this\n"
+        "one, which then opens no page.\n\n"
         "Exit code: 0; with --strict 1 if there is anything to fix; 2 for wrong usage, no photos.",
         "fashion_keras.check",
         "examples:\n  python -m fashion_keras.check photos/\n"
-        "  python -m fashion_keras.check photos/ --features --image-size 150",
+        "  python -m fashion_keras.check photos/ --features --image-size 150\n"
+        "  python -m fashion_keras.check photos/ --features --review\n"
+        "  python -m fashion_keras.check photos/ --review results/check/photos.review.csv",
     )
     parser.add_argument(
         "data", help="what the other commands take as `--data`: `clothing`, `sample`, or a folder"
     )
     parser.add_argument(
         "--features", action="store_true", help="look for label errors and outliers as well"
+    )
+    parser.add_argument(
+        "--review",
+        nargs="?",
+        const=_PAGE,
+        type=_decisions,
+        metavar="FILE",
+        help="without FILE: open a page to decide on the suspects, in a browser on this computer; "
+        "with FILE: check as training with that `--review FILE` would see the photos",
+    )
+    parser.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="print the page's address only; with --review only",
     )
     parser.add_argument(
         "--strict", action="store_true", help="exit code 1 if there is anything to fix"
@@ -55,17 +80,53 @@ def options() -> argparse.ArgumentParser:
     return parser
 
 
+def _decisions(text: str) -> str:
+    """Return the file that `--review` gives; a folder after it is the one of the photos."""
+    if text != _PAGE and (Path(text).is_dir() or text in ("clothing", "sample")):
+        expected = f"expected a .csv file, or nothing: `{text} --review` opens the page"
+        raise argparse.ArgumentTypeError(f"{expected}. Received: {text}")
+    return text
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Parse the command line, check, and print the verdict."""
-    given = options().parse_args(arguments)
+    parser = options()
+    given = parser.parse_args(arguments)
     config = cli.chosen(given, Config())
     from fashion_keras.check.examine import examine
 
-    found = examine(config, given.results / "check", given.cache, given.features)
+    found, labels = examine(config, given.results / "check", given.cache, given.features)
     print(findings.verdict(found))
-    print(f"all results are in {given.results / 'check'}")
+    print(f"all results are in {given.results / 'check'}", flush=True)
+    if given.review == _PAGE:
+        _review(found, labels, parser, given)
     if given.strict and any(finding.to_fix for finding in found):
         sys.exit(1)
+
+
+def _review(
+    found: Sequence[findings.Finding],
+    labels: Sequence[str],
+    parser: argparse.ArgumentParser,
+    given: argparse.Namespace,
+) -> None:
+    """Let the user decide on the suspects; say where the decisions are and what comes next."""
+    from fashion_keras.check.review import FILE, Review, suspects_of
+    from fashion_keras.check.review_server import serve
+
+    if not given.features:
+        print("`--features` adds probable label errors and outliers to the review")
+    suspects, file = suspects_of(found), given.results / "check" / FILE
+    if not suspects:
+        print("nothing to review")
+        return
+    kept = {"data": given.data, "review": str(file)}
+    command = cli.next_command("tuning.search", parser, given, _FOR_SEARCH, **kept)
+    with only_one(file.with_name(".review.lock"), "review"):
+        review = Review(suspects, labels, file)
+        serve(review, command, not given.no_browser)
+    print(f"{review.done()} of {len(suspects)} photos reviewed", end="")
+    print(f"; decisions are in {file}; now run: {command}" if file.exists() else "")
 
 
 if __name__ == "__main__":

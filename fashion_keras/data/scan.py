@@ -11,6 +11,7 @@ from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
 from fashion_keras.data.layout import PHOTO, SPLITS, find_layout
 from fashion_keras.data.listed import Named, match_names, read_table
+from fashion_keras.data.review import apply_review
 from fashion_keras.data.sample import draw_sample
 
 _ORDER = {"": 0} | {split: place for place, split in enumerate(SPLITS)}
@@ -49,21 +50,31 @@ class Scan(NamedTuple):
 
 
 def find_photos(
-    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+    data: str,
+    cache: Path,
+    seed: int = 1,
+    label_column: str = "",
+    label_pattern: str = "",
+    review: str = "",
 ) -> Scan:
     """List every photo file of a data set, by split, class and path; see `scan`.
 
     Raises:
         InputError: If `scan` raises it or finds faults; all are named.
     """
-    found = scan(data, cache, seed, label_column, label_pattern)
+    found = scan(data, cache, seed, label_column, label_pattern, review)
     if found.faults or found.class_faults:
         raise InputError("\n".join([*found.faults, *found.class_faults]))
     return found
 
 
 def scan(
-    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+    data: str,
+    cache: Path,
+    seed: int = 1,
+    label_column: str = "",
+    label_pattern: str = "",
+    review: str = "",
 ) -> Scan:
     """List the class folders and files of a data set, whatever is wrong with them.
 
@@ -77,11 +88,37 @@ def scan(
         seed: Seed of the drawn sample.
         label_column: Of a table (`data` is a `.csv` file); see `listed.read_table`.
         label_pattern: Labels are in the names of files; see `listed.match_names`.
+        review: File of decisions on single photos; see `review.apply_review`.
 
     Raises:
-        InputError: If there is no such folder, two in it stand for the same split, or the table
-            or the pattern cannot be used.
+        InputError: If there is no such folder, two in it stand for the same split, or the table,
+            the pattern or the review cannot be used.
     """
+    found = _scan(data, cache, seed, label_column, label_pattern)
+    return _reviewed(found, Path(review).expanduser()) if review else found
+
+
+def _reviewed(found: Scan, review: Path) -> Scan:
+    labels = sorted({label for names in found.classes.values() for label in names})
+    photos, note = apply_review(found.photos, review, labels)
+    photos.sort(key=_order)
+    before, after = ({(one.split, one.label) for one in each} for each in (found.photos, photos))
+    used, kept = ({label for _, label in places} for places in (before, after))
+    gone = used - kept
+    classes = {
+        split: sorted({*names} - gone | {label for place, label in after if place == split})
+        for split, names in found.classes.items()
+    }
+    faults, missing = [*found.faults], [*found.class_faults]
+    if len(kept) < 2 <= len(used):
+        faults.append(f"Fewer than two classes are left after the review {review}.")
+    for split, label in sorted(before - after):
+        if label in kept and split == found.photos[0].split:
+            missing.append(f"The review leaves the class {label!r} no photo for training.")
+    return Scan(classes, photos, found.unused, faults, missing, [*found.notes, note])
+
+
+def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: str) -> Scan:
     table = Path(data).suffix.lower() == ".csv" and Path(data).is_file()
     if label_pattern if table else label_column:
         option = "pattern" if table else "column"
@@ -106,7 +143,7 @@ def scan(
         for (split, path), label in zip(found, labels, strict=True)
         for file in find_files(path)
     ]
-    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    photos.sort(key=_order)
     return Scan(
         {
             split: sorted({spelling[label_of(path).casefold()] for path in paths})
@@ -120,13 +157,17 @@ def scan(
     )
 
 
+def _order(photo: SourcePhoto) -> tuple[int, str, Path]:
+    return _ORDER[photo.split], photo.label, photo.path
+
+
 def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     """Return the photos whose labels do not come from folders."""
     photos = [
         SourcePhoto(path, os.path.relpath(path, folder).replace(os.sep, "/"), split, shown(label))
         for path, split, label in named
     ]
-    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    photos.sort(key=_order)
     classes: dict[str, set[str]] = {}
     for photo in photos:
         classes.setdefault(photo.split, set()).add(photo.label)
