@@ -72,15 +72,10 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
 def with_review(
     photos: list[Labelled], folder: Path, labels: Sequence[str], review: str
 ) -> list[Labelled]:
-    """Return the photos of a folder as a review has decided; print what it did.
+    """Return photos as a review has decided (see `apply_review`), and print what it did.
 
-    Its names hold for the data set's folder; `folder` is that, or the one of a split in it.
-
-    Args:
-        photos: See `labelled_photos`, as for `folder` and `labels`.
-        folder: See there.
-        labels: See there.
-        review: The file (see `data.review`); empty for none.
+    The names in the file `review` (empty for none) are relative to the folder of the data set:
+    that is `folder`, or, where `folder` is named like a split, the one around it.
 
     Raises:
         InputError: If the file cannot be used, or no photo is left.

@@ -23,34 +23,38 @@ _ALWAYS = (
 _FOR_SEARCH = ("label_column", "label_pattern", "split_seed")
 _FOR_FEATURES = ("backbone", "weights", "feature_batch_size")
 _PAGE = ""  # `--review` without a file: as `Config.review`, no decisions are honoured.
+_DESCRIPTION = """\
+Check photos before training on them. Prints the number of photos of each class in each
+split, their sizes, and what is wrong, the most harmful first: folders that training
+refuses, empty, missing and small classes, photos that are in two splits or two classes
+(also resized, re-encoded, turned or mirrored), classes that are not equally frequent in
+all splits, files that cannot be read or are outside the class folders. Nothing is
+changed. Writes check.json, show_batch.png (photos and augmented copies of them, as the
+model is trained on them) and duplicates.png.
+
+With --features also photos whose label is probably wrong (label_errors.png), photos
+unlike all others (outliers.png) and a map of all (map.png). That takes the backbone:
+with two cores about a minute for 3000 photos at `--image-size 150`, five at 299; what
+training has computed is used again. Change a label in the test split only for what the
+photo shows, never because a model disagrees.
+
+With --review a page opens on which each suspect is kept, moved to another class or
+dropped. Decisions are saved in photos.review.csv at once; the same command goes on with
+them. All commands that read labelled photos honour that file with `--review FILE`; so
+does this one, which then opens no page. Ctrl+C ends the review.
+
+Exit code: 0; with --strict 1 if there is anything to fix; 2 for wrong usage, no photos."""
+_EXAMPLES = """\
+examples:
+  python -m fashion_keras.check photos/
+  python -m fashion_keras.check photos/ --features --image-size 150
+  python -m fashion_keras.check photos/ --features --review
+  python -m fashion_keras.check photos/ --review results/check/photos.review.csv"""
 
 
 def options() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = cli.parser(
-        "Check photos before training on them. Prints the number of photos of each class in each\n"
-        "split, their sizes, and what is wrong, the most harmful first: folders that training\n"
-        "refuses, empty, missing and small classes, photos that are in two splits or two classes\n"
-        "(also resized, re-encoded, turned or mirrored), classes that are not equally frequent in\n"
-        "all splits, files that cannot be read or are outside the class folders. Nothing is\n"
-        "changed. Writes check.json, show_batch.png (photos and augmented copies of them, as the\n"
-        "model is trained on them) and duplicates.png.\n\n"
-        "With --features also photos whose label is probably wrong (label_errors.png), photos\n"
-        "unlike all others (outliers.png) and a map of all (map.png). That takes the backbone:\n"
-        "with two cores about a minute for 3000 photos at `--image-size 150`, five at 299; what\n"
-        "training has computed is used again. Change a label in the test split only for what the\n"
-        "photo shows, never because a model disagrees.\n\n"
-        "With --review a page opens on which each suspect is kept, moved to another class or\n"
-        "dropped. Decisions are saved in photos.review.csv at once; the same command goes on with\n"
-        "them. All commands that read photos honour that file with `--review FILE`; so does this\n"
-        "one, which then opens no page.\n\n"
-        "Exit code: 0; with --strict 1 if there is anything to fix; 2 for wrong usage, no photos.",
-        "fashion_keras.check",
-        "examples:\n  python -m fashion_keras.check photos/\n"
-        "  python -m fashion_keras.check photos/ --features --image-size 150\n"
-        "  python -m fashion_keras.check photos/ --features --review\n"
-        "  python -m fashion_keras.check photos/ --review results/check/photos.review.csv",
-    )
+    parser = cli.parser(_DESCRIPTION, "fashion_keras.check", _EXAMPLES)
     parser.add_argument(
         "data", help="what the other commands take as `--data`: `clothing`, `sample`, or a folder"
     )

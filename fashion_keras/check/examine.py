@@ -23,7 +23,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.files import shown
 from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.prepare import Prepared, prepare_for
-from fashion_keras.data.scan import scan
+from fashion_keras.data.scan import scan_for
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.model import check_weights
 from fashion_keras.training import open_datasets
@@ -51,8 +51,7 @@ def examine(
     check_free(results)
     if features:
         check_weights(config)
-    labels = (config.label_column, config.label_pattern, config.review)
-    folders = scan(config.data, cache, config.split_seed, *labels)
+    folders = scan_for(config, cache)
     prepared, refusal = None, ""
     try:
         prepared = prepare_for(config, cache)
@@ -85,8 +84,8 @@ def examine(
         elif features:
             found.append(Finding("labels unseen", [f"training refuses these photos: {refusal}"]))
         report = as_json(found) | report | {"run": cli.provenance(start)}
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (work / "check.json").write_text(text, encoding="utf-8")
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        (work / "check.json").write_text(f"{text}\n", encoding="utf-8")
     return ordered(found), counts.labels
 
 

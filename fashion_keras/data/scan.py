@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fashion_keras.artifacts import made_once
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
 from fashion_keras.data.layout import PHOTO, SPLITS, find_layout
@@ -96,6 +96,12 @@ def scan(
     """
     found = _scan(data, cache, seed, label_column, label_pattern)
     return _reviewed(found, Path(review).expanduser()) if review else found
+
+
+def scan_for(config: Config, cache: Path) -> Scan:
+    """List the class folders and files of a configuration; see `scan`."""
+    labels = (config.label_column, config.label_pattern, config.review)
+    return scan(config.data, cache, config.split_seed, *labels)
 
 
 def _reviewed(found: Scan, review: Path) -> Scan:

@@ -171,6 +171,10 @@ def test_wrong_requests_are_refused_and_a_full_disk_is_named(server, review, mon
     assert (status, b"Not saved. The disk is full" in content) == (500, True)
 
 
+def interrupt(server: ReviewServer) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("browse", "display", "opened"), [(True, ":0", 1), (True, "", 0), (False, ":0", 0)]
 )
@@ -180,7 +184,7 @@ def test_a_browser_opens_if_there_is_a_display(browse, display, opened, review, 
     monkeypatch.setenv("DISPLAY", display)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setattr("webbrowser.open", calls.append)
-    monkeypatch.setattr(ReviewServer, "serve_forever", lambda server: signal.raise_signal(2))
+    monkeypatch.setattr(ReviewServer, "serve_forever", interrupt)
     serve(review, "", browse)
     assert len(calls) == opened
 
