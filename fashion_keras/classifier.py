@@ -226,9 +226,8 @@ class Classifier:
         """Return whether features are farther from the mean of each class than the threshold."""
         if self.class_means is None or not len(features):
             return False
-        return bool(
-            distances(features[None], self.class_means) > self.metadata[NOVELTY]["threshold"]
-        )
+        (distance,) = distances(features[None], self.class_means)
+        return bool(distance > self.metadata[NOVELTY]["threshold"])
 
 
 def load_classifier(path: str | os.PathLike) -> Classifier:

@@ -57,6 +57,12 @@ class Config:
         "'([^/]+)_[0-9]+[.]jpg$', in place of class folders",
         decides="photos",
     )
+    review: str = _field(
+        "",
+        "decisions on single photos, as `python -m fashion_keras.check PHOTOS --review` writes "
+        "them (photos.review.csv): dropped photos are not used, moved ones take the other class",
+        decides="photos",
+    )
     backbone: str = _field(
         "xception",
         "backbone, with the size of its weights and its top-1 accuracy on ImageNet: "
@@ -236,10 +242,11 @@ def to_json(config: Config) -> str:
 
 
 def with_whole_paths(config: Config) -> Config:
-    """Return the configuration with paths of photos and weights that hold in any folder."""
-    paths = {name: Path(getattr(config, name)).expanduser() for name in ("data", "weights")}
+    """Return the configuration with paths of photos, review and weights that hold anywhere."""
+    fields = ("data", "review", "weights")
+    paths = {name: Path(getattr(config, name)).expanduser() for name in fields}
     whole = {name: str(path.resolve()) for name, path in paths.items() if path.exists()}
-    known = ("clothing", "sample", "imagenet", "released")
+    known = ("", "clothing", "sample", "imagenet", "released")
     whole = {name: path for name, path in whole.items() if getattr(config, name) not in known}
     return dataclasses.replace(config, **whole)
 

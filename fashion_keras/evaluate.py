@@ -15,7 +15,7 @@ import numpy as np
 
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.layout import OTHER
 from fashion_keras.inspection import find_model, read_metadata
 from fashion_keras.novelty import (
@@ -77,6 +77,30 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     if not photos:
         raise InputError(f"No photos in the class folders of {folder}.")
     return photos
+
+
+def with_review(
+    photos: list[Labelled], folder: Path, labels: Sequence[str], review: str
+) -> list[Labelled]:
+    """Return photos as a review has decided (see `apply_review`), and print what it did.
+
+    The names in the file `review` (empty for none) are relative to the folder of the data set:
+    that is `folder`, or, where `folder` is named like a split, the one around it.
+
+    Raises:
+        InputError: If the file cannot be used, or no photo is left.
+    """
+    from fashion_keras.data.layout import split_of
+    from fashion_keras.data.review import apply_review
+
+    if not review:
+        return photos
+    file, name = Path(review).expanduser(), folder.resolve().name
+    kept, note = apply_review(photos, file, labels, name if split_of(name) else "")
+    if not kept:
+        raise InputError(f"The review {file.name} leaves no photo of {folder}.")
+    print(note)
+    return kept
 
 
 @cli.stage("scoring")
@@ -228,6 +252,7 @@ def _options() -> argparse.ArgumentParser:
         metavar="FLOAT",
         help="end with exit code 1 if the accuracy is lower, for automatic checks (default: 0)",
     )
+    cli.add_config_options(options, ["review"], Config())
     cli.add_results_option(options, "results/evaluation", "the files written")
     return options
 
@@ -237,7 +262,9 @@ def main(arguments: list[str] | None = None) -> None:
     start = time.monotonic()
     given = _options().parse_args(arguments)
     given.model = find_model(given.model)
-    photos = labelled_photos(given.folder, read_metadata(given.model)["labels"])
+    labels = read_metadata(given.model)["labels"]
+    photos = labelled_photos(given.folder, labels)
+    photos = with_review(photos, given.folder, labels, given.review or "")
     print(f"scoring {given.model} on {len(photos)} photos", flush=True)
     from fashion_keras.classifier import load_classifier
 

@@ -326,7 +326,7 @@ def _rebuilt(sent: tuple, fine_tune_from: str | None, config: Config) -> engine.
     return build_feature_model(backbone, fine_tune_from, config.precision).predict_on_batch
 
 
-_FIELDS = ("data", "split_seed", "weights", "augmented_copies") + tuple(
+_FIELDS = ("data", "weights", "augmented_copies", *deciding(Config(), "photos")) + tuple(
     deciding(Config(), "features") | deciding(Config(), "copies")
 )
 _FOR_FEATURE_MAPS = ("fine_tune_from", "fine_tune_on", "fine_tuning_copies")

@@ -105,7 +105,7 @@ def test_each_field_has_a_help_text():
 
 def test_fields_say_what_they_decide():
     config = Config(rotation=0.1, split_seed=3)
-    photos = {"label_column": "", "label_pattern": "", "split_seed": 3}
+    photos = {"label_column": "", "label_pattern": "", "review": "", "split_seed": 3}
     assert deciding(config, "photos") == photos
     assert deciding(config, "copies") == {
         "rotation": 0.1,

@@ -46,6 +46,7 @@ OTHERS: dict[str, Any] = {
     "mirror": False,
     "label_column": "label",
     "label_pattern": "([0-9])[.]",
+    "review": "a.csv",
     "inner_size": 9,
     "droprate": 0.6,
     "learning_rate": 0.01,
@@ -67,7 +68,7 @@ OTHERS: dict[str, Any] = {
     "seed": 2,
 }
 # They decide nothing that is made here, or need another source or processor.
-NOT_ALONE = {"data", "precision", "predict_size", "label_column"}
+NOT_ALONE = {"data", "precision", "predict_size", "label_column", "review"}
 # The output may stay by chance although the field decides it: these need more than a few epochs.
 MAY_STAY = {"patience", "feature_batch_size"}
 

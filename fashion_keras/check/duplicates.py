@@ -1,16 +1,22 @@
 """Finds photos that are in a data set more than once: copied, re-encoded, turned or mirrored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fashion_keras.check.findings import KINDS, Finding
+from fashion_keras.check.findings import KINDS, Finding, Suspect
 from fashion_keras.check.photos import CheckedPhoto
 from fashion_keras.data.split import TURNS, group_duplicates
 from fashion_keras.figures import draw_sheet, tile_of
 
 _ROWS, _COLUMNS = 40, 6  # Of the picture of duplicates, at most.
+
+_REASONS = {
+    "leak": "in more than one split",
+    "contradiction": "in more than one class",
+    "duplicates": "more than once in the same split",
+}
 
 Group = Sequence[CheckedPhoto]
 
@@ -25,10 +31,19 @@ def find_duplicates(photos: Sequence[CheckedPhoto]) -> list[Group]:
 
 def duplicate_findings(groups: Sequence[Group]) -> list[Finding]:
     """Return the photos that are in more than one split, in more than one class, or just twice."""
-    return [
-        Finding(kind, [_describe(group) for group in groups if kind in _kinds(group)])
-        for kind in ("leak", "contradiction", "duplicates")
-    ]
+    found = []
+    for kind, reason in _REASONS.items():
+        having = [group for group in groups if kind in _kinds(group)]
+        suspects = [one for group in having for one in _suspects(group, reason)]
+        found.append(Finding(kind, [_describe(group) for group in having], suspects))
+    return found
+
+
+def _suspects(group: Group, reason: str) -> Iterator[Suspect]:
+    for photo in group:
+        others = [one for one in group if one is not photo]
+        likelier = next((one.label for one in others if one.label != photo.label), "")
+        yield photo.suspect(reason, likelier, [one.name for one in others])
 
 
 def _kinds(group: Group) -> list[str]:

@@ -23,7 +23,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.files import shown
 from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.prepare import Prepared, prepare_for
-from fashion_keras.data.scan import scan
+from fashion_keras.data.scan import scan_for
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.model import check_weights
 from fashion_keras.training import open_datasets
@@ -32,8 +32,10 @@ _PICTURES = ("show_batch.png", "duplicates.png", "label_errors.png", "outliers.p
 _ON_SHEET, _IN_ROW = 30, 5
 
 
-def examine(config: Config, results: Path, cache: Path, features: bool) -> list[Finding]:
-    """Return what is wrong with a data set; draw that, and what the model is trained on.
+def examine(
+    config: Config, results: Path, cache: Path, features: bool
+) -> tuple[list[Finding], list[str]]:
+    """Return what is wrong with a data set, and its classes; draw what the model is trained on.
 
     Args:
         config: What is examined, and how it is augmented; `backbone` and `weights` are used
@@ -49,7 +51,7 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     check_free(results)
     if features:
         check_weights(config)
-    folders = scan(config.data, cache, config.split_seed, config.label_column, config.label_pattern)
+    folders = scan_for(config, cache)
     prepared, refusal = None, ""
     try:
         prepared = prepare_for(config, cache)
@@ -82,9 +84,9 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
         elif features:
             found.append(Finding("labels unseen", [f"training refuses these photos: {refusal}"]))
         report = as_json(found) | report | {"run": cli.provenance(start)}
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        (work / "check.json").write_text(text, encoding="utf-8")
-    return ordered(found)
+        text = json.dumps(report, indent=2, ensure_ascii=False)
+        (work / "check.json").write_text(f"{text}\n", encoding="utf-8")
+    return ordered(found), counts.labels
 
 
 def _summarise(counts: Counts, photos: Sequence[CheckedPhoto], notes: Sequence[str]) -> dict:
@@ -124,22 +126,24 @@ def _examine_features(
     reduced = embeddings.reduce_features([store.features(split) for split in splits], config.seed)
     folds = embeddings.deal_folds(numbers, copies, config.seed)
     probabilities = embeddings.predict_labels(reduced, numbers, folds)
-    suspects = {}
+    suspects, likely = {}, []
     if probabilities is not None:
         for number, likelier in embeddings.find_suspects(numbers, probabilities).items():
             both = (numbers[number], likelier)
             words = [f"{labels[one]} ({probabilities[number, one]:.0%})" for one in both]
             suspects[number] = "labelled {}, looks like {}".format(*words)
+            likely.append(photos[number].suspect(suspects[number], labels[likelier]))
     points = reduced[:, : embeddings.CLOSE_COMPONENTS]
     outliers = {number: photos[number].label for number in embeddings.find_outliers(points)}
+    strange = [photos[at].suspect("unlike all other photos") for at in outliers]
     _draw(photos, suspects, "likeliest label errors", work / "label_errors.png")
     _draw(photos, outliers, "photos unlike all others", work / "outliers.png")
     embeddings.draw_map(points, numbers, labels, list(suspects), config.seed, work / "map.png")
     unseen = ["too few different photos to compare"] if probabilities is None else []
     return [
         Finding("labels unseen", unseen),
-        Finding("label errors", [f"{photos[one].name}: {suspects[one]}" for one in suspects]),
-        Finding("outliers", [f"{photos[one].name} ({outliers[one]})" for one in outliers]),
+        Finding("label errors", [f"{photos[at].name}: {suspects[at]}" for at in suspects], likely),
+        Finding("outliers", [f"{photos[at].name} ({outliers[at]})" for at in outliers], strange),
     ]
 
 

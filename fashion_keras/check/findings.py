@@ -1,6 +1,8 @@
 """The findings of a check: what can be wrong, how harmful it is, and the verdict."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 _SHOWN = 5  # Items of a finding that are printed; all are in the JSON file.
 
@@ -94,20 +96,34 @@ GOOD_TO_KNOW = {
 KINDS = TO_FIX | GOOD_TO_KNOW
 
 
+class Suspect(NamedTuple):
+    """A photo that has to be looked at."""
+
+    name: str  # As in `CheckedPhoto`.
+    label: str
+    path: Path
+    reasons: tuple[str, ...]  # In words, the most harmful first.
+    likelier: str = ""  # The class it looks like, if it is another one.
+    same: tuple[str, ...] = ()  # Names of the photos that show the same.
+
+
 class Finding:
     """One kind of fault in a data set.
 
     Args:
         kind: One of `KINDS`.
         items: The files or classes that have it, in words; there may be none.
+        suspects: The photos that have it, where each of them can be decided on.
         values: For the kind's text.
     """
 
-    def __init__(self, kind: str, items: Sequence[str], **values: object) -> None:
+    def __init__(
+        self, kind: str, items: Sequence[str], suspects: Sequence[Suspect] = (), **values: object
+    ) -> None:
         text, self.advice = KINDS[kind]
         self.harm, self.kind, self.to_fix = list(KINDS).index(kind) + 1, kind, kind in TO_FIX
         self.text = text.format(count=len(items), **values)
-        self.items = list(items)
+        self.items, self.suspects = list(items), list(suspects)
 
     def lines(self, mark: str) -> list[str]:
         """Return the lines to print, with a mark in front."""
@@ -141,5 +157,8 @@ def as_json(findings: Sequence[Finding]) -> dict:
     found = ordered(findings)
     return {
         "verdict": "fix" if any(finding.to_fix for finding in found) else "ready",
-        "findings": [vars(finding) for finding in found],
+        "findings": [
+            {name: value for name, value in vars(one).items() if name != "suspects"}
+            for one in found
+        ],
     }

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_keras.artifacts import sha256_of
-from fashion_keras.check.findings import Finding
+from fashion_keras.check.findings import Finding, Suspect
 from fashion_keras.cli import progress
 from fashion_keras.data.files import shown
 from fashion_keras.data.photo import FORMATS, PhotoError, is_flat, read_photo
@@ -38,6 +38,10 @@ class CheckedPhoto(NamedTuple):
     sha256: str = ""  # Of the file's bytes.
     hash: PerceptualHash | None = None
     flat: bool = False  # Of a single colour.
+
+    def suspect(self, reason: str, likelier: str = "", same: Sequence[str] = ()) -> Suspect:
+        """Return the photo for the review; see `Suspect`."""
+        return Suspect(self.name, self.label, self.path, (reason,), likelier, tuple(same))
 
 
 def check_photos(photos: Sequence[SourcePhoto], prepared: Prepared | None) -> list[CheckedPhoto]:
@@ -98,6 +102,7 @@ def photo_findings(photos: Sequence[CheckedPhoto], image_size: int) -> list[Find
         for photo in photos
         if not photo.reason and max(photo.size) >= _NARROW * min(photo.size)
     ]
+    flat = [photo for photo in photos if photo.flat]
     turned = [
         f"{photo.name}: orientation {photo.orientation}"
         for photo in photos
@@ -105,7 +110,7 @@ def photo_findings(photos: Sequence[CheckedPhoto], image_size: int) -> list[Find
     ]
     return [
         Finding("unreadable", [f"{one.name}: {one.reason}" for one in photos if one.reason]),
-        Finding("flat", [photo.name for photo in photos if photo.flat]),
+        Finding("flat", [one.name for one in flat], [one.suspect("one colour") for one in flat]),
         Finding("narrow", narrow, ratio=_NARROW),
         Finding("turned", turned),
         Finding("enlarged", enlarged, side=image_size, proposed=proposed),

@@ -1,6 +1,7 @@
 """Photos whose labels are in a table, or in their names, and not in the names of folders."""
 
 import csv
+import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,15 +78,19 @@ def match_names(folder: Path, pattern: str) -> list[Named]:
     return named
 
 
-def _rows(file: Path) -> list[dict[str, str]]:
+def open_table(file: Path) -> "csv.DictReader[str]":
+    """Return the rows of a CSV file, separated by comma, semicolon or tab, in UTF-8 or cp1252."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         text = file.read_text(encoding="cp1252", errors="replace")
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    rows = list(csv.DictReader(text.splitlines(), delimiter=separator, restval=""))
-    if not rows:
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval="")
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    if not (rows := list(open_table(file))):
         raise InputError(f"{file} holds no rows below its header.")
     return rows
 

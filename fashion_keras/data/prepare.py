@@ -81,7 +81,12 @@ class _Checked(NamedTuple):
 
 @stage("prepare")
 def prepare(
-    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+    data: str,
+    cache: Path,
+    seed: int = 1,
+    label_column: str = "",
+    label_pattern: str = "",
+    review: str = "",
 ) -> Prepared:
     """Find the photos of a data set, check each, and lay the readable ones out by split and class.
 
@@ -95,13 +100,14 @@ def prepare(
         data: See `scan.scan`.
         cache: Folder for prepared photos.
         seed: Seed of the split, and of the drawn sample.
-        label_column: See `scan.scan`, as for `label_pattern`.
+        label_column: See `scan.scan`, as for `label_pattern` and `review`.
         label_pattern: See there.
+        review: See there.
 
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
-    found = find_photos(data, cache, seed, label_column, label_pattern)
+    found = find_photos(data, cache, seed, label_column, label_pattern, review)
     sources = [*found.photos, *found.others]
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
@@ -146,7 +152,7 @@ def summary(prepared: Prepared) -> str:
 
 def prepare_for(config: Config, cache: Path) -> Prepared:
     """Prepare the photos of a configuration; see `prepare`."""
-    labels = (config.label_column, config.label_pattern)
+    labels = (config.label_column, config.label_pattern, config.review)
     return prepare(config.data, cache, config.split_seed, *labels)
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fashion_keras.artifacts import made_once
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
 from fashion_keras.data.layout import OTHER, PHOTO, SPLITS, find_layout
 from fashion_keras.data.listed import Named, match_names, read_table
+from fashion_keras.data.review import apply_review
 from fashion_keras.data.sample import draw_sample
 
 _ORDER = {"": 0} | {split: place for place, split in enumerate(SPLITS)}
@@ -51,21 +52,31 @@ class Scan(NamedTuple):
 
 
 def find_photos(
-    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+    data: str,
+    cache: Path,
+    seed: int = 1,
+    label_column: str = "",
+    label_pattern: str = "",
+    review: str = "",
 ) -> Scan:
     """List every photo file of a data set, by split, class and path; see `scan`.
 
     Raises:
         InputError: If `scan` raises it or finds faults; all are named.
     """
-    found = scan(data, cache, seed, label_column, label_pattern)
+    found = scan(data, cache, seed, label_column, label_pattern, review)
     if found.faults or found.class_faults:
         raise InputError("\n".join([*found.faults, *found.class_faults]))
     return found
 
 
 def scan(
-    data: str, cache: Path, seed: int = 1, label_column: str = "", label_pattern: str = ""
+    data: str,
+    cache: Path,
+    seed: int = 1,
+    label_column: str = "",
+    label_pattern: str = "",
+    review: str = "",
 ) -> Scan:
     """List the class folders and files of a data set, whatever is wrong with them.
 
@@ -79,11 +90,44 @@ def scan(
         seed: Seed of the drawn sample.
         label_column: Of a table (`data` is a `.csv` file); see `listed.read_table`.
         label_pattern: Labels are in the names of files; see `listed.match_names`.
+        review: File of decisions on single photos; see `review.apply_review`.
 
     Raises:
-        InputError: If there is no such folder, two in it stand for the same split, or the table
-            or the pattern cannot be used.
+        InputError: If there is no such folder, two in it stand for the same split, or the table,
+            the pattern or the review cannot be used.
     """
+    found = _scan(data, cache, seed, label_column, label_pattern)
+    return _reviewed(found, Path(review).expanduser()) if review else found
+
+
+def scan_for(config: Config, cache: Path) -> Scan:
+    """List the class folders and files of a configuration; see `scan`."""
+    labels = (config.label_column, config.label_pattern, config.review)
+    return scan(config.data, cache, config.split_seed, *labels)
+
+
+def _reviewed(found: Scan, review: Path) -> Scan:
+    labels = sorted({label for names in found.classes.values() for label in names})
+    photos, note = apply_review(found.photos, review, labels)
+    photos.sort(key=_order)
+    before, after = ({(one.split, one.label) for one in each} for each in (found.photos, photos))
+    used, kept = ({label for _, label in places} for places in (before, after))
+    gone = used - kept
+    classes = {
+        split: sorted({*names} - gone | {label for place, label in after if place == split})
+        for split, names in found.classes.items()
+    }
+    faults, missing = [*found.faults], [*found.class_faults]
+    if len(kept) < 2 <= len(used):
+        faults.append(f"Fewer than two classes are left after the review {review}.")
+    for split, label in sorted(before - after):
+        if label in kept and split == found.photos[0].split:
+            missing.append(f"The review leaves the class {label!r} no photo for training.")
+    changed = {"classes": classes, "photos": photos, "faults": faults, "class_faults": missing}
+    return found._replace(**changed, notes=[*found.notes, note])
+
+
+def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: str) -> Scan:
     table = Path(data).suffix.lower() == ".csv" and Path(data).is_file()
     if label_pattern if table else label_column:
         option = "pattern" if table else "column"
@@ -112,7 +156,7 @@ def scan(
         for (split, path), label in zip(found, labels, strict=True)
         for file in find_files(path)
     ]
-    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    photos.sort(key=_order)
     others = [
         SourcePhoto(file, file.relative_to(folder).as_posix(), OTHER, OTHER)
         for path in _other_folders(folder, splits.values())
@@ -132,6 +176,10 @@ def scan(
     )
 
 
+def _order(photo: SourcePhoto) -> tuple[int, str, Path]:
+    return _ORDER[photo.split], photo.label, photo.path
+
+
 def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     """Return the photos whose labels do not come from folders."""
     found = [
@@ -139,10 +187,10 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
         for path, split, label in named
     ]
     photos = [photo for photo in found if not _is_other(photo.label)]
-    others = [one._replace(split=OTHER, label=OTHER) for one in found if _is_other(one.label)]
+    others = [SourcePhoto(*one[:2], OTHER, OTHER) for one in found if _is_other(one.label)]
     if not photos:
         raise InputError(f"All photos are labelled {OTHER}: a classifier needs two classes.")
-    photos.sort(key=lambda photo: (_ORDER[photo.split], photo.label, photo.path))
+    photos.sort(key=_order)
     classes: dict[str, set[str]] = {}
     for photo in photos:
         classes.setdefault(photo.split, set()).add(photo.label)

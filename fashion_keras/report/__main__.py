@@ -8,27 +8,36 @@ from pathlib import Path
 
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.files import subfolders
 from fashion_keras.data.layout import SPLITS, split_of
 from fashion_keras.data.scan import find_photos
 from fashion_keras.evaluate import FILES as TEST_FILES
-from fashion_keras.evaluate import Labelled, evaluate, headline, labelled_photos, write_metrics
+from fashion_keras.evaluate import (
+    Labelled,
+    evaluate,
+    headline,
+    labelled_photos,
+    with_review,
+    write_metrics,
+)
 from fashion_keras.inspection import find_model, is_onnx, read_metadata
 
 PAGE = "report.html"
 _NAMED = ("clothing", "sample")
 
 
-def photos_named(data: str, labels: Sequence[str], cache: Path) -> list[Labelled]:
-    """List the photos to test a saved file with these labels on.
+def photos_named(data: str, labels: Sequence[str], cache: Path, review: str = "") -> list[Labelled]:
+    """List the photos to test a saved file with these labels on, as a review has decided.
 
     Raises:
         InputError: If there are no such photos, or they have other categories.
     """
     if data not in _NAMED:
-        return labelled_photos(_folder_of(data), labels)
-    photos = [photo for photo in find_photos(data, cache).photos if photo.split == "test"]
+        folder = _folder_of(data)
+        return with_review(labelled_photos(folder, labels), folder, labels, review)
+    found = find_photos(data, cache, review=review).photos
+    photos = [photo for photo in found if photo.split == "test"]
     unknown = sorted({photo.label for photo in photos} - set(labels))
     if unknown:
         raise InputError(f"Expected photos of {', '.join(labels)}. Received: {', '.join(unknown)}.")
@@ -83,6 +92,7 @@ def options() -> argparse.ArgumentParser:
     )
     files = "report.html and the files of `python -m fashion_keras.evaluate`"
     cli.add_results_option(parser, "results/report", files)
+    cli.add_config_options(parser, ["review"], Config())
     cli.add_cache_option(parser)
     return parser
 
@@ -95,7 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     metadata = read_metadata(given.model)
     if is_onnx(given.model):
         raise InputError(f"Grad-CAM needs a .keras file. Received: {given.model}")
-    photos = photos_named(given.data, metadata["labels"], given.cache)
+    photos = photos_named(given.data, metadata["labels"], given.cache, given.review or "")
     print(f"testing {given.model} on {len(photos)} photos", flush=True)
     from fashion_keras.classifier import load_classifier
     from fashion_keras.report.page import Sources, write_report

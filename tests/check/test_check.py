@@ -18,6 +18,7 @@ from fashion_keras.check.__main__ import main, options
 from fashion_keras.check.findings import KINDS, Finding, as_json
 from fashion_keras.check.photos import CheckedPhoto, photo_findings
 from fashion_keras.config import Config
+from fashion_keras.data.review import Decision, write_review
 from fashion_keras.data.sample import draw_photo
 from fashion_keras.figures import Tile
 from tests.builders import options_of
@@ -298,6 +299,7 @@ CHANGES = {
     "--backbone": ("--features --weights imagenet --backbone convnext-tiny", "map.png"),
     "--weights": ("--features --weights imagenet", "map.png"),
     "--feature-batch-size": ("--features --weights released --feature-batch-size 5", "cache"),
+    "--review": ("--review */a.csv", "report"),
     "--results": ("--results */elsewhere", "results"),
     "--cache": ("--cache */other_cache", "cache"),
 }
@@ -336,14 +338,18 @@ def bases(unsplit: Path, tmp_path_factory: pytest.TempPathFactory, cheap: None) 
     return [outcome(unsplit, tmp_path_factory.mktemp("base"), words) for words in given]
 
 
-# What needs a table is in tests/data/test_listed.py.
-@pytest.mark.parametrize("option", sorted({*options_of(options())} - {"--label-column"}))
+# The others are in tests/data/test_listed.py and tests/check/test_review.py.
+ELSEWHERE = {"--label-column", "--no-browser"}
+
+
+@pytest.mark.parametrize("option", sorted({*options_of(options())} - ELSEWHERE))
 def test_option_changes_the_outcome(option, unsplit, bases, tmp_path):
     arguments, changed = CHANGES[option]
     base = bases[option in ("--backbone", "--weights", "--feature-batch-size")]
     if option == "data":
         unsplit = shutil.copytree(unsplit, tmp_path / "more")
         shutil.copy(unsplit / "hat" / "1.jpg", unsplit / "pants" / "copy.jpg")
+    write_review(tmp_path / "a.csv", {"hat/1.jpg": Decision("drop")})
     found = outcome(unsplit, tmp_path, arguments)
     assert found[changed] != base[changed]
     if changed == "show_batch.png":
