@@ -9,19 +9,21 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.inspection import find_model, read_metadata
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier
     from fashion_keras.data.prepare import Prepared
+    from fashion_keras.training import Datasets, History
 
+_UNEVEN = 2  # So many times as many photos has the largest class as the smallest.
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
 
@@ -125,12 +127,88 @@ def predict_all(
 
 
 def headline(metrics: dict) -> str:
-    """Return the scores in one line."""
-    low, high = metrics["accuracy_interval"]
+    """Return the scores in one line; with uneven classes the balanced accuracy, too."""
+    counts = [one["support"] for one in metrics["by_class"].values() if one["support"]]
+    uneven = max(counts) >= _UNEVEN * min(counts)
+    balanced = f", balanced accuracy {metrics['balanced_accuracy']:.4f}" if uneven else ""
+    return f"{_accuracy(metrics)}{balanced}, macro F1 {metrics['macro_f1']:.4f}"
+
+
+def _accuracy(scores: dict) -> str:
+    low, high = scores["accuracy_interval"]
     return (
-        f"accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of {metrics['photos']}), "
-        f"95 % interval {low:.3f} to {high:.3f}, macro F1 {metrics['macro_f1']:.4f}"
+        f"accuracy {scores['accuracy']:.4f} ({scores['correct']} of {scores['photos']}), "
+        f"95 % interval {low:.3f} to {high:.3f}"
     )
+
+
+def cross_validation(
+    config: Config, datasets: Datasets, history: History, validation: dict[str, float]
+) -> dict[str, dict]:
+    """Return `cross_validation` for the results: nothing if validation has photos enough.
+
+    Its value holds the scores of `cross_validate` (see `metrics.accuracy_scores`), and `measured`:
+    what they are the scores of. `history` is that of `final`, `validation` what it kept.
+    """
+    from fashion_keras.data.split import FOLDS
+    from fashion_keras.metrics import LEAST_TO_CALIBRATE, accuracy_scores
+
+    if len(datasets.prepared.split("validation")) >= LEAST_TO_CALIBRATE:
+        return {}
+    best = min((row for row in history if row["stage"] == "head"), key=lambda row: row["val_loss"])
+    measured = f"the head on frozen features, cross-validated in {FOLDS} folds"
+    if validation["loss"] != best["val_loss"]:
+        measured += "; fine-tuning, which comes after it, is not measured"
+    if config.weights != "imagenet":
+        measured += "; too high if the weights of the backbone were trained on these photos"
+    true, predicted = cross_validate(config, datasets, int(best["epoch"]))
+    return {"cross_validation": {**accuracy_scores(true, predicted), "measured": measured}}
+
+
+@cli.stage("cross-validation")
+def cross_validate(config: Config, datasets: Datasets, epochs: int) -> tuple[np.ndarray, ...]:
+    """Predict each photo for training and validation by a head that was trained on other folds.
+
+    Near-duplicates are in one fold. Held-out photos are predicted as they are; augmented copies
+    are trained on where they exist: not of the photos for validation.
+
+    Args:
+        config: The fields that decide `head` are used, but for `epochs` and `patience`.
+        datasets: What `training.train_head` takes.
+        epochs: Of each head: the held-out photos must not decide when to stop.
+
+    Returns:
+        The class number of each photo, `(photos,)`, and the predicted one.
+    """
+    from fashion_keras import training
+    from fashion_keras.data.prepare import near_duplicates
+    from fashion_keras.data.split import deal_folds
+
+    data = training.head_data(config, datasets)
+    copies = [np.concatenate([copy[:], data.validation[:]]) for copy in data.copies]
+    true = np.concatenate([data.classes, data.validation_classes])
+    groups = near_duplicates(datasets.prepared, ("train", "validation"))
+    folds, predicted = deal_folds(true, groups, config.seed), np.empty_like(true)
+    for fold in np.unique(folds):
+        held_out, used = folds == fold, folds != fold
+        part = data._replace(copies=[copy[used] for copy in copies], classes=true[used])
+        model = training.build_compiled_head(config, len(data.labels), len(part.classes))
+        steps = training.steps_per_epoch(config, len(part.classes))
+        options: Any = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+        # It ends with averaged weights.
+        model.fit(training.head_datasets(config, part)[0], epochs=epochs, **options)
+        predicted[held_out] = model.predict_on_batch(copies[0][held_out]).argmax(axis=-1)
+    return true, predicted
+
+
+def in_words(found: dict) -> list[str]:
+    """Return what `cross_validation` found, in sentences for people."""
+    return [
+        f"Cross-validated {_accuracy(found)}, balanced accuracy {found['balanced_accuracy']:.4f}: "
+        f"{found['measured']}.",
+        "With 95 % confidence the accuracy on photos like these lies in that interval. Photos "
+        "taken by other people, with other cameras or for other shops are harder: expect less.",
+    ]
 
 
 def write_metrics(metrics: dict, model: Path, start: float, file: Path) -> None:

@@ -5,11 +5,11 @@ import dataclasses
 from pathlib import Path
 
 from fashion_keras import cli
-from fashion_keras.config import Config, InputError, names
+from fashion_keras.config import SEARCH_SIZE, Config, InputError, names
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import FINE_TUNING
 
-BASE = Config(image_size=150)
+BASE = Config(image_size=SEARCH_SIZE)
 STAGES = ("head", "fine-tuning", "both")
 _MAX_EPOCHS = {"head": 30, "fine-tuning": 9}
 _SEARCHED = ("learning_rate", "inner_size", "droprate", "fine_tuning_learning_rate")
@@ -24,6 +24,8 @@ fine-tuning  where in the backbone training starts, its learning rate, label smo
              droprate and strength of augmentation, beginning with the winner of the head's
              search. Hours on a CPU, on feature maps that are computed once; with a graphics
              card at 299 px, unless `--image-size` says otherwise.
+
+`final` trains the winner at 299 px, or at the side that `--image-size` gives here.
 
 Finished trials are kept in the folder of --cache: the same command continues after them.
 
@@ -99,7 +101,8 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     places = folder, given.cache, given.workers, given.tensorboard
     tuned = (folder / FINE_TUNING / "best_config.json").exists()
     if stage != "fine-tuning":
-        search(cli.chosen(given, BASE), *_settings(given, "head"), *places)
+        size = given.image_size or Config.image_size
+        search(cli.chosen(given, BASE), *_settings(given, "head"), *places, size)
     if stage == "head" and tuned:
         print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
     if stage == given.stage == "head":
@@ -107,8 +110,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
-    # On a graphics card the size of `final` takes minutes.
-    size = Config.image_size if cards() else BASE.image_size
+    final_size = size = given.image_size or (found or Config()).image_size
+    if size == Config.image_size and not cards():  # On a graphics card it takes minutes.
+        size = BASE.image_size
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
     if found:  # What the head's search found is not for options to change.
         if stage == "fine-tuning" and given.augmented_copies not in (None, found.augmented_copies):
@@ -119,9 +123,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
         return base
-    limit = given.max_minutes
     settings = _settings(given, "fine-tuning")
-    search_fine_tuning(base, *settings, *places, minutes=limit, found=found)
+    others = {"minutes": given.max_minutes, "found": found, "final_size": final_size}
+    search_fine_tuning(base, *settings, *places, **others)
     return None
 
 
