@@ -6,6 +6,7 @@ import base64
 import collections
 import dataclasses
 import functools
+import io
 import itertools
 import os
 import threading
@@ -22,10 +23,12 @@ from fashion_keras.cli import default_cache, memory_advice
 from fashion_keras.config import InputError
 from fashion_keras.data.photo import PhotoError, read_photo
 from fashion_keras.inspection import POOLING, find_model, is_onnx, read_member, read_texts
-from fashion_keras.novelty import CLASS_MEANS, NONE, NOVELTY, distances, read_class_means
 from fashion_keras.saving import load_model
 
 ONE_PHOTO = str | os.PathLike | bytes | bytearray | memoryview | Image.Image | np.ndarray
+NONE = "none of these"  # The category of a photo that is far from all classes.
+NOVELTY = "novelty"  # The key of what is known about it in the metadata of a saved file.
+CLASS_MEANS = "class_means"  # Where the means are: a member of a `.keras` file, a text in `.onnx`.
 # Pillow reads a file when its pixels are first needed; two threads at once get garbage.
 _ONE_IMAGE_AT_A_TIME = threading.Lock()
 
@@ -244,7 +247,40 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
         run, texts = onnx_file.open_onnx(path)
         metadata = read_texts(texts, path)
         content = base64.b64decode(texts.get(CLASS_MEANS, ""))
-        return Classifier(None, metadata, run, read_class_means(content, metadata, path))
+        return Classifier(None, metadata, run, _read_class_means(content, metadata, path))
     model, metadata = load_model(path)
     content = read_member(path, CLASS_MEANS)
-    return Classifier(model, metadata, None, read_class_means(content, metadata, path))
+    return Classifier(model, metadata, None, _read_class_means(content, metadata, path))
+
+
+def distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return the cosine distance of each photo to the nearest class mean, `(photos,)`, in [0, 2].
+
+    Args:
+        features: `(photos, channels)`.
+        means: See `novelty.class_means`.
+    """
+    return 1 - (unit_vectors(features) @ means.T.astype("float32")).max(axis=1)
+
+
+def unit_vectors(rows: np.ndarray) -> np.ndarray:
+    """Return rows divided by their lengths, float32."""
+    rows = rows.astype("float32")
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _read_class_means(content: bytes, metadata: dict, path: Path) -> np.ndarray | None:
+    """Return the class means in a `.npy` file's content; None if there is nothing.
+
+    Raises:
+        InputError: If `content` is damaged, or does not go with the metadata of the file `path`.
+    """
+    if not content or NOVELTY not in metadata:
+        return None
+    try:
+        means = np.load(io.BytesIO(content), allow_pickle=False)
+        if means.ndim != 2 or len(means) != len(metadata["labels"]):
+            raise ValueError(f"class means of the shape {means.shape}")
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path} is damaged (copy or download it again): {error}") from error
+    return means

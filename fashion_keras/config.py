@@ -13,6 +13,7 @@ class InputError(ValueError):
 
 
 RELEASED = Path(__file__).parent / "released" / "fashion.keras"
+SEARCH_SIZE = 150  # Side in pixels of photos in a search, unless another one is asked for.
 PRECISIONS = ("auto", "float32", "mixed_float16", "mixed_bfloat16")
 
 
@@ -22,9 +23,14 @@ def _field(
     limits: tuple[float, float] | None = None,
     decides: str = "",
     choices: tuple[str, ...] = (),
+    later: bool = False,
 ) -> Any:
-    """Return a field; `decides` has the kinds of artifacts that it decides (see `deciding`)."""
+    """Return a field; `decides` has the kinds of artifacts that it decides (see `deciding`).
+
+    Of `later` fields the default is part of no key, so that keys of earlier versions stay.
+    """
     metadata = {"help": help_text, "limits": limits, "choices": choices, "decides": decides}
+    metadata["later"] = later
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -119,6 +125,14 @@ class Config:
     label_smoothing: float = _field(
         0.1, "label smoothing of the loss while training", (0.0, 0.9), "head fine_tuning"
     )
+    class_weights: str = _field(
+        "none",
+        "weights of the classes in the loss while training: `none`, or `balanced`, by which the "
+        "fewer photos a class has, the more each of them counts",
+        decides="head fine_tuning",
+        choices=("none", "balanced"),
+        later=True,
+    )
     ema_epochs: float = _field(
         5.0,
         "the head's weights are an exponential moving average over about this many epochs; "
@@ -161,6 +175,14 @@ class Config:
         "peak learning rate of fine-tuning, reached by warm-up and followed by cosine decay",
         (1e-8, 10.0),
         "fine_tuning",
+    )
+    objective: str = _field(
+        "accuracy",
+        "validation score by which a search ranks: `accuracy` (for fine-tuning: log loss), or "
+        "`balanced_accuracy`, the mean recall, in which every class counts the same",
+        decides="head fine_tuning",  # Their histories hold it.
+        choices=("accuracy", "balanced_accuracy"),
+        later=True,
     )
     precision: str = _field(
         "auto",
@@ -233,6 +255,7 @@ def deciding(config: Config, kind: str) -> dict[str, Any]:
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(Config)
         if kind in field.metadata["decides"].split()
+        and not (field.metadata["later"] and getattr(config, field.name) == field.default)
     }
 
 

@@ -12,12 +12,14 @@ def lines_of(metadata: dict) -> list[str]:
     """Return metadata (see `inspection.read_metadata`) as lines for people, one per known value."""
     data, test, labels = metadata.get("data"), metadata.get("test"), metadata["labels"]
     validation = metadata.get("validation")
+    crossed = metadata.get("cross_validation")
     lines = {
         "categories": f"{len(labels)}: {', '.join(labels)}",
         "photos": _size_line(metadata),
         "backbone": metadata.get("backbone"),
         "trained on": _data_line(data) if data else None,
         "validation": f"accuracy {100 * validation['accuracy']:.1f} %" if validation else None,
+        "folds": f"{_test_line(crossed)}: {crossed['measured']}" if crossed else None,
         "test": _test_line(test) if test else None,
         "created": metadata.get("created"),
         "versions": _pairs(metadata.get("versions")),

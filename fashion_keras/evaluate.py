@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -18,22 +18,13 @@ from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.layout import OTHER
 from fashion_keras.inspection import find_model, read_metadata
-from fashion_keras.novelty import (
-    CLASS_MEANS,
-    NONE,
-    NOVELTY,
-    class_means,
-    distances,
-    in_words,
-    learnt,
-    to_bytes,
-)
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier, Prediction
     from fashion_keras.data.prepare import Prepared
+    from fashion_keras.training import Datasets, History
 
-_LEAST_OF_A_CLASS, _MOST_IN_ALL = 5, 300  # Photos of which the class means are computed.
+_UNEVEN = 2  # So many times as many photos has the largest class as the smallest.
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
 
@@ -120,6 +111,7 @@ def evaluate(
     Raises:
         InputError: If no photo can be read.
     """
+    from fashion_keras.classifier import NONE
     from fashion_keras.figures import draw_confusion
     from fashion_keras.metrics import confusion, scores
 
@@ -139,7 +131,7 @@ def evaluate(
     counts = confusion(true, probabilities.argmax(axis=1), len(labels))
     draw_confusion(counts, labels, headline(metrics).split(",")[0], results / "confusion.png")
     if classifier.class_means is not None:
-        metrics[NONE] = sum(prediction.category == NONE for _, prediction in found)
+        metrics["none_of_these"] = sum(prediction.category == NONE for _, prediction in found)
     return metrics | {"unreadable": unreadable}
 
 
@@ -171,59 +163,95 @@ def predict_all(
     return [photo for photo, _ in found], probabilities, unreadable
 
 
-@cli.stage("none of these")
-def learn_novelty(file: Path, prepared: Prepared, table: Path, cache: Path) -> None:
-    """Add to a saved file what recognises photos of none of its categories; see `novelty`.
-
-    A sample of the photos for training gives the class means, those for validation and in folders
-    named `other` the threshold. The distances of the latter are written to `table`.
-    """
-    from fashion_keras.classifier import load_classifier
-    from fashion_keras.saving import add_metadata
-
-    train, validation = _sample(labelled(prepared, "train")), labelled(prepared, "validation")
-    rest = [*validation, *labelled(prepared, OTHER)]
-    classifier = load_classifier(file).for_photos(len(train) + len(rest), cache)
-    found, unreadable = predict_photos(classifier, [*train, *rest], "finding what is none of these")
-    if unreadable:
-        raise InputError(f"This photo can no longer be read: {unreadable[0]}.")
-    features = np.stack([prediction.features for _, prediction in found])
-    numbers = np.array([prepared.labels.index(photo.label) for photo in train])
-    means = class_means(features[: len(train)], numbers, len(prepared.labels))
-    far = distances(features[len(train) :], means)
-    known = learnt(far[: len(validation)], far[len(validation) :])
-    add_metadata(file, {NOVELTY: known}, {CLASS_MEANS: to_bytes(means)})
-    print(in_words(known), flush=True)
-    with table.open("w", newline="", encoding="utf-8") as target:
-        rows = csv.writer(target)
-        rows.writerow(["file", "split", "distance"])
-        for number, (photo, distance) in enumerate(zip(rest, far, strict=True)):
-            split = "validation" if number < len(validation) else OTHER
-            rows.writerow([photo.name, split, f"{distance:.6f}"])
-
-
-def _sample(photos: Sequence[Labelled]) -> list[Labelled]:
-    """Return photos of each category, evenly spread over its own; few of each are enough."""
-    by_label: dict[str, list[Labelled]] = {}
-    for photo in photos:
-        by_label.setdefault(photo.label, []).append(photo)
-    most = max(_LEAST_OF_A_CLASS, _MOST_IN_ALL // len(by_label))
-    return [photo for own in by_label.values() for photo in own[:: -(-len(own) // most)]]
-
-
 def headline(metrics: dict) -> str:
-    """Return the scores in one line."""
-    low, high = metrics["accuracy_interval"]
+    """Return the scores in one line; with uneven classes the balanced accuracy, too."""
+    counts = [one["support"] for one in metrics["by_class"].values() if one["support"]]
+    uneven = max(counts) >= _UNEVEN * min(counts)
+    balanced = f", balanced accuracy {metrics['balanced_accuracy']:.4f}" if uneven else ""
+    return f"{_accuracy(metrics)}{balanced}, macro F1 {metrics['macro_f1']:.4f}"
+
+
+def _accuracy(scores: dict) -> str:
+    low, high = scores["accuracy_interval"]
     return (
-        f"accuracy {metrics['accuracy']:.4f} ({metrics['correct']} of {metrics['photos']}), "
-        f"95 % interval {low:.3f} to {high:.3f}, macro F1 {metrics['macro_f1']:.4f}"
+        f"accuracy {scores['accuracy']:.4f} ({scores['correct']} of {scores['photos']}), "
+        f"95 % interval {low:.3f} to {high:.3f}"
     )
 
 
 def answered_none(metrics: dict) -> str:
     """Return a line that says how many photos are answered `none of these`, if it is known."""
-    count = metrics.get(NONE)
-    return "" if count is None else f"answered `{NONE}`: {count} of {metrics['photos']}\n"
+    count = metrics.get("none_of_these")
+    return "" if count is None else f"answered `none of these`: {count} of {metrics['photos']}\n"
+
+
+def cross_validation(
+    config: Config, datasets: Datasets, history: History, validation: dict[str, float]
+) -> dict[str, dict]:
+    """Return `cross_validation` for the results: nothing if validation has photos enough.
+
+    Its value holds the scores of `cross_validate` (see `metrics.accuracy_scores`), and `measured`:
+    what they are the scores of. `history` is that of `final`, `validation` what it kept.
+    """
+    from fashion_keras.data.split import FOLDS
+    from fashion_keras.metrics import LEAST_TO_CALIBRATE, accuracy_scores
+
+    if len(datasets.prepared.split("validation")) >= LEAST_TO_CALIBRATE:
+        return {}
+    best = min((row for row in history if row["stage"] == "head"), key=lambda row: row["val_loss"])
+    measured = f"the head on frozen features, cross-validated in {FOLDS} folds"
+    if validation["loss"] != best["val_loss"]:
+        measured += "; fine-tuning, which comes after it, is not measured"
+    if config.weights != "imagenet":
+        measured += "; too high if the weights of the backbone were trained on these photos"
+    true, predicted = cross_validate(config, datasets, int(best["epoch"]))
+    return {"cross_validation": {**accuracy_scores(true, predicted), "measured": measured}}
+
+
+@cli.stage("cross-validation")
+def cross_validate(config: Config, datasets: Datasets, epochs: int) -> tuple[np.ndarray, ...]:
+    """Predict each photo for training and validation by a head that was trained on other folds.
+
+    Near-duplicates are in one fold. Held-out photos are predicted as they are; augmented copies
+    are trained on where they exist: not of the photos for validation.
+
+    Args:
+        config: The fields that decide `head` are used, but for `epochs` and `patience`.
+        datasets: What `training.train_head` takes.
+        epochs: Of each head: the held-out photos must not decide when to stop.
+
+    Returns:
+        The class number of each photo, `(photos,)`, and the predicted one.
+    """
+    from fashion_keras import training
+    from fashion_keras.data.prepare import near_duplicates
+    from fashion_keras.data.split import deal_folds
+
+    data = training.head_data(config, datasets)
+    copies = [np.concatenate([copy[:], data.validation[:]]) for copy in data.copies]
+    true = np.concatenate([data.classes, data.validation_classes])
+    groups = near_duplicates(datasets.prepared, ("train", "validation"))
+    folds, predicted = deal_folds(true, groups, config.seed), np.empty_like(true)
+    for fold in np.unique(folds):
+        held_out, used = folds == fold, folds != fold
+        part = data._replace(copies=[copy[used] for copy in copies], classes=true[used])
+        model = training.build_compiled_head(config, len(data.labels), len(part.classes))
+        steps = training.steps_per_epoch(config, len(part.classes))
+        options: Any = {"steps_per_epoch": steps, "shuffle": False, "verbose": 0}
+        # It ends with averaged weights.
+        model.fit(training.head_datasets(config, part)[0], epochs=epochs, **options)
+        predicted[held_out] = model.predict_on_batch(copies[0][held_out]).argmax(axis=-1)
+    return true, predicted
+
+
+def in_words(found: dict) -> list[str]:
+    """Return what `cross_validation` found, in sentences for people."""
+    return [
+        f"Cross-validated {_accuracy(found)}, balanced accuracy {found['balanced_accuracy']:.4f}: "
+        f"{found['measured']}.",
+        "With 95 % confidence the accuracy on photos like these lies in that interval. Photos "
+        "taken by other people, with other cameras or for other shops are harder: expect less.",
+    ]
 
 
 def write_metrics(metrics: dict, model: Path, start: float, file: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from fashion_keras import cli, engine
 from fashion_keras.artifacts import check_disk, fingerprint, one_at_a_time, whole_file
-from fashion_keras.config import Config, InputError, deciding
+from fashion_keras.config import SEARCH_SIZE, Config, InputError, deciding
 from fashion_keras.data.chunks import Chunks, Features
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare_for, summary
 from fashion_keras.parallel import Pool, on_this_machine, one_ahead, pool
@@ -388,7 +388,8 @@ def main(arguments: list[str] | None = None) -> None:
     store.make(training_arrays(config.augmented_copies))
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
     fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS
-    size = {"image_size": str(config.image_size)}  # A search has another default.
+    usual = SEARCH_SIZE if module == "tuning.search" else 0  # `final` keeps a side that is given.
+    size = {} if config.image_size == usual else {"image_size": str(config.image_size)}
     print(f"now run: {cli.next_command(module, options, given, fields, **size)}")
 
 

@@ -179,7 +179,7 @@ def trial_charts(trials: Rows) -> list[Chart]:
     are those of `trials.csv`.
     """
     done = [row for row in trials if row["status"] == "COMPLETED"]
-    most, (metric, axis, shares) = max(_column(done, "last_epoch"), default=1), _score(done)
+    most, (metric, axis, shares) = max(_column(done, "last_epoch"), default=1), trial_score(done)
     kinds, charts = sorted(set(map(_kind, done))), []
     for name in (name for name in SCALES if done and name in done[0]):
         series, words = [], name.replace("_", " ")
@@ -198,8 +198,10 @@ def _kind(trial: Mapping[str, Any]) -> str:
     return "with augmented copies" if trial["augmented_copies"] > 0 else "without"
 
 
-def _score(trials: Rows) -> tuple[str, str, bool]:
+def trial_score(trials: Rows) -> tuple[str, str, bool]:
     """Return the column that trials are judged by, its axis, and whether it has shares."""
+    if trials and "val_balanced_accuracy" in trials[0]:
+        return "val_balanced_accuracy", "validation balanced accuracy", True
     if trials and "val_log_loss" in trials[0]:
         return "val_log_loss", "validation log loss", False
     return "val_accuracy", "validation accuracy", True
@@ -207,7 +209,7 @@ def _score(trials: Rows) -> tuple[str, str, bool]:
 
 def best_so_far(trials: Rows) -> Chart:
     """Return a chart of the best validation score after each trial of `trials.csv`."""
-    metric, axis, shares = _score(trials)
+    metric, axis, shares = trial_score(trials)
     better = np.fmax if shares else np.fmin
     best = better.accumulate(_column(trials, metric)).tolist()
     series = Series("best", range(1, len(best) + 1), best)

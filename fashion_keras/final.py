@@ -80,6 +80,7 @@ def final(
             training diverges.
     """
     from fashion_keras.classifier import load_classifier
+    from fashion_keras.novelty import learn_novelty
     from fashion_keras.timing import TEST, announced, plan
     from fashion_keras.training import prepare_datasets
 
@@ -100,24 +101,26 @@ def final(
         run = tensor_board.new_log_dir(log_dir, "final")
         trained = _train(config, datasets, cache, run, left)
         left.show(TEST)
+        crossed = evaluate.cross_validation(config, datasets, trained.history, trained.validation)
         sides = _validate(config, prepared, trained, cache)
         validated = _chosen(sides)
-        trained = trained._replace(validation=validated.scores)
-        _save(config, prepared, trained, validated, work / MODEL_FILE, data_licence)
-        outcome = {"validation": validated.scores, "budget": planned}
+        _save(config, prepared, trained, validated, crossed, work / MODEL_FILE, data_licence)
+        outcome = {"validation": validated.scores, "budget": planned, **crossed}
         outcome["validation_by_side"] = {one.side: one.scores for one in sides}
         _write_outcome(work, config, trained.history, outcome, start)  # Without the test's time.
-        evaluate.learn_novelty(work / MODEL_FILE, prepared, work / DISTANCES, cache)
+        learn_novelty(work / MODEL_FILE, prepared, work / DISTANCES, cache)
         classifier = load_classifier(work / MODEL_FILE)
-        photos, metrics = _score_once(classifier, prepared, work, cache)
+        photos, metrics = _score_once(classifier, prepared, crossed, work, cache)
         _write_page(classifier, work, results, photos)
         if run:
-            scores = {f"validation_{name}": value for name, value in trained.validation.items()}
+            scores = {f"validation_{name}": value for name, value in validated.scores.items()}
             scores |= {"test_accuracy": metrics["accuracy"]} if metrics else {}
             tensor_board.add_run(run, dataclasses.asdict(config), scores, time.monotonic() - start)
             if predictions := read_predictions(work / "predictions.csv"):
                 files = {photo.name: photo.file for photo in photos}
                 tensor_board.add_predictions(run, predictions, files)
+    for line in evaluate.in_words(crossed["cross_validation"]) if crossed else []:
+        print(line)
     cli.show_saved(results / MODEL_FILE, results / PAGE)
     return results / MODEL_FILE
 
@@ -226,18 +229,19 @@ def _save(
     prepared: Prepared,
     trained: FineTuned,
     validated: _Validated,
+    crossed: dict[str, Any],
     file: Path,
     data_licence: str,
 ) -> None:
     from fashion_keras.saving import save_classifier, training_metadata
 
-    metadata = training_metadata(config, prepared, validated.scores, data_licence)
+    metadata = training_metadata(config, prepared, validated.scores, data_licence) | crossed
     options = (prepared.labels, validated.side, file, metadata, validated.temperature)
     save_classifier(trained.backbone, trained.head, *options)
 
 
 def _score_once(
-    classifier: Classifier, prepared: Prepared, work: Path, cache: Path
+    classifier: Classifier, prepared: Prepared, crossed: dict[str, Any], work: Path, cache: Path
 ) -> tuple[list[Labelled], dict]:
     """Score the saved file on the test split, every photo of it, once; add that to its metadata.
 
@@ -257,7 +261,7 @@ def _score_once(
     if metrics["unreadable"]:
         raise InputError(f"This photo can no longer be read: {metrics['unreadable'][0]}.")
     add_metadata(file, {"test": {name: metrics[name] for name in _TEST_SCORES}})
-    evaluate.write_metrics(metrics, file, start, work / "metrics.json")
+    evaluate.write_metrics(metrics | crossed, file, start, work / "metrics.json")
     print(f"test: {evaluate.headline(metrics)}")
     print(evaluate.answered_none(metrics), end="")
     print(_recalls(metrics["by_class"]))
@@ -332,7 +336,7 @@ def _options() -> argparse.ArgumentParser:
         help="configuration whose values are the defaults of all other options "
         "(default: search/best_config.json in the results folder)",
     )
-    others = [name for name in names() if name != "learning_rate"]
+    others = [name for name in names() if name not in ("learning_rate", "objective")]
     cli.add_config_options(options, others, Config())
     add_rate_option(options)
     cli.add_folder_options(options)

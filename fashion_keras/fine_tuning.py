@@ -18,6 +18,7 @@ from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import (
     class_numbers,
+    class_weights,
     divisible,
     feature_batches,
     load_split,
@@ -108,12 +109,8 @@ def learning_rates(config: Config, photos: int) -> Any:
     """Return the schedule for so many training photos: a rise, then a fall along a cosine."""
     total = config.fine_tuning_epochs * steps_per_epoch(config, photos)
     warm_up = max(1, round(_WARM_UP * total))
-    return keras.optimizers.schedules.CosineDecay(
-        0.0,
-        decay_steps=max(1, total - warm_up),
-        warmup_target=config.fine_tuning_learning_rate,
-        warmup_steps=warm_up,
-    )
+    rise = {"warmup_target": config.fine_tuning_learning_rate, "warmup_steps": warm_up}
+    return keras.optimizers.schedules.CosineDecay(0.0, max(1, total - warm_up), **rise)
 
 
 def fine_tuning_datasets(
@@ -127,6 +124,7 @@ def fine_tuning_datasets(
     """
     prepared, store, block = datasets.prepared, datasets.store, chosen_fine_tune_from(config)
     size, seed, classes = config.batch_size, config.seed, len(prepared.labels)
+    numbers = class_numbers(prepared, "train")
     if tunes_on_pixels(config):
         keras.utils.set_random_seed(seed + first_epoch)  # Decides the order, too.
         train = load_split(prepared, "train", config.image_size, size, seed + first_epoch)
@@ -135,10 +133,9 @@ def fine_tuning_datasets(
         arrays = training_arrays(config.fine_tuning_copies)
         store.make(arrays, block)
         *copies, held_out = (store.feature_maps(*array, block) for array in arrays)
-        numbers = class_numbers(prepared, "train")
         train = feature_batches(copies, numbers, size, seed, first_epoch)
         validation = feature_batches([held_out], class_numbers(prepared, "validation"), size)
-    return one_hot(train, classes), one_hot(validation, classes)
+    return one_hot(train, classes, class_weights(config, numbers)), one_hot(validation, classes)
 
 
 def fine_tuning_key(config: Config, datasets: Datasets, head: keras.Model) -> str:

@@ -79,14 +79,14 @@ def _points(
 
     average, level, lowest = 0.0, 0.0, math.inf
     endless = itertools.chain.from_iterable(map(arrays, itertools.repeat(batches)))
-    for step, (rate, (inputs, labels)) in enumerate(zip(rates, endless, strict=False), 1):
+    for step, (rate, (inputs, *targets)) in enumerate(zip(rates, endless, strict=False), 1):
         own = 0.0
         if untouched:
             untouched.reset_metrics()  # Otherwise the loss would be the mean over all steps so far.
-            own = float(untouched.test_on_batch(inputs, labels, return_dict=True)["loss"])
+            own = float(untouched.test_on_batch(inputs, *targets, return_dict=True)["loss"])
         model.reset_metrics()
         model.optimizer.learning_rate = rate
-        loss = float(model.train_on_batch(inputs, labels, return_dict=True)["loss"])
+        loss = float(model.train_on_batch(inputs, *targets, return_dict=True)["loss"])
         if not math.isfinite(loss):
             return
         average = _KEPT * average + (1 - _KEPT) * (loss - own)

@@ -23,14 +23,12 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
         labels: Name of each class.
 
     Returns:
-        `photos`, `correct`, `accuracy`, `accuracy_interval` (95 %, Wilson 1927), `macro_f1`,
-        `log_loss` (nats), `expected_calibration_error` (Guo et al. 2017) and, by class,
-        `precision`, `recall`, `f1` and `support`. Classes without photos do not count in
-        `macro_f1`.
+        What `accuracy_scores` returns, `macro_f1`, `log_loss` (nats), `expected_calibration_error`
+        (Guo et al. 2017) and, by class, `precision`, `recall`, `f1` and `support`. Classes without
+        photos do not count in `macro_f1`.
     """
     numbers = range(len(labels))
     predicted = probabilities.argmax(axis=1)
-    correct = int((predicted == true).sum())
     columns = precision_recall_fscore_support(
         true,
         predicted,
@@ -40,10 +38,7 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
     rows = list(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
     exact = probabilities.astype("float64")
     return {
-        "photos": len(true),
-        "correct": correct,
-        "accuracy": correct / len(true),
-        "accuracy_interval": list(wilson_interval(correct, len(true))),
+        **accuracy_scores(true, predicted),
         "macro_f1": float(np.mean([f1 for _, _, f1, support in rows if support])),
         "log_loss": float(log_loss(true, exact / exact.sum(axis=1, keepdims=True), labels=numbers)),
         "expected_calibration_error": calibration_error(predicted == true, probabilities.max(1)),
@@ -51,6 +46,23 @@ def scores(true: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]) -
             label: dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
             for label, row in zip(labels, rows, strict=True)
         },
+    }
+
+
+def accuracy_scores(true: np.ndarray, predicted: np.ndarray) -> dict:
+    """Return the scores that class numbers, `(photos,)`, suffice for.
+
+    They are `photos`, `correct`, `accuracy`, `accuracy_interval` (95 %, Wilson 1927), and
+    `balanced_accuracy`: the mean recall of the classes with photos.
+    """
+    hits = predicted == true
+    correct, recalls = int(hits.sum()), [hits[true == number].mean() for number in np.unique(true)]
+    return {
+        "photos": len(true),
+        "correct": correct,
+        "accuracy": correct / len(true),
+        "accuracy_interval": list(wilson_interval(correct, len(true))),
+        "balanced_accuracy": float(np.mean(recalls)),
     }
 
 

@@ -1,15 +1,33 @@
 """Recognises photos that show none of the classes, by the distance of their features to all."""
 
+from __future__ import annotations
+
+import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fashion_keras import cli
+from fashion_keras.classifier import (
+    CLASS_MEANS,
+    NONE,
+    NOVELTY,
+    distances,
+    load_classifier,
+    unit_vectors,
+)
 from fashion_keras.config import InputError
+from fashion_keras.data.layout import OTHER
+from fashion_keras.evaluate import Labelled, labelled, predict_photos
+from fashion_keras.saving import add_metadata
 
-NONE = "none of these"  # The category of a photo that is far from all classes.
-NOVELTY = "novelty"  # The key of what is known about it in the metadata of a saved file.
-CLASS_MEANS = "class_means"  # Where the means are: a member of a `.keras` file, a text in `.onnx`.
+if TYPE_CHECKING:
+    from fashion_keras.data.prepare import Prepared
+
+_LEAST_OF_A_CLASS, _MOST_IN_ALL = 5, 300  # Photos of which the class means are computed.
 PASSED = 0.95  # Share of the photos for validation that the threshold lets pass.
 
 
@@ -28,19 +46,9 @@ def class_means(features: np.ndarray, numbers: np.ndarray, classes: int) -> np.n
     Returns:
         `(classes, channels)` float16, each row of length 1.
     """
-    units = _units(features)
+    units = unit_vectors(features)
     means = [units[numbers == number].mean(axis=0) for number in range(classes)]
-    return _units(np.stack(means)).astype("float16")
-
-
-def distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Return the cosine distance of each photo to the nearest class mean, `(photos,)`, in [0, 2].
-
-    Args:
-        features: `(photos, channels)`.
-        means: See `class_means`.
-    """
-    return 1 - (_units(features) @ means.T.astype("float32")).max(axis=1)
+    return unit_vectors(np.stack(means)).astype("float16")
 
 
 def threshold(own: np.ndarray, others: np.ndarray) -> float:
@@ -105,23 +113,38 @@ def to_bytes(means: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def read_class_means(content: bytes, metadata: dict, path: Path) -> np.ndarray | None:
-    """Return the class means in a `.npy` file's content; None if there is nothing.
+@cli.stage("none of these")
+def learn_novelty(file: Path, prepared: Prepared, table: Path, cache: Path) -> None:
+    """Add to a saved file what recognises photos of none of its categories.
 
-    Raises:
-        InputError: If `content` is damaged, or does not go with the metadata of the file `path`.
+    A sample of the photos for training gives the class means, those for validation and in folders
+    named `other` the threshold. The distances of the latter are written to `table`.
     """
-    if not content or NOVELTY not in metadata:
-        return None
-    try:
-        means = np.load(io.BytesIO(content), allow_pickle=False)
-        if means.ndim != 2 or len(means) != len(metadata["labels"]):
-            raise ValueError(f"class means of the shape {means.shape}")
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path} is damaged (copy or download it again): {error}") from error
-    return means
+    train, validation = _sample(labelled(prepared, "train")), labelled(prepared, "validation")
+    rest = [*validation, *labelled(prepared, OTHER)]
+    classifier = load_classifier(file).for_photos(len(train) + len(rest), cache)
+    found, unreadable = predict_photos(classifier, [*train, *rest], "finding what is none of these")
+    if unreadable:
+        raise InputError(f"This photo can no longer be read: {unreadable[0]}.")
+    features = np.stack([prediction.features for _, prediction in found])
+    numbers = np.array([prepared.labels.index(photo.label) for photo in train])
+    means = class_means(features[: len(train)], numbers, len(prepared.labels))
+    far = distances(features[len(train) :], means)
+    known = learnt(far[: len(validation)], far[len(validation) :])
+    add_metadata(file, {NOVELTY: known}, {CLASS_MEANS: to_bytes(means)})
+    print(in_words(known), flush=True)
+    with table.open("w", newline="", encoding="utf-8") as target:
+        rows = csv.writer(target)
+        rows.writerow(["file", "split", "distance"])
+        for number, (photo, distance) in enumerate(zip(rest, far, strict=True)):
+            split = "validation" if number < len(validation) else OTHER
+            rows.writerow([photo.name, split, f"{distance:.6f}"])
 
 
-def _units(rows: np.ndarray) -> np.ndarray:
-    rows = rows.astype("float32")
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+def _sample(photos: Sequence[Labelled]) -> list[Labelled]:
+    """Return photos of each category, evenly spread over its own; few of each are enough."""
+    by_label: dict[str, list[Labelled]] = {}
+    for photo in photos:
+        by_label.setdefault(photo.label, []).append(photo)
+    most = max(_LEAST_OF_A_CLASS, _MOST_IN_ALL // len(by_label))
+    return [photo for own in by_label.values() for photo in own[:: -(-len(own) // most)]]

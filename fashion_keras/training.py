@@ -15,7 +15,7 @@ from fashion_keras.artifacts import fingerprint, made_once
 from fashion_keras.backend import array, check_device, keras, tensorflow, torch_generator
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
-from fashion_keras.data.batches import class_numbers, feature_batches, one_hot
+from fashion_keras.data.batches import class_numbers, class_weights, feature_batches, one_hot
 from fashion_keras.data.prepare import Prepared, prepare_for, summary, validation_warning
 from fashion_keras.features import Features, FeatureStore, training_arrays
 from fashion_keras.model import build_backbone, build_head, versions
@@ -23,10 +23,10 @@ from fashion_keras.model import build_backbone, build_head, versions
 # With smoothed labels and averaged weights the loss finds the best epoch better than accuracy,
 # which moves in steps of a photo (cross-validation over 3409 photos: 0.884 against 0.881).
 MONITOR = "val_loss"
-_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
+_METRICS = ("loss", "accuracy", "val_loss", "val_accuracy", "val_balanced_accuracy")
 _LAYOUT = 3  # Raise it when heads trained by older versions must not be used any more.
 
-# A row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds.
+# A row an epoch: epoch, loss, accuracy, val_loss, val_accuracy, seconds, and the objective.
 History = list[dict[str, Any]]
 
 
@@ -94,12 +94,15 @@ def head_data(config: Config, datasets: Datasets) -> HeadData:
 def head_datasets(config: Config, data: HeadData, first_epoch: int = 0) -> tuple[Any, Any]:
     """Return batches of features and one-hot labels for training, without end, and validation.
 
+    Those for training come with weights of photos if classes have weights.
+
     Only the first `config.augmented_copies` copies of `data` are used.
     """
     copies, classes = data.copies[: config.augmented_copies + 1], len(data.labels)
     train = feature_batches(copies, data.classes, config.batch_size, config.seed, first_epoch)
     validation = feature_batches([data.validation], data.validation_classes, 1024)
-    return one_hot(train, classes), one_hot(validation, classes)
+    weights = class_weights(config, data.classes)
+    return one_hot(train, classes, weights), one_hot(validation, classes)
 
 
 def steps_per_epoch(config: Config, photos: int) -> int:
@@ -154,6 +157,32 @@ def build_compiled_head(config: Config, classes: int, photos: int) -> Any:
     return head
 
 
+class BalancedAccuracy(keras.metrics.Metric):
+    """The mean recall of the classes with photos: scikit-learn's `balanced_accuracy_score`."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(name="balanced_accuracy")
+        self._photos, self._correct = (
+            self.add_variable((classes,), "zeros", name=name) for name in ("photos", "correct")
+        )
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Count photos: rows of 0 and 1, and of logits or probabilities, `(batch, classes)`."""
+        ops = keras.ops
+        if sample_weight is not None:
+            y_true = y_true * ops.expand_dims(sample_weight, -1)
+        predicted = ops.one_hot(ops.argmax(y_pred, axis=-1), y_pred.shape[-1], dtype=self.dtype)
+        self._photos.assign_add(ops.sum(y_true, axis=0))
+        self._correct.assign_add(ops.sum(y_true * predicted, axis=0))
+
+    def result(self) -> Any:
+        """Return the mean recall."""
+        ops = keras.ops
+        recalls = ops.divide_no_nan(self._correct, self._photos)
+        present = ops.cast(ops.greater(self._photos, 0), self.dtype)
+        return ops.divide_no_nan(ops.sum(recalls), ops.sum(present))
+
+
 def compile_model(
     model: keras.Model,
     optimizer: Any,
@@ -163,9 +192,11 @@ def compile_model(
 ) -> None:
     """Compile a model that returns logits; the state of its optimizer is built, too.
 
-    `metrics` are Keras metrics of logits, in addition to the accuracy.
+    `metrics` are Keras metrics of logits, in addition to the accuracy and to the objective.
     """
     smoothing = config.label_smoothing
+    if config.objective == "balanced_accuracy":
+        metrics = [*metrics, BalancedAccuracy(model.output_shape[-1])]
     model.compile(
         optimizer,
         keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing),
@@ -284,7 +315,8 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Record the epoch."""
-        row = {"epoch": epoch + 1} | {name: float((logs or {})[name]) for name in _METRICS}
+        known = {name: float(logs[name]) for name in _METRICS if logs and name in logs}
+        row = {"epoch": epoch + 1} | known
         self.history.append(row | {"seconds": round(time.monotonic() - self._start, 3)})
 
 
@@ -297,7 +329,7 @@ def show_epochs(
     for row in history:
         epoch = int(row["epoch"]) - 1
         listeners.on_epoch_begin(epoch)
-        listeners.on_epoch_end(epoch, {name: row[name] for name in _METRICS})
+        listeners.on_epoch_end(epoch, {name: row[name] for name in _METRICS if name in row})
     listeners.on_train_end()
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,3 +119,10 @@ def test_fields_say_what_they_decide():
     assert deciding(config, "features") == features
     assert "seed" in deciding(config, "head")
     assert "learning_rate" not in deciding(config, "fine_tuning")
+
+
+def test_the_default_of_a_later_field_is_part_of_no_key():
+    later: dict[str, Any] = {"class_weights": "balanced", "objective": "balanced_accuracy"}
+    for kind in ("head", "fine_tuning"):
+        assert not later.keys() & deciding(Config(), kind)
+        assert later.items() <= deciding(Config(**later), kind).items()

@@ -53,6 +53,12 @@ def test_released_file_shows_everything(capsys: pytest.CaptureFixture[str]) -> N
     assert lines_of(NEEDED) == LINES.splitlines()[:2]
 
 
+def test_cross_validation_is_a_line_with_what_was_measured():
+    crossed = METADATA["test"] | {"measured": "the head"}
+    line = lines_of(NEEDED | {"cross_validation": crossed})[2]
+    assert line == LINES.splitlines()[5].replace("test ", "folds") + ": the head"
+
+
 def test_letters_that_would_control_a_terminal_are_escaped(tmp_path, capsys):
     evil = "\x1b[2J\x1b]0;title\x07 two\nlines \udcff \u202e über 服"
     main([str(write(tmp_path / "our.keras", NEEDED | {"backbone": evil}))])

@@ -1,20 +1,26 @@
 """Tests of the evaluate command: what it counts, what it writes, what it refuses."""
 
+import itertools
 import json
 import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fashion_keras.artifacts import sha256_of
 from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
+from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import LABELS
-from fashion_keras.evaluate import labelled_photos, main
+from fashion_keras.evaluate import cross_validate, headline, labelled_photos, main
+from fashion_keras.features import FeatureStore
+from fashion_keras.metrics import scores
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
+from fashion_keras.training import Datasets
 from tests.builders import rows_of
 
 
@@ -68,6 +74,44 @@ def test_classes_without_photos_are_named_not_scored(model, photos, tmp_path, ca
     lines = capsys.readouterr().out.splitlines()
     assert "without photos: hat" in lines
     assert not [line for line in lines if line.startswith("hat ")]
+
+
+def test_balanced_accuracy_is_shown_where_classes_are_uneven():
+    true, found = np.array([0, 0, 0, 1]), np.eye(2)[[0, 0, 0, 0]]
+    assert ", balanced accuracy 0.5000, macro F1" in headline(scores(true, found, ["a", "b"]))
+    assert "balanced" not in headline(scores(true[2:], found[2:], ["a", "b"]))
+
+
+class Remembering:
+    """A model that asserts that it predicts nothing that it was trained on."""
+
+    def fit(self, batches, epochs, steps_per_epoch, **options):  # noqa: D102
+        seen = [batch[0] for batch in itertools.islice(batches, epochs * steps_per_epoch)]
+        self.seen = {row.tobytes() for row in np.concatenate(seen)}
+
+    def predict_on_batch(self, rows):
+        """Predict the first class."""
+        assert len(self.seen) > 30
+        assert not self.seen & {row.tobytes() for row in rows}
+        return np.eye(10)[np.zeros(len(rows), int)]
+
+
+def test_no_photo_is_predicted_by_a_head_that_saw_it_or_a_copy(
+    sample_folder, tiny_backbone, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(sample_folder, tmp_path / "photos")
+    for label in LABELS:  # A photo for validation is one for training.
+        copied = min((folder / "train" / label).iterdir())
+        shutil.copy(copied, min((folder / "validation" / label).iterdir()))
+    config = Config(data=str(folder), image_size=71, batch_size=8, augmented_copies=0)
+    prepared = prepare(str(folder), tmp_path)
+    datasets = Datasets(
+        prepared, tiny_backbone, FeatureStore(prepared, config, tiny_backbone, tmp_path)
+    )
+    monkeypatch.setattr("fashion_keras.training.build_compiled_head", lambda *_: Remembering())
+    true, predicted = cross_validate(config, datasets, 1)
+    assert np.bincount(true).tolist() == [6] * 10  # Of 4 and 2: nothing of the test split.
+    assert predicted.tolist() == [0] * 60
 
 
 def test_the_engine_is_the_best_for_that_many_photos(model, photos, tmp_path, engine_asked):

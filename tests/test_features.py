@@ -246,9 +246,11 @@ def test_the_command_makes_what_a_search_needs_and_no_features_of_the_test(words
     shapes = [np.load(file, mmap_mode="r").shape for file in arrays_in(tmp_path)]
     assert sorted(shapes) == [(20, FEATURES), *[(40, FEATURES)] * 3]
     assert "now run: python -m tuning.search --data" in capsys.readouterr().out
+    main([*words, "--image-size", "150", "--augmented-copies", "0"])
+    assert "--image-size" not in capsys.readouterr().out  # A search has it anyway.
     with_maps = ["--feature-maps", "--fine-tune-from", "block13", "--fine-tuning-copies", "0"]
     main([*words, *with_maps])
-    assert len(arrays_in(tmp_path)) == 4 + 2
+    assert len(arrays_in(tmp_path)) == 4 + 2 + 2
     assert "now run: python -m fashion_keras.final" in capsys.readouterr().out
 
 

@@ -40,7 +40,9 @@ Run = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def backbone(tiny_backbone, monkeypatch):
-    """Put the tiny backbone in place of Xception."""
+    """Put the tiny backbone in place of Xception, and leave the cross-validation out."""
+    found = np.repeat([0, 1], [6, 4]), np.array([0] * 8 + [1] * 2)
+    monkeypatch.setattr("fashion_keras.evaluate.cross_validate", lambda *_: found)
     monkeypatch.setattr("fashion_keras.training.build_backbone", lambda config: tiny_backbone)
 
 
@@ -150,6 +152,25 @@ def test_few_photos_for_validation_are_said_and_calibrate_nothing(quick, capsys)
     assert metadata["temperature"] == 1
     assert "temperature: not calibrated, with so few photos" in output
     assert "warning: validation has 20 photos, 2 of dress: one photo is 5.0 percent" in output
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_with_few_photos_the_last_lines_are_of_cross_validation(epochs, quick, capsys):
+    file = quick(fine_tuning_epochs=epochs, weights="released")
+    *_, first, second, saved = capsys.readouterr().out.splitlines()
+    assert first.startswith(
+        "Cross-validated accuracy 0.8000 (8 of 10), 95 % interval 0.490 to 0.943, balanced "
+        "accuracy 0.7500: the head on frozen features, cross-validated in 5 folds; "
+    )
+    assert ("fine-tuning, which comes after it, is not measured" in first) == bool(epochs)
+    assert "too high if the weights of the backbone were trained on these photos" in first
+    assert "other people" in second
+    assert saved.startswith("saved ")
+    found = read_metadata(file)["cross_validation"]
+    assert found["accuracy"] == 0.8
+    for name in ("training.json", "metrics.json"):
+        assert read_json(file.with_name(name))["cross_validation"] == found
+    assert first in file.with_name("report.html").read_text(encoding="utf-8")
 
 
 def test_recall_is_shown_by_class_and_one_of_zero_is_a_warning():

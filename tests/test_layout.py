@@ -16,7 +16,6 @@ MAIN_LINE = (
     "backend",
     "parallel",
     "data",
-    "novelty",
     "onnx_file",
     "inspection",
     "model",
@@ -32,6 +31,7 @@ MAIN_LINE = (
     "figures",
     "grad_cam",
     "evaluate",
+    "novelty",
     "describe",
     "final",
 )

@@ -29,6 +29,7 @@ def test_scores_of_four_photos() -> None:
     assert cap == pytest.approx({"precision": 1.0, "recall": 2 / 3, "f1": 0.8, "support": 3})
     assert hat == pytest.approx({"precision": 0.5, "recall": 1.0, "f1": 2 / 3, "support": 1})
     assert sock == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
     assert metrics["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)  # Without socks.
     # The true classes got 0.8, 0.5, 0.4 and 1: -ln(0.8 x 0.5 x 0.4 x 1) / 4, in nats.
     assert metrics["log_loss"] == pytest.approx(-math.log(0.16) / 4)

@@ -20,7 +20,7 @@ SPEED = {"forward": 1.0, "fine_tuning": 0.5, "head": 10.0, "head_start": 2.0}
 @pytest.fixture
 def datasets(prepared, tiny_backbone, tmp_path):
     """Return the drawn photos with the tiny backbone."""
-    return opened(prepared, tiny_backbone, tmp_path)
+    return opened(prepared, tiny_backbone, tmp_path, PLANNED)
 
 
 def planned_in(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from fashion_keras.backend import keras
 from fashion_keras.classifier import Classifier
@@ -17,6 +18,7 @@ from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import labelled, predict_all
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.training import (
+    BalancedAccuracy,
     FusedAdam,
     HeadData,
     TrainedHead,
@@ -185,6 +187,26 @@ def test_smoothed_labels_raise_the_loss_of_sure_predictions():
         model = build_compiled_head(Config(label_smoothing=smoothing), 2, 1)
         loss = float(model.compute_loss(y=np.array([[1.0, 0.0]], "float32"), y_pred=sure))
         assert loss == pytest.approx(expected, abs=1e-4)  # 0.1 / 2 classes * 30.
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn():
+    dice, rows = np.random.default_rng(1), np.eye(4, dtype="float32")
+    true, logits = np.repeat([0, 1, 3], [30, 5, 2]), dice.random((37, 4), "float32")
+    logits[:, 2] = -1  # scikit-learn warns of predictions of a class without photos.
+    metric = BalancedAccuracy(4)
+    for part in (slice(20), slice(20, 37)):
+        metric.update_state(rows[true[part]], logits[part])
+    expected = balanced_accuracy_score(true, logits.argmax(axis=1))
+    assert float(metric.result()) == pytest.approx(expected)
+    metric.reset_state()
+    metric.update_state(rows[[0, 0]], rows[[0, 1]], np.array([3.0, 1.0], "float32"))
+    assert float(metric.result()) == pytest.approx(0.75)
+
+
+def test_the_objective_is_part_of_the_history(data):
+    config = dataclasses.replace(CONFIG, epochs=1, objective="balanced_accuracy")
+    (row,) = fit_head(config, data).history
+    assert row["val_balanced_accuracy"] == pytest.approx(row["val_accuracy"])  # Even classes.
 
 
 def digest_of_a_head() -> str:

@@ -23,34 +23,35 @@ CURVES: dict[str, tuple] = {
 
 
 class Finalist(NamedTuple):
-    """A configuration that was trained with several seeds, and its validation accuracies.
+    """A configuration that was trained with several seeds, and its scores by the objective.
 
     They are those of the epochs that `final` would keep; 0 where the training diverged.
     """
 
     config: Config
-    accuracies: list[float]
+    scores: list[float]
 
     @property
     def mean(self) -> float:
-        """Mean of the accuracies."""
-        return statistics.mean(self.accuracies)
+        """Mean of the scores."""
+        return statistics.mean(self.scores)
 
     @property
     def spread(self) -> float:
-        """Standard deviation of the accuracies."""
-        return statistics.stdev(self.accuracies)
+        """Standard deviation of the scores."""
+        return statistics.stdev(self.scores)
 
 
 def rerun(configs: Sequence[Config], trainer: Trainer) -> list[Finalist]:
-    """Train each configuration with several seeds; return them by mean accuracy, best first."""
+    """Train each configuration with several seeds; return them by mean score, best first."""
     seeds = range(SEEDS)
     seeded = [dataclasses.replace(one, seed=one.seed + seed) for one in configs for seed in seeds]
     histories = _histories(seeded, trainer, f"the best {len(configs)}, {SEEDS} seeds each")
     kept = [min(rows, key=lambda row: row[MONITOR], default=None) for rows in histories]
-    accuracies = [row["val_accuracy"] if row else 0.0 for row in kept]
-    starts = range(0, len(accuracies), SEEDS)
-    of_each = [accuracies[start : start + SEEDS] for start in starts]
+    name = f"val_{configs[0].objective}"
+    scores = [row[name] if row else 0.0 for row in kept]
+    starts = range(0, len(scores), SEEDS)
+    of_each = [scores[start : start + SEEDS] for start in starts]
     return sorted(map(Finalist, configs, of_each), key=lambda finalist: -finalist.mean)
 
 

@@ -150,6 +150,7 @@ def search_fine_tuning(
     log_dir: Path | None = None,
     minutes: float | None = None,
     found: Config | None = None,
+    final_size: int = Config.image_size,
 ) -> Config:
     """Search for the best fine-tuning, and write it into `best_config.json`.
 
@@ -163,6 +164,7 @@ def search_fine_tuning(
         log_dir: Folder to write to for TensorBoard; None for nothing.
         minutes: After these no other trial begins; None for no limit.
         found: What the head's search found (see `base_of`).
+        final_size: Side in pixels at which `final` will train the winner.
 
     Returns:
         What `fashion_keras.final` will train: the winner, or what was known before if the winner
@@ -185,7 +187,7 @@ def search_fine_tuning(
         best_place = stack.enter_context(all_together(results, (BEST_FILE,)))
         work = stack.enter_context(all_together(folder, FILES))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, workers or 1)
+        data = TuningData(datasets, _space(base), cache, workers or 1)
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
         print(oracle.plan(), flush=True)
@@ -202,12 +204,12 @@ def search_fine_tuning(
         task = functools.partial(train_trial, build=FineTuningHyperModel)
         run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
         best = oracle.best()[0]
-        scores = _scores(best)
+        scores = _scores(best, base.objective)
         report.write(oracle.config_of(best), scores, photos, start, results / PAGE)
-        winner = _for_final(oracle.config_of(best), base)
+        winner = _for_final(oracle.config_of(best), base, final_size)
         winner = with_whole_paths(winner)
         (work / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
-        if found and not _is_better(scores, head):
+        if found and not _is_better(scores, f"validation_{base.objective}", head):
             winner = read_config(results / BEST_FILE)
         (best_place / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
         if found:
@@ -227,18 +229,18 @@ def _announce(maps: float, trials: float, minutes: float | None) -> None:
     print(took + limit, flush=True)
 
 
-def _is_better(scores: dict[str, float], head: Path | None) -> bool:
+def _is_better(scores: dict[str, float], name: str, head: Path | None) -> bool:
     """Return whether fine-tuning is as accurate as the head alone; say so if it is not."""
     summary = read_json(head / "search.json") if head else {}
-    before, now = summary.get("validation_accuracy", 0.0), scores["validation_accuracy"]
+    before, now = summary.get(name, 0.0), scores[name]
     if now < before:
         print(f"no trial is as accurate as the head ({now:.4f}, {before:.4f}): {BEST_FILE} stays")
     return now >= before
 
 
-def _for_final(config: Config, base: Config) -> Config:
+def _for_final(config: Config, base: Config, size: int) -> Config:
     """Return the winner as `final` trains it; a rate found for smaller photos is not that."""
-    size, rate = max(config.image_size, Config.image_size), config.fine_tuning_learning_rate
+    rate = config.fine_tuning_learning_rate
     if size != config.image_size:
         rate = base.fine_tuning_learning_rate
         print(
@@ -274,18 +276,22 @@ def base_of(results: Path) -> Config | None:
     return read_config(best)
 
 
-def _scores(trial: Trial) -> dict[str, float]:
+def _scores(trial: Trial, objective: str) -> dict[str, float]:
     metrics = trial.metrics
     return {
         f"validation_{name}": round(metrics.get_best_value(f"val_{name}"), 4)
-        for name in ("log_loss", "accuracy")
+        for name in ("log_loss", "accuracy", objective)
     }
+
+
+def _space(base: Config) -> Space:
+    return fine_tuning(_on_pixels(base)).judged_by(base)
 
 
 def expected_seconds(base: Config, max_epochs: int, factor: int, cache: Path) -> float:
     """Return how long the search of fine-tuning would take, which is measured."""
     datasets = open_datasets(base, prepare_for(base, cache), cache)
-    data = TuningData(datasets, fine_tuning(_on_pixels(base)), cache, 1)
+    data = TuningData(datasets, _space(base), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()
     return sum(_expected_seconds(base, plan, data))

@@ -10,11 +10,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fashion_keras.artifacts import all_together, check_free, fingerprint
 from fashion_keras.backend import array, keras
 from fashion_keras.cli import duration, stage
 from fashion_keras.config import Config, InputError, to_json, with_whole_paths
 from fashion_keras.features import training_arrays
+from fashion_keras.metrics import LEAST_TO_CALIBRATE
 from fashion_keras.parallel import default_workers, pool
 from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import Predictions, read_json
@@ -37,6 +40,7 @@ def search(
     workers: int | None = None,
     log_dir: Path | None = None,
     later: float = 0.0,
+    final_size: int = Config.image_size,
 ) -> Config:
     """Search with Hyperband, train the best again with other seeds, and write what was found.
 
@@ -50,6 +54,7 @@ def search(
             `parallel.default_workers` for heads.
         log_dir: Folder to write to for TensorBoard; None for nothing.
         later: Seconds that the command takes after this search.
+        final_size: Side in pixels at which `final` will train the winner.
 
     Returns:
         The winner, as `fashion_keras.final` will train it.
@@ -68,7 +73,7 @@ def search(
     # Trials of few epochs are too short for a moving average of weights to mean anything.
     trial_base = dataclasses.replace(base, ema_epochs=0.0)
     with tempfile.TemporaryDirectory() as folder, all_together(results, FILES) as work:
-        oracle = Oracle(HEAD, trial_base, max_epochs, factor, Path(folder))
+        oracle = Oracle(HEAD.judged_by(base), trial_base, max_epochs, factor, Path(folder))
         print(plan := oracle.plan(), flush=True)
         running = workers or default_workers()
         cost = _announced_cost(base, plan, datasets, cache, running, later)
@@ -83,18 +88,21 @@ def search(
             found = [HEAD.sample(trial.hyperparameters, base) for trial in oracle.best()]
             finalists = rerun(list(dict.fromkeys(found))[:FINALISTS], trainer)
             report.add_finalists(finalists)
-            best = _best_of(finalists, len(data.validation_classes))
+            best = _best_of(finalists, data.validation_classes)
             report.add_curves(curves(best.config, trainer))
-        scores: dict[str, Any] = {"validation_accuracy": round(best.mean, 4)}
-        scores |= {"spread": round(best.spread, 4), "seeds": len(best.accuracies)}
+        name = f"validation_{base.objective}"
+        scores: dict[str, Any] = {
+            name: round(best.mean, 4),
+            "spread": round(best.spread, 4),
+            "seeds": len(best.scores),
+        }
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
             _log_winner(best.config, datasets, cache, log_dir / "winner")
-        # `final` trains it at full size, as long as it gets better.
-        size = max(best.config.image_size, Config.image_size)
-        winner = dataclasses.replace(best.config, image_size=size, epochs=Config.epochs)
-        _keep_better(results, scores["validation_accuracy"], photos)
+        # `final` trains it as long as it gets better.
+        winner = dataclasses.replace(best.config, image_size=final_size, epochs=Config.epochs)
+        _keep_better(results, name, scores[name], photos)
         (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
 
@@ -116,25 +124,35 @@ def _announced_cost(
     return cost._replace(later=sum(again.values()))
 
 
-def _best_of(finalists: Sequence[Finalist], photos: int) -> Finalist:
-    """Return the first finalist; say how many are as good: less than one photo apart."""
-    close = sum(finalists[0].mean - one.mean < 1 / photos for one in finalists[1:])
-    if close:
+def _best_of(finalists: Sequence[Finalist], classes: np.ndarray) -> Finalist:
+    """Return the first finalist; say its score, and how many are as good: one photo apart or less.
+
+    `classes` are the class numbers of the validation photos.
+    """
+    best, photos, objective = finalists[0], len(classes), finalists[0].config.objective
+    counts = np.unique(classes, return_counts=True)[1]
+    # What a photo counts, at most.
+    share = 1 / photos if objective == "accuracy" else 1 / (len(counts) * counts.min())
+    if close := sum(best.mean - one.mean < share for one in finalists[1:]):
         print(f"{close} other finalists are less than one photo of validation behind the winner")
-    return finalists[0]
+    text = f"the winner's validation {objective.replace('_', ' ')}: {best.mean:.4f}"
+    few = photos < LEAST_TO_CALIBRATE
+    chosen = f"it is optimistic, as the winner was chosen on these {photos} photos"
+    print(f"{text}; {chosen}" if few else text)
+    return best
 
 
-def _keep_better(results: Path, accuracy: float, photos: str) -> None:
+def _keep_better(results: Path, name: str, score: float, photos: str) -> None:
     """Keep the winner of an earlier search of the same photos under another name if it is better.
 
-    Its validation accuracy is in the name.
+    Its score is in the name; `name` is that of the score in `search.json`.
     """
     summary, best = read_json(results / "search.json"), results / "best_config.json"
-    before = summary.get("validation_accuracy", 0.0)
-    if best.exists() and before > accuracy and summary.get("fingerprint") == photos:
+    before = summary.get(name, 0.0)
+    if best.exists() and before > score and summary.get("fingerprint") == photos:
         kept = best.with_stem(f"best_config_{before:.4f}")
         shutil.copyfile(best, kept)
-        print(f"an earlier winner was better ({before:.4f}, now {accuracy:.4f}): kept as {kept}")
+        print(f"an earlier winner was better ({before:.4f}, now {score:.4f}): kept as {kept}")
 
 
 @stage("trials")

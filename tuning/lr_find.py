@@ -20,7 +20,7 @@ _FOR_FINE_TUNING = [
     *("learning_rate", "ema_epochs", "epochs", "patience"),
     *("fine_tune_from", "fine_tune_on", "fine_tuning_copies"),
 ]
-_NEVER = ["fine_tuning_epochs", "fine_tuning_learning_rate"]
+_NEVER = ["objective", "fine_tuning_epochs", "fine_tuning_learning_rate"]
 _FIELDS = [name for name in names() if name not in _FOR_FINE_TUNING + _NEVER]
 _DESCRIPTION = """\
 Find a learning rate: it rises step by step until the loss explodes (Smith 2015). The test

@@ -89,8 +89,8 @@ class Oracle(keras_tuner.oracles.HyperbandOracle):
         """End a trial that `ready` yielded, with the rows of its epochs; none if it failed."""
         metrics = self.space.best(rows)
         if metrics:
-            names = {self.space.objective, "val_accuracy", "val_loss"}
-            scores = {name: metrics[name] for name in names}
+            names = {self.space.objective, "val_accuracy", "val_loss", "val_log_loss"}
+            scores = {name: metrics[name] for name in names & metrics.keys()}
             self.update_trial(trial.trial_id, scores)
         trial.status = TrialStatus.COMPLETED if metrics else TrialStatus.FAILED
         self.end_trial(trial)

@@ -175,6 +175,6 @@ def _epochs_of(row: dict[str, Any]) -> int:
 
 
 def _scores_of(finalist: Finalist) -> dict[str, float]:
-    accuracies = {f"seed_{n}": value for n, value in enumerate(finalist.accuracies, 1)}
-    numbers = {"mean": finalist.mean, "spread": finalist.spread} | accuracies
+    seeds = {f"seed_{n}": value for n, value in enumerate(finalist.scores, 1)}
+    numbers = {"mean": finalist.mean, "spread": finalist.spread} | seeds
     return {name: round(value, 4) for name, value in numbers.items()}

@@ -5,11 +5,11 @@ import dataclasses
 from pathlib import Path
 
 from fashion_keras import cli
-from fashion_keras.config import Config, InputError, names
+from fashion_keras.config import SEARCH_SIZE, Config, InputError, names
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import FINE_TUNING
 
-BASE = Config(image_size=150)
+BASE = Config(image_size=SEARCH_SIZE)
 STAGES = ("head", "fine-tuning", "both")
 _MAX_EPOCHS = {"head": 30, "fine-tuning": 9}
 _SEARCHED = ("learning_rate", "inner_size", "droprate", "fine_tuning_learning_rate")
@@ -24,6 +24,8 @@ fine-tuning  where in the backbone training starts, its learning rate, label smo
              droprate and strength of augmentation, beginning with the winner of the head's
              search. Hours on a CPU, on feature maps that are computed once; with a graphics
              card at 299 px, unless `--image-size` says otherwise.
+
+`final` trains the winner at 299 px, or at the side that `--image-size` gives here.
 
 Finished trials are kept in the folder of --cache: the same command continues after them.
 
@@ -101,13 +103,14 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     places = folder, given.cache, given.workers, given.tensorboard
     tuned = (folder / FINE_TUNING / "best_config.json").exists()
     # On a graphics card the size of `final` takes minutes.
-    size, later = Config.image_size if cards() else BASE.image_size, 0.0
+    affordable, later = Config.image_size if cards() else BASE.image_size, 0.0
     if stage == "both":
-        base = cli.chosen(given, dataclasses.replace(BASE, image_size=size))
+        base = cli.chosen(given, dataclasses.replace(BASE, image_size=affordable))
         later = expected_seconds(base, *_settings(given, "fine-tuning"), given.cache)
         later = min(later, 60 * (given.max_minutes or later))
     if stage != "fine-tuning":
-        search(cli.chosen(given, BASE), *_settings(given, "head"), *places, later=later)
+        size = given.image_size or Config.image_size
+        search(cli.chosen(given, BASE), *_settings(given, "head"), *places, later, size)
     if stage == "head" and tuned:
         print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
     if stage == given.stage == "head":
@@ -115,6 +118,8 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
+    final_size = given.image_size or (found or Config()).image_size
+    size = affordable if final_size == Config.image_size else final_size
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
     if found:  # What the head's search found is not for options to change.
         if stage == "fine-tuning" and given.augmented_copies not in (None, found.augmented_copies):
@@ -125,9 +130,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
         return base
-    limit = given.max_minutes
     settings = _settings(given, "fine-tuning")
-    search_fine_tuning(base, *settings, *places, minutes=limit, found=found)
+    others = {"minutes": given.max_minutes, "found": found, "final_size": final_size}
+    search_fine_tuning(base, *settings, *places, **others)
     return None
 
 

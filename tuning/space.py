@@ -39,6 +39,12 @@ class Space(NamedTuple):
     direction: str
     limited: Callable[[Config, int], Config]
 
+    def judged_by(self, config: Config) -> Space:
+        """Return the space with balanced accuracy as its metric if that is the objective."""
+        if config.objective == "accuracy":
+            return self
+        return self._replace(objective=f"val_{config.objective}", direction="max")
+
     def best(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         """Return the row with the best objective, the first of several; None if there is none."""
         choose = max if self.direction == "max" else min

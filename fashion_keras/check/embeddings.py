@@ -21,7 +21,7 @@ _BLOCK = 2048  # Photos whose features are in memory at the same time.
 _SAMPLE = 5000  # Photos on the map, and photos that the components are computed of, at most.
 _COMPONENTS = 256  # Of 2048 numbers: labels are predicted about as well (0.785, 0.793 correct).
 CLOSE_COMPONENTS = 50  # The first of these, for distances and the map.
-_FOLDS, _NEIGHBOURS = 5, 10
+_NEIGHBOURS = 10
 _FAR = 5.0  # Distance of outliers above the median, in robust standard deviations.
 
 
@@ -44,21 +44,6 @@ def reduce_features(features: Sequence[Features], seed: int) -> np.ndarray:
 def _step(photos: int) -> int:
     """Return the distance from one photo of the sample to the next."""
     return -(-photos // _SAMPLE)
-
-
-def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
-    """Return the fold of each photo: each class is spread evenly, copies of a photo stay together.
-
-    `numbers` are the class numbers of the photos; `groups` hold the places of copies.
-    """
-    leader = np.arange(len(numbers))
-    for group in groups:
-        leader[list(group)] = min(group)
-    leaders = np.random.default_rng(seed).permutation(np.unique(leader))
-    by_class = leaders[np.argsort(numbers[leaders], kind="stable")]
-    folds = np.empty(len(numbers), dtype=int)
-    folds[by_class] = np.arange(len(by_class)) % _FOLDS
-    return folds[leader]
 
 
 def predict_labels(points: np.ndarray, numbers: np.ndarray, folds: np.ndarray) -> np.ndarray | None:

@@ -24,6 +24,7 @@ from fashion_keras.data.files import shown
 from fashion_keras.data.layout import SPLITS
 from fashion_keras.data.prepare import Prepared, prepare_for
 from fashion_keras.data.scan import scan_for
+from fashion_keras.data.split import deal_folds
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.model import check_weights
 from fashion_keras.training import open_datasets
@@ -124,7 +125,7 @@ def _examine_features(
     numbers = np.array([labels.index(photo.label) for photo in photos])
     copies = [[place[photo.name] for photo in group] for group in groups]
     reduced = embeddings.reduce_features([store.features(split) for split in splits], config.seed)
-    folds = embeddings.deal_folds(numbers, copies, config.seed)
+    folds = deal_folds(numbers, copies, config.seed)
     probabilities = embeddings.predict_labels(reduced, numbers, folds)
     suspects, likely = {}, []
     if probabilities is not None:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from fashion_keras.backend import keras, tensorflow
+from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, PreparedPhoto, link_or_copy
 
 tensorflow()  # Now, quietly: Keras Tuner would import it with its messages.
@@ -194,33 +195,60 @@ def _tensor_reader(copies: Sequence[Any]) -> Callable[[Any], Any]:
     return read
 
 
-def one_hot(batches: Any, classes: int) -> Any:
-    """Return the batches as float32, with class numbers as rows `(batch, classes)` of 0 and 1."""
+def class_weights(config: Config, numbers: np.ndarray) -> np.ndarray | None:
+    """Return the weight of each class in the loss, float32; None if all count the same.
+
+    `balanced`: inverse to the photos of the class in `numbers`, with a mean of 1 over all photos,
+    as `class_weight="balanced"` of scikit-learn (King and Zeng 2001, "Logistic Regression in Rare
+    Events Data"). They are used as Keras' `class_weight` is: for the training loss and accuracy,
+    not for validation.
+    """
+    if config.class_weights == "none":
+        return None
+    counts = np.bincount(numbers)
+    return (len(numbers) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype("float32")
+
+
+def one_hot(batches: Any, classes: int, weights: np.ndarray | None = None) -> Any:
+    """Return the batches as float32, with class numbers as rows `(batch, classes)` of 0 and 1.
+
+    With `weights` of the classes, the weight of each photo comes third.
+    """
+    rows = np.eye(classes, dtype="float32")
+    tables = [rows] if weights is None else [rows, weights]
     if isinstance(batches, Batches):
-        rows = np.eye(classes, dtype="float32")
-        return batches.map(lambda inputs, numbers: (inputs.astype("float32"), rows[numbers]))
+        return batches.map(
+            lambda inputs, numbers: (inputs.astype("float32"), *(one[numbers] for one in tables))
+        )
     tf = tensorflow()
     return batches.map(
-        lambda inputs, numbers: (tf.cast(inputs, tf.float32), tf.one_hot(numbers, classes))
+        lambda inputs, numbers: (
+            tf.cast(inputs, tf.float32),
+            *(tf.gather(one, numbers) for one in tables),
+        )
     )
 
 
 def divisible(batches: Any, devices: int) -> Any:
     """Fill up batches of inputs and labels with rows of weight 0, to be shared evenly by devices.
 
+    Weights of photos may come third.
+
     The mean loss of a batch, and so its gradient, stays the same.
     """
     tf = None if isinstance(batches, Batches) else tensorflow()
 
-    def fill_up(inputs: Any, labels: Any) -> tuple[Any, Any, Any]:
+    def fill_up(inputs: Any, labels: Any, *others: Any) -> tuple[Any, Any, Any]:
         count = tf.shape(labels)[0] if tf else len(labels)
         size = -(-count // devices) * devices
         if not tf:
             rows = np.arange(size)
             weights = np.where(rows < count, size / count, 0).astype("float32")
+            weights = weights * others[0][rows % count] if others else weights
             return inputs[rows % count], labels[rows % count], weights
         rows = tf.range(size)
         weights = tf.where(rows < count, tf.cast(size / count, tf.float32), 0.0)
+        weights = weights * tf.gather(others[0], rows % count) if others else weights
         return tf.gather(inputs, rows % count), tf.gather(labels, rows % count), weights
 
     return batches.map(fill_up) if devices > 1 else batches

@@ -170,6 +170,17 @@ def validation_warning(prepared: Prepared) -> str:
     )
 
 
+def near_duplicates(prepared: Prepared, splits: Sequence[str]) -> list[list[int]]:
+    """Group the photos of some splits, one after the other, as `split.group_duplicates` does."""
+    photos = [photo for split in splits for photo in prepared.split(split)]
+
+    def hashed(photo: PreparedPhoto) -> PerceptualHash:
+        return perceptual_hash(Image.fromarray(read_photo(prepared.folder / photo.prepared).pixels))
+
+    with ThreadPoolExecutor() as pool:
+        return group_duplicates(list(pool.map(hashed, photos)), [one.sha256 for one in photos])
+
+
 def link_or_copy(original: Path, place: Path) -> None:
     """Make a link to a file, or a copy of it where links are not possible."""
     try:

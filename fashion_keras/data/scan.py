@@ -187,7 +187,9 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
         for path, split, label in named
     ]
     photos = [photo for photo in found if not _is_other(photo.label)]
-    others = [SourcePhoto(*one[:2], OTHER, OTHER) for one in found if _is_other(one.label)]
+    others = [
+        SourcePhoto(one.path, one.name, OTHER, OTHER) for one in found if _is_other(one.label)
+    ]
     if not photos:
         raise InputError(f"All photos are labelled {OTHER}: a classifier needs two classes.")
     photos.sort(key=_order)
@@ -202,8 +204,8 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     first = classes[photos[0].split]
     if len(first) == 1:
         faults.append(f"Only one class: {first.pop()}. A classifier needs at least two.")
-    others = sorted(set().union(*classes.values()) - classes[photos[0].split])
-    missing = [f"The class {label!r} has no photo for training." for label in others]
+    untrained = sorted(set().union(*classes.values()) - classes[photos[0].split])
+    missing = [f"The class {label!r} has no photo for training." for label in untrained]
     counts = {split: sorted(labels) for split, labels in classes.items()}
     unused = _unused(folder, cache.resolve(), found)
     return Scan(counts, photos, unused, faults, missing, [], others)

@@ -15,6 +15,7 @@ _SHARE = 0.1  # Of each class, for test and validation each; the rest is for tra
 _NEAR_BITS = 3
 _NEAR_LEVELS = 4
 _SIDE = 72  # Of the square that is hashed: a multiple of 9 and 8, the sides of the hash's grid.
+FOLDS = 5
 TURNS = (None, *Image.Transpose)  # What a duplicate may have been through.
 
 
@@ -90,6 +91,21 @@ def _fill(splits: list[str], groups: list[Sequence[int]], missing: Sequence[str]
                 groups.remove(group)
         for number in chosen:
             splits[number] = split
+
+
+def deal_folds(numbers: np.ndarray, groups: Sequence[Sequence[int]], seed: int) -> np.ndarray:
+    """Return the fold of each photo: each class is spread evenly, copies of a photo stay together.
+
+    `numbers` are the class numbers of the photos; `groups` hold the places of copies.
+    """
+    leader = np.arange(len(numbers))
+    for group in groups:
+        leader[list(group)] = min(group)
+    leaders = np.random.default_rng(seed).permutation(np.unique(leader))
+    by_class = leaders[np.argsort(numbers[leaders], kind="stable")]
+    folds = np.empty(len(numbers), dtype=int)
+    folds[by_class] = np.arange(len(by_class)) % FOLDS
+    return folds[leader]
 
 
 def group_duplicates(hashes: Sequence[PerceptualHash], digests: Sequence[str]) -> list[list[int]]:

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fashion_keras.classifier import Classifier
+from fashion_keras.classifier import CLASS_MEANS, Classifier
 from fashion_keras.config import InputError
 from fashion_keras.engine import import_openvino
 from fashion_keras.inspection import POOLING
-from fashion_keras.novelty import CLASS_MEANS, to_bytes
+from fashion_keras.novelty import to_bytes
 from fashion_keras.onnx_file import FEATURES, INPUT, OUTPUT
 
 LABELS_FILE, METADATA_FILE = "labels.txt", "fashion.json"

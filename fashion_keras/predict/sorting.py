@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fashion_keras.artifacts import fingerprint
+from fashion_keras.classifier import NONE
 from fashion_keras.config import InputError
-from fashion_keras.novelty import NONE
 from fashion_keras.predict.rows import UNCERTAIN
 
 

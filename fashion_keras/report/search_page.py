@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fashion_keras.config import Config
-from fashion_keras.figures import best_so_far, hyperparameter_chart, trial_charts
+from fashion_keras.figures import best_so_far, hyperparameter_chart, trial_charts, trial_score
 from fashion_keras.report.html import write_page
 from fashion_keras.report.outcome import read_json, read_rows
 
@@ -13,7 +13,7 @@ FINE_TUNING = "fine_tuning"  # Folder of the search of fine-tuning, in that of t
 _MOST_TRIALS = 10
 _NO_FIELDS = {  # Columns of `trials.csv`; the others are searched.
     *("trial", "status", "bracket", "first_epoch", "last_epoch", "seconds", "reason"),
-    *("val_accuracy", "val_loss", "val_log_loss"),
+    *("val_accuracy", "val_loss", "val_log_loss", "val_balanced_accuracy"),
 }
 
 
@@ -50,15 +50,15 @@ def search_section(folder: Path, space: Sequence[dict] = ()) -> dict[str, Any]:
     summary = read_json(folder / "search.json")
     done = [row for row in trials if row["status"] == "COMPLETED"]
     tunes = "fine_tune_from" in (trials[0] if trials else {})
-    if tunes:
-        best = sorted(done, key=lambda row: row["val_log_loss"])
-    else:
-        best = sorted(done, key=lambda row: (-row["val_accuracy"], row["val_loss"]))
+    metric, _, shares = trial_score(trials)
+    sign = -1 if shares else 1
+    best = sorted(done, key=lambda row: (sign * row[metric], row["val_loss"]))
     return {
         "title": "Fine-tuning" if tunes else "Head",
         "summary": summary,
         "fields": [name for name in trials[0] if name not in _NO_FIELDS] if trials else [],
-        "metrics": ["val_log_loss", "val_accuracy"] if tunes else ["val_accuracy"],
+        "metrics": list(dict.fromkeys((metric, "val_accuracy"))),
+        "score": metric.removeprefix("val_") if shares else "accuracy",
         "finished": len(trials),
         "failed": len(trials) - len(done),
         "seconds": sum(row["seconds"] for row in trials),

@@ -5,13 +5,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from fashion_keras.check.embeddings import (
-    deal_folds,
     draw_map,
     find_outliers,
     find_suspects,
     predict_labels,
     reduce_features,
 )
+from fashion_keras.data.split import deal_folds
 
 NUMBERS = np.repeat([0, 1, 2], 40)
 
@@ -37,15 +37,6 @@ def test_suspects_reach_the_threshold_of_another_class(numbers, probabilities, e
     table = np.array([probabilities, [1 - one for one in probabilities]]).T
     found = find_suspects(np.array(numbers), table)
     assert list(found.items()) == list(expected.items())
-
-
-def test_folds_hold_each_class_evenly_and_copies_together():
-    folds = deal_folds(NUMBERS, [[0, 7, 40]], seed=1)
-    assert folds[0] == folds[7] == folds[40]
-    for number in range(3):
-        sizes = np.bincount(folds[number == NUMBERS], minlength=5)
-        assert 6 <= sizes.min() <= sizes.max() <= 10
-    assert len(set(deal_folds(np.arange(3), [], seed=1))) == 3
 
 
 def test_each_photo_is_predicted_from_other_folds():

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.utils.class_weight import compute_class_weight
 
 from fashion_keras.backend import keras, tensorflow
+from fashion_keras.config import Config
 from fashion_keras.data.batches import (
     Batches,
     class_numbers,
+    class_weights,
     divisible,
     feature_batches,
     load_photos,
@@ -161,6 +164,20 @@ def test_half_precision_becomes_float32_with_rows_of_labels():
     assert found.dtype == "float32"
     np.testing.assert_array_equal(found, maps)
     np.testing.assert_array_equal(labels, [[0, 0, 1], [1, 0, 0]])
+
+
+def test_photos_of_a_class_weigh_the_more_the_fewer_they_are():
+    numbers = np.array([0, 0, 0, 2, 0, 2], "int32")  # No photo of the second class.
+    weights: Any = class_weights(Config(class_weights="balanced"), numbers)
+    expected = compute_class_weight("balanced", classes=np.array([0, 2]), y=numbers)
+    np.testing.assert_allclose(weights[[0, 2]], expected)
+    batches = one_hot(feature_batches([np.arange(6.0)], numbers, 6), 3, weights)
+    labels, found = (np.asarray(part) for batch in batches for part in batch[1:])
+    np.testing.assert_array_equal(labels.argmax(axis=1), numbers)
+    np.testing.assert_array_equal(found, weights[numbers])
+    ((*_, filled),) = divisible(batches, 4)  # Six rows become eight.
+    np.testing.assert_allclose(filled, [*(weights[numbers] * 8 / 6), 0, 0], rtol=1e-6)
+    assert class_weights(Config(), numbers) is None
 
 
 def test_batches_are_filled_up_with_rows_of_weight_0() -> None:

@@ -12,6 +12,7 @@ from fashion_keras.data.sample import draw_photo
 from fashion_keras.data.split import (
     PerceptualHash,
     assign_splits,
+    deal_folds,
     group_duplicates,
     perceptual_hash,
 )
@@ -136,3 +137,13 @@ def test_class_with_too_few_different_photos_is_refused():
     advice = "'shoes' has 2 different photos; .* needs at least 3. Add photos, or make the split"
     with pytest.raises(InputError, match=advice):
         assign_splits(["hat"] * 5 + ["shoes"] * 3, groups, seed=1)
+
+
+def test_folds_hold_each_class_evenly_and_copies_together():
+    numbers = np.repeat([0, 1, 2], 40)
+    folds = deal_folds(numbers, [[0, 7, 40]], seed=1)
+    assert folds[0] == folds[7] == folds[40]
+    for number in range(3):
+        sizes = np.bincount(folds[number == numbers], minlength=5)
+        assert 6 <= sizes.min() <= sizes.max() <= 10
+    assert len(set(deal_folds(np.arange(3), [], seed=1))) == 3

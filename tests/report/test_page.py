@@ -145,6 +145,17 @@ def test_sections_follow_each_other(page):
     assert "Best trials" in page.words
 
 
+def test_with_few_photos_cross_validation_comes_first(folder):
+    scores = {"accuracy": 0.7, "accuracy_interval": [0.4, 0.9], "correct": 7, "photos": 10}
+    found = {**scores, "balanced_accuracy": 0.6, "measured": "the head"}
+    file = folder / "final" / "metrics.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"cross_validation": found}))
+    words = page_of(folder).words
+    first = "Cross-validated accuracy 0.7000 (7 of 10), 95 % interval 0.400 to 0.900"
+    second = "On the few photos of the test split: accuracy 71.4 %"
+    assert words.index(first) < words.index("expect less") < words.index(second)
+
+
 def test_what_is_missing_is_said(folder):
     for name in ("training.json", "history.csv", "config.json", "predictions.csv", "metrics.json"):
         (folder / "final" / name).unlink()

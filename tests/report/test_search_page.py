@@ -92,6 +92,14 @@ def test_page_of_both_stages_has_the_last_one_first(tmp_path):
     assert [row["trial"] for row in search_section(tuned)["best"]] == [2, 1]
 
 
+def test_trials_are_ranked_by_the_objective(tmp_path):
+    rows = ["1,COMPLETED,0.1,9,0.2,1,4,0.9,0.5,0.6,1", "2,COMPLETED,0.1,9,0.2,1,4,0.8,0.7,0.6,1"]
+    header = HEADER.replace("val_loss", "val_balanced_accuracy,val_loss")
+    page = page_of(tmp_path, header + "\n".join(rows))
+    assert "the best has a validation balanced accuracy of 70.0 %." in page.words
+    assert [row["trial"] for row in search_section(tmp_path)["best"]] == [2, 1]
+
+
 def test_the_best_trials_come_first_and_failed_ones_do_not_count(tmp_path):
     (tmp_path / "trials.csv").write_text(TRIALS + BETTER + FAILED)
     found = search_section(tmp_path, SPACE)

@@ -45,7 +45,7 @@ def test_the_best_mean_comes_first_and_nothing_is_trained_twice(trainer, monkeyp
     configs = [dataclasses.replace(CONFIG, learning_rate=rate) for rate in (0.2, 0.1)]
     found = rerun(configs, trainer)
     assert [finalist.config.learning_rate for finalist in found] == [0.1, 0.2]
-    assert [tuple(finalist.accuracies) for finalist in found] == list(accuracies.values())
+    assert [tuple(finalist.scores) for finalist in found] == list(accuracies.values())
     assert rerun(configs, trainer) == found
     assert len(trained) == 6
 
@@ -73,10 +73,24 @@ def test_a_training_that_diverges_has_a_reason(data):
 
 def test_finalists_less_than_one_photo_apart_are_counted(capsys):
     three = [Finalist(CONFIG, [score] * 3) for score in (0.9, 0.895, 0.8)]
-    assert hyperband._best_of(three, 100) is three[0]
-    assert capsys.readouterr().out.startswith("1 other finalists are less than one photo")
-    hyperband._best_of(three, 1000)
-    assert capsys.readouterr().out == ""
+    said, classes = "the winner's validation accuracy: 0.9000", np.repeat([0, 1], [95, 5])
+    assert hyperband._best_of(three, classes) is three[0]
+    close = "1 other finalists are less than one photo of validation behind the winner"
+    assert capsys.readouterr().out.splitlines() == [close, said]
+    hyperband._best_of(three, np.tile(classes, 10))
+    assert capsys.readouterr().out.splitlines() == [said]
+    hyperband._best_of(three, classes[:99])
+    optimistic = "it is optimistic, as the winner was chosen on these 99 photos"
+    assert capsys.readouterr().out.splitlines() == [close, f"{said}; {optimistic}"]
+
+
+def test_a_photo_of_a_small_class_counts_more_for_balanced_accuracy(capsys):
+    balanced = dataclasses.replace(CONFIG, objective="balanced_accuracy")
+    three = [Finalist(balanced, [score] * 3) for score in (0.9, 0.81, 0.79)]
+    hyperband._best_of(three, np.repeat([0, 1], [95, 5]))  # One of five: a tenth.
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("1 other finalists")
+    assert second == "the winner's validation balanced accuracy: 0.9000"
 
 
 @pytest.mark.parametrize(
@@ -86,6 +100,6 @@ def test_an_earlier_winner_that_is_better_is_kept(accuracy, photos, kept, tmp_pa
     (tmp_path / "best_config.json").write_text("before")
     summary = {"validation_accuracy": 0.85, "fingerprint": "same"}
     (tmp_path / "search.json").write_text(json.dumps(summary))
-    hyperband._keep_better(tmp_path, accuracy, photos)
+    hyperband._keep_better(tmp_path, "validation_accuracy", accuracy, photos)
     found = [file.read_text() for file in tmp_path.glob("best_config_0.8500.json")]
     assert found == ["before"] * kept

@@ -53,15 +53,12 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
     assert output.index("plan: 5 trials, ") < output.index("frozen features should take")
     losses = [float(row["val_log_loss"]) for row in trials]
     assert summary["validation_log_loss"] == pytest.approx(min(losses), abs=1e-4)
-    winner = trials[losses.index(min(losses))]
+    rate = float(trials[losses.index(min(losses))]["fine_tuning_learning_rate"])
     kept = {name: getattr(best, name) for name in space.TUNED}
-    rate = float(winner["fine_tuning_learning_rate"])
-    assert summary["winner"] == kept | {"fine_tuning_learning_rate": rate}
-    # That was found at 71 px.
-    assert best.fine_tuning_learning_rate == FOUND.fine_tuning_learning_rate
-    assert "`--image-size 299` searches it" in output
-    # What is not searched stays; `final` trains at full size.
-    assert (best.inner_size, best.fine_tuning_epochs, best.image_size) == (8, 5, 299)
+    assert summary["winner"] == kept
+    assert best.fine_tuning_learning_rate == rate
+    # What is not searched stays; `final` trains at the side that was given.
+    assert (best.inner_size, best.fine_tuning_epochs, best.image_size) == (8, 5, 71)
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert f"a log loss of {min(losses):.4f}" in page.words
     assert not list((tmp_path / "cache" / "trials").glob("*.npz"))
@@ -109,10 +106,20 @@ def test_on_pixels_too_no_other_trial_begins_after_the_given_minutes(run, monkey
 @pytest.mark.parametrize("before", [0.9, 0.5, 0.4])
 def test_a_winner_less_accurate_than_the_head_is_none(before, tmp_path, capsys):
     (tmp_path / "search.json").write_text(json.dumps({"validation_accuracy": before}))
-    better = fine_tuning._is_better({"validation_accuracy": 0.5}, tmp_path)
+    name = "validation_accuracy"
+    better = fine_tuning._is_better({name: 0.5}, name, tmp_path)
     assert better == (before <= 0.5)
     assert ("best_config.json stays" in capsys.readouterr().out) != better
-    assert fine_tuning._is_better({"validation_accuracy": 0.0}, None)
+    assert fine_tuning._is_better({name: 0.0}, name, None)
+
+
+def test_a_rate_found_for_smaller_photos_is_not_that_of_final(capsys):
+    found = dataclasses.replace(FOUND, image_size=150, fine_tuning_learning_rate=0.001)
+    winner = fine_tuning._for_final(found, FOUND, 299)
+    assert (winner.image_size, winner.fine_tuning_learning_rate) == (299, 0.0003)
+    assert "`--image-size 299` searches it" in capsys.readouterr().out
+    same = fine_tuning._for_final(found, FOUND, 150)
+    assert (same.image_size, same.fine_tuning_learning_rate) == (150, 0.001)
 
 
 @pytest.mark.slow

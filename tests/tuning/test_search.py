@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fashion_keras.backend import Card
-from fashion_keras.config import InputError, deciding, read_config, to_json
+from fashion_keras.config import Config, InputError, deciding, read_config, to_json
 from tests.builders import options_of, rows_of
 from tests.tuning.test_lr_find import OTHERS as HEAD_OTHERS
 from tuning import finalists, fine_tuning, hyperband, results
@@ -47,7 +47,7 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert output.index("plan: 5 trials, ") < announced < output.index("features at 71 px")
     shown = [line.split()[1] for line in output.splitlines() if line.startswith("trial ")]
     assert shown == [f"{row['trial']}/5" for row in trials] == ["1/5", "2/5", "3/5", "4/5", "5/5"]
-    assert (best.image_size, best.epochs, best.ema_epochs, best.seed) == (299, 50, 5, 1)
+    assert (best.image_size, best.epochs, best.ema_epochs, best.seed) == (71, 50, 5, 1)
     assert best.data == str(sample_folder)
     winner = float(ranked[0]["learning_rate"])
     assert winner == best.learning_rate == summary["winner"]["learning_rate"]
@@ -66,6 +66,50 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
     assert json.loads((again / "search.json").read_text())["trials_of_an_interrupted_run"] == 5
     written = {file.parent.name for file in (folder.parent / "log").rglob("events*")}
     assert written == {*(f"trial-{number:03}" for number in range(1, 6)), "winner"}
+
+
+@pytest.mark.slow
+def test_the_objective_is_named_wherever_its_score_is(run, capsys):
+    folder = run("--objective", "balanced_accuracy", "--class-weights", "balanced")
+    output, trials = capsys.readouterr().out, rows_of(folder / "trials.csv")
+    best = read_config(folder / "best_config.json")
+    assert (best.objective, best.class_weights) == ("balanced_accuracy", "balanced")
+    summary = json.loads((folder / "search.json").read_text())
+    score = summary["validation_balanced_accuracy"]
+    assert "validation_accuracy" not in summary
+    assert all(row["val_balanced_accuracy"] for row in trials)
+    assert "  val_balanced_accuracy 0." in output
+    assert f"validation balanced accuracy: {score:.4f}; it is optimistic" in output
+    assert "chosen on these 20 photos" in output
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"has a validation balanced accuracy of {100 * score:.1f}" in page
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "sides"),
+    [
+        (None, [], (150, 299)),
+        (None, ["--image-size", "96"], (96, 96)),
+        (299, [], (150, 299)),
+        (96, [], (96, 96)),  # That of the head's search.
+        (96, ["--image-size", "299"], (299, 299)),
+    ],
+)
+def test_final_gets_another_side_only_if_the_search_was_given_it(
+    before, words, sides, tmp_path, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(hyperband, "search", lambda *call: calls.append((call[0], call[-1])))
+    tune = lambda base, *call, **options: calls.append((base, options["final_size"]))  # noqa: E731
+    monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
+    if before:
+        (tmp_path / "search").mkdir()
+        best = to_json(Config(image_size=before))
+        (tmp_path / "search" / "best_config.json").write_text(best)
+    stage = "fine-tuning" if before else "head"
+    search_module.main(["--stage", stage, "--results", str(tmp_path), *words])
+    ((base, final_size),) = calls
+    assert (base.image_size, final_size) == sides
 
 
 OTHERS = HEAD_OTHERS | {"--max-epochs": "9", "--factor": "2"}

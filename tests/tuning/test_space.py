@@ -88,3 +88,11 @@ def test_the_best_row_has_the_highest_accuracy_or_the_lowest_log_loss():
     assert HEAD.best(rows) is rows[1]
     assert fine_tuning(False).best(rows) is rows[2]
     assert HEAD.best([]) is None
+
+
+def test_balanced_accuracy_is_the_objective_of_both_stages_if_it_is_asked_for():
+    asked = Config(objective="balanced_accuracy")
+    for one in (HEAD, fine_tuning(False)):
+        assert one.judged_by(Config()) is one
+        changed = one.judged_by(asked)
+        assert (changed.objective, changed.direction) == ("val_balanced_accuracy", "max")
