@@ -110,11 +110,12 @@ class Classifier:
         """The model with the features beside the probabilities."""
         from fashion_keras.backend import keras
 
-        try:
-            features = self.model.get_layer(POOLING).output
-        except ValueError:  # A model that `build_classifier` did not make.
-            return self.model
-        both = keras.layers.Concatenate(dtype="float32", name="both")([self.model.output, features])
+        if POOLING not in (layer.name for layer in self.model.layers):
+            return self.model  # `build_classifier` did not make it.
+        # The name of the last layer is the metadata, to which `final` adds the test score.
+        last = keras.layers.Softmax(dtype="float32", name=onnx_file.OUTPUT)
+        outputs = last(self.model.layers[-1].input), self.model.get_layer(POOLING).output
+        both = keras.layers.Concatenate(dtype="float32", name="both")(outputs)
         return keras.Model(self.model.input, both, name="classifier")
 
     @property

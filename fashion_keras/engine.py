@@ -216,9 +216,7 @@ def for_classifier(model: Any, photos: float, side: int, cache: Path) -> OpenVIN
     best, *others = engines(photos, side)
     if not others:
         return None
-    # The name of the last layer is the metadata, to which `final` adds the test score.
-    text = model.to_json().replace(model.layers[-1].name, "")
-    facts = {"weights": weights_digest(model), "model": text}
+    facts = {"weights": weights_digest(model), "model": model.to_json()}
     if best == KERAS and not _place(None, cache, facts).exists():
         return None
     try:

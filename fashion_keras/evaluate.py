@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need
     from fashion_keras.training import Datasets, History
 
 _UNEVEN = 2  # So many times as many photos has the largest class as the smallest.
+_MOST_RECALLS = 12  # In a line.
 FILES = ("predictions.csv", "confusion.png", "metrics.json")
 
 
@@ -177,6 +178,17 @@ def _accuracy(scores: dict) -> str:
         f"accuracy {scores['accuracy']:.4f} ({scores['correct']} of {scores['photos']}), "
         f"95 % interval {low:.3f} to {high:.3f}"
     )
+
+
+def recalls(by_class: dict[str, dict]) -> str:
+    """Return the recall of each class in a line, the lowest first, and a warning for those of 0."""
+    known = {label: one["recall"] for label, one in by_class.items() if one["support"]}
+    lowest = sorted(known.items(), key=lambda item: item[1])
+    shown = ", ".join(f"{label} {recall:.2f}" for label, recall in lowest[:_MOST_RECALLS])
+    more = f" and {len(lowest) - _MOST_RECALLS} more" if lowest[_MOST_RECALLS:] else ""
+    never = [label for label, recall in lowest if not recall]
+    warning = f"\nwarning: never recognised: {', '.join(never)}" if never else ""
+    return f"recall: {shown}{more}{warning}"
 
 
 def answered_none(metrics: dict) -> str:

@@ -387,7 +387,7 @@ def main(arguments: list[str] | None = None) -> None:
         store.make_feature_maps(config.fine_tuning_copies, block)
     store.make(training_arrays(config.augmented_copies))
     module = "fashion_keras.final" if given.feature_maps else "tuning.search"
-    fields = [*_FIELDS, *_FOR_FEATURE_MAPS] if given.feature_maps else _FIELDS
+    fields = {*_FIELDS, *(_FOR_FEATURE_MAPS if given.feature_maps else ())} - {"image_size"}
     usual = SEARCH_SIZE if module == "tuning.search" else 0  # `final` keeps a side that is given.
     size = {} if config.image_size == usual else {"image_size": str(config.image_size)}
     print(f"now run: {cli.next_command(module, options, given, fields, **size)}")

@@ -32,7 +32,6 @@ MODEL_FILE = "fashion.keras"
 RATE_PICTURE = "learning_rate.png"
 PAGE = "report.html"
 DISTANCES = "distances.csv"
-_MOST_RECALLS = 12  # In the line at the end.
 FILES = (
     MODEL_FILE,
     "config.json",
@@ -264,19 +263,8 @@ def _score_once(
     evaluate.write_metrics(metrics | crossed, file, start, work / "metrics.json")
     print(f"test: {evaluate.headline(metrics)}")
     print(evaluate.answered_none(metrics), end="")
-    print(_recalls(metrics["by_class"]))
+    print(evaluate.recalls(metrics["by_class"]))
     return photos, metrics
-
-
-def _recalls(by_class: dict[str, dict]) -> str:
-    """Return the recall of each class in a line, the lowest first, and a warning for those of 0."""
-    known = {label: one["recall"] for label, one in by_class.items() if one["support"]}
-    lowest = sorted(known.items(), key=lambda item: item[1])
-    shown = ", ".join(f"{label} {recall:.2f}" for label, recall in lowest[:_MOST_RECALLS])
-    more = f" and {len(lowest) - _MOST_RECALLS} more" if lowest[_MOST_RECALLS:] else ""
-    never = [label for label, recall in lowest if not recall]
-    warning = f"\nwarning: never recognised: {', '.join(never)}" if never else ""
-    return f"recall: {shown}{more}{warning}"
 
 
 def _write_outcome(

@@ -138,13 +138,16 @@ def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: s
     folder = _folder_of(data, cache.resolve(), seed)
     if label_pattern:
         return _of_named(folder, match_names(folder, label_pattern), cache)
+    return _of_folders(folder, cache.resolve())
+
+
+def _of_folders(folder: Path, cache: Path) -> Scan:
+    """Return the photos whose labels are the names of their folders."""
     layout = find_layout(folder)
     splits = layout.splits
     classes = {
         split: [
-            path
-            for path in subfolders(parent)
-            if path != cache.resolve() and not _is_other(label_of(path))
+            path for path in subfolders(parent) if path != cache and not _is_other(label_of(path))
         ]
         for split, parent in splits.items()
     }
@@ -168,7 +171,7 @@ def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: s
             for split, paths in classes.items()
         },
         photos,
-        _unused(folder, cache.resolve(), [*photos, *others]),
+        _unused(folder, cache, [*photos, *others]),
         [*layout.faults, *([] if layout.faults else _layout_faults(folder, splits, classes))],
         list(_class_faults(splits, classes, photos)),
         [*layout.notes, *_same_class(classes)],

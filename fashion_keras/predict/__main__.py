@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.engine == "ray":
         names = _ray_data().prepare(names)
     # Rows may be on standard output.
-    print(f"loading {given.model_name} for {len(names)} inputs", file=sys.stderr, flush=True)
+    print(f"loading {given.model_name}; photos: {len(names)}", file=sys.stderr, flush=True)
     write = print_rows
     if given.out:
         write = _ray_data().write_parts if writes_parts(given) else write_file

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +77,8 @@ def run(capsys) -> Callable[..., Ended]:
             cli.run(lambda: main([str(argument) for argument in arguments]))
         except SystemExit as end:
             code = end.code
-        return Ended(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Ended(code, out, re.sub(r"\Aloading .+; photos: \d+\n", "", err))
 
     return run
 

@@ -149,7 +149,7 @@ def test_stages_are_those_asked_for_or_that_suit_the_machine(
     words, cards, expected, monkeypatch, capsys, tmp_path
 ):
     ran = []
-    head = lambda *call, later: ran.append(f"head, then {later:.0f} s")  # noqa: E731
+    head = lambda *call: ran.append(f"head, then {call[-2]:.0f} s")  # noqa: E731
     monkeypatch.setattr(hyperband, "search", head)
     tune = lambda *call, **options: ran.append("fine-tuning")  # noqa: E731
     monkeypatch.setattr(fine_tuning, "search_fine_tuning", tune)
