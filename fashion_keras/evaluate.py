@@ -257,7 +257,9 @@ def cross_validate(config: Config, datasets: Datasets, epochs: int) -> tuple[np.
 
 
 def in_words(found: dict) -> list[str]:
-    """Return what `cross_validation` found, in sentences for people."""
+    """Return what `cross_validation` found, in sentences for people; nothing if it is nothing."""
+    if not (found := found.get("cross_validation", {})):
+        return []
     return [
         f"Cross-validated {_accuracy(found)}, balanced accuracy {found['balanced_accuracy']:.4f}: "
         f"{found['measured']}.",

@@ -88,7 +88,6 @@ def final(
     if log_dir:
         log_dir.mkdir(parents=True, exist_ok=True)  # TensorFlow would fail late, with a traceback.
     datasets, planned = prepare_datasets(config, cache, workers), None
-    prepared = datasets.prepared
     if budget is not None:
         config, planned = plan(config, datasets, budget, start, cache)
     print(f"everything will be in {results}", flush=True)
@@ -101,11 +100,11 @@ def final(
         trained = _train(config, datasets, cache, run, left)
         left.show(TEST)
         crossed = evaluate.cross_validation(config, datasets, trained.history, trained.validation)
-        sides = _validate(config, prepared, trained, cache)
+        sides = _validate(config, prepared := datasets.prepared, trained, cache)
         validated = _chosen(sides)
         _save(config, prepared, trained, validated, crossed, work / MODEL_FILE, data_licence)
-        outcome = {"validation": validated.scores, "budget": planned, **crossed}
-        outcome["validation_by_side"] = {one.side: one.scores for one in sides}
+        by_side = {"validation_by_side": {one.side: one.scores for one in sides}}
+        outcome = {"validation": validated.scores, "budget": planned, **crossed, **by_side}
         _write_outcome(work, config, trained.history, outcome, start)  # Without the test's time.
         learn_novelty(work / MODEL_FILE, prepared, work / DISTANCES, cache)
         classifier = load_classifier(work / MODEL_FILE)
@@ -115,13 +114,16 @@ def final(
             scores = {f"validation_{name}": value for name, value in validated.scores.items()}
             scores |= {"test_accuracy": metrics["accuracy"]} if metrics else {}
             tensor_board.add_run(run, dataclasses.asdict(config), scores, time.monotonic() - start)
-            if predictions := read_predictions(work / "predictions.csv"):
-                files = {photo.name: photo.file for photo in photos}
-                tensor_board.add_predictions(run, predictions, files)
-    for line in evaluate.in_words(crossed["cross_validation"]) if crossed else []:
-        print(line)
+            _add_predictions(run, work, photos)
+    print("".join(f"{line}\n" for line in evaluate.in_words(crossed)), end="")
     cli.show_saved(results / MODEL_FILE, results / PAGE)
     return results / MODEL_FILE
+
+
+def _add_predictions(run: Path, work: Path, photos: Sequence[Labelled]) -> None:
+    if predictions := read_predictions(work / "predictions.csv"):
+        files = {photo.name: photo.file for photo in photos}
+        tensor_board.add_predictions(run, predictions, files)
 
 
 @cli.stage("feature maps")

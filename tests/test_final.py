@@ -17,8 +17,8 @@ from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.sample import LABELS
-from fashion_keras.evaluate import labelled, predict_all
-from fashion_keras.final import PAGE, _recalls, final, main
+from fashion_keras.evaluate import labelled, predict_all, recalls
+from fashion_keras.final import PAGE, final, main
 from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
 from fashion_keras.metrics import fit_temperature
@@ -176,12 +176,12 @@ def test_with_few_photos_the_last_lines_are_of_cross_validation(epochs, quick, c
 def test_recall_is_shown_by_class_and_one_of_zero_is_a_warning():
     row = lambda recall, support=9: {"recall": recall, "support": support}  # noqa: E731
     classes = {"hat": row(1.0), "sock": row(0.0), "tie": row(0.5), "cap": row(0.0, 0)}
-    assert _recalls(classes).splitlines() == [
+    assert recalls(classes).splitlines() == [
         "recall: sock 0.00, tie 0.50, hat 1.00",
         "warning: never recognised: sock",
     ]
     many = {str(number): row(number / 20) for number in range(1, 16)}
-    assert _recalls(many).endswith("12 0.60 and 3 more")
+    assert recalls(many).endswith("12 0.60 and 3 more")
 
 
 def test_probabilities_are_calibrated_on_validation(finished, prepared):

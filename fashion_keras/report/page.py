@@ -42,7 +42,6 @@ def gather(sources: Sources, photos: Sequence[Labelled], model: Any) -> dict[str
     training = {} if foreign else training
     config = read_json(sources.trained / "config.json") if training else {}
     metrics = read_json(sources.tested / "metrics.json")
-    crossed = (metrics or training).get("cross_validation")
     no_search = _why_no_search(sources, metadata, config)
     searched = {} if no_search else read_json(sources.search / "search.json")
     runs = {"search": searched, "training": training, "test": metrics}
@@ -51,7 +50,7 @@ def gather(sources: Sources, photos: Sequence[Labelled], model: Any) -> dict[str
         "data": sources.data,
         "warning": sources.warning,
         "metadata": metadata,
-        "cross_validation": in_words(crossed) if crossed else [],
+        "cross_validation": in_words(metrics or training),
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
         "tested": _tested(sources, metrics, photos, model, metadata.get("temperature", 1.0)),
