@@ -27,6 +27,8 @@ Item = TypeVar("Item")
 
 GOES_ON = "what was finished is kept, and the same command continues from there"
 BEGINS_ANEW = "no results were written; the same command starts from the beginning"
+# The speed of a machine is measured once, and kept in the cache.
+TIME_FOLLOWS = "the whole time follows, when photos are checked and the speed is measured"
 _LINE_EVERY = 30.0  # Seconds between two lines of progress where there is no terminal.
 # Errors of these names, or with these words: each backend calls it other errors.
 _OUT_OF_MEMORY = re.compile(

@@ -359,7 +359,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _options()
     given = options.parse_args(arguments)
     config = cli.chosen(given, Config())
-    print(f"computing the features of {config.data}, into {given.cache}", flush=True)
+    print(f"features of {config.data}, into {given.cache}; {cli.TIME_FOLLOWS}", flush=True)
     from fashion_keras import model as models
     from fashion_keras.backend import check_device, enable_determinism
 

@@ -356,7 +356,7 @@ def main(arguments: list[str] | None = None) -> None:
     if find_rate := given.learning_rate == AUTO:
         given.learning_rate = None
     config = cli.chosen(given, _base(given.config, given.results))
-    print(f"training a classifier on {config.data}; how long it takes is measured", flush=True)
+    print(f"training a classifier on {config.data}; {cli.TIME_FOLLOWS}", flush=True)
     if given.deterministic:
         from fashion_keras.backend import enable_determinism
 

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
     cli.chosen(given, BASE)  # Raises for what cannot be used.
     folder = given.results / "search"
-    print(f"searching on {given.data or BASE.data}, into {folder}", flush=True)
+    print(f"searching on {given.data or BASE.data}, into {folder}; {cli.TIME_FOLLOWS}", flush=True)
     from fashion_keras.backend import cards, enable_determinism
 
     if given.deterministic:
