@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -64,10 +65,9 @@ def test_photos_in_other_count_apart(model, photos, tmp_path, monkeypatch, capsy
     shutil.copytree(photos / "hat", photos / "Other")
     (photos / "Other" / "bad.jpg").write_text("no photo")
     words = [str(model), str(photos), "--results", str(tmp_path / "found")]
-    for classifier, none in ((load_classifier(model), 0), (never_near(load_classifier(model)), 2)):
-        monkeypatch.setattr(
-            "fashion_keras.classifier.load_classifier", lambda _, one=classifier: one
-        )
+    loaded = load_classifier(model)
+    for one, none in ((loaded, 0), (never_near(loaded), 2)):
+        monkeypatch.setattr("fashion_keras.classifier.load_classifier", Mock(return_value=one))
         with pytest.raises(SystemExit, match="^3$"):
             main(words)
         metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())

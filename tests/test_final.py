@@ -77,8 +77,8 @@ def names_in(folder: Path) -> str:
 
 def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepared):
     assert names_in(finished) == (
-        "config.json confusion.png distances.csv fashion.keras history.csv learning_curves.png metrics.json "
-        "predictions.csv report.html training.json"
+        "config.json confusion.png distances.csv fashion.keras history.csv learning_curves.png "
+        "metrics.json predictions.csv report.html training.json"
     )
     assert read_config(finished / "config.json") == Config(data=str(sample_folder), **FIELDS)
     stages = [row["stage"] for row in rows_of(finished / "history.csv")]

@@ -138,10 +138,8 @@ def test_page_can_be_read_without_seeing_it(page):
 
 
 def test_sections_follow_each_other(page):
-    order = (
-        "training matrix mistakes classes losses cells calibration coverage novelty search setup"
-    )
-    assert [section["id"] for section in page.all("section")] == order.split()
+    order = "training matrix mistakes classes losses cells calibration coverage novelty search"
+    assert [section["id"] for section in page.all("section")] == [*order.split(), "setup"]
     verdict = "Accuracy 71.4 %: 5 of 7 photos classified correctly, 95 % interval 35.9 to 91.8 %"
     assert verdict in page.words
     assert "Best trials" in page.words
