@@ -247,8 +247,8 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     if is_onnx(path):
         run, texts = onnx_file.open_onnx(path)
         metadata = read_texts(texts, path)
-        content = base64.b64decode(texts.get(CLASS_MEANS, ""))
-        return Classifier(None, metadata, run, _read_class_means(content, metadata, path))
+        means = _read_class_means(texts.get(CLASS_MEANS, ""), metadata, path)
+        return Classifier(None, metadata, run, means)
     model, metadata = load_model(path)
     content = read_member(path, CLASS_MEANS)
     return Classifier(model, metadata, None, _read_class_means(content, metadata, path))
@@ -270,8 +270,8 @@ def unit_vectors(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
-def _read_class_means(content: bytes, metadata: dict, path: Path) -> np.ndarray | None:
-    """Return the class means in a `.npy` file's content; None if there is nothing.
+def _read_class_means(content: bytes | str, metadata: dict, path: Path) -> np.ndarray | None:
+    """Return the class means in a `.npy` file's content (a text is base64); None without any.
 
     Raises:
         InputError: If `content` is damaged, or does not go with the metadata of the file `path`.
@@ -279,9 +279,11 @@ def _read_class_means(content: bytes, metadata: dict, path: Path) -> np.ndarray 
     if not content or NOVELTY not in metadata:
         return None
     try:
-        means = np.load(io.BytesIO(content), allow_pickle=False)
-        if means.ndim != 2 or len(means) != len(metadata["labels"]):
-            raise ValueError(f"class means of the shape {means.shape}")
-    except (ValueError, EOFError) as error:
+        float(metadata[NOVELTY]["threshold"])
+        file = io.BytesIO(base64.b64decode(content) if isinstance(content, str) else content)
+        means = np.lib.format.read_array(file, allow_pickle=False)
+        if means.dtype != "float16" or means.ndim != 2 or len(means) != len(metadata["labels"]):
+            raise ValueError(f"class means of {means.dtype} and the shape {means.shape}")
+    except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged (copy or download it again): {error}") from error
     return means

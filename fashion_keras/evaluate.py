@@ -16,7 +16,7 @@ import numpy as np
 from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import Config, InputError
-from fashion_keras.data.layout import OTHER
+from fashion_keras.data.layout import OTHER, is_other
 from fashion_keras.inspection import find_model, read_metadata
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
@@ -49,11 +49,11 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
     Raises:
         InputError: If a class folder is not one of the labels, or there are no photos.
     """
-    from fashion_keras.data.files import find_files, label_of, shown, subfolders
+    from fashion_keras.data.files import label_of, subfolders
 
     if not folder.is_dir():
         raise InputError(f"No folder {folder}; expected one that holds a folder for each category.")
-    classes = [path for path in subfolders(folder) if label_of(path).casefold() != OTHER]
+    classes = [path for path in subfolders(folder) if not is_other(path.name)]
     known = {label.casefold(): label for label in labels}
     unknown = [path.name for path in classes if label_of(path).casefold() not in known]
     if unknown or not classes:
@@ -62,13 +62,39 @@ def labelled_photos(folder: Path, labels: Sequence[str]) -> list[Labelled]:
             f"Received: {', '.join(unknown) or 'no folder'}."
         )
     photos = [
-        Labelled(file, shown(file.relative_to(folder).as_posix()), known[label_of(path).casefold()])
+        photo
         for path in classes
-        for file in find_files(path)
+        for photo in _in_folder(path, folder, known[label_of(path).casefold()])
     ]
     if not photos:
         raise InputError(f"No photos in the class folders of {folder}.")
     return photos
+
+
+def _in_folder(path: Path, folder: Path, label: str) -> list[Labelled]:
+    from fashion_keras.data.files import find_files, shown
+
+    files = find_files(path)
+    return [Labelled(file, shown(file.relative_to(folder).as_posix()), label) for file in files]
+
+
+def answer_others(classifier: Classifier, folder: Path, metrics: dict) -> dict:
+    """Return metrics with `other`: what is answered to the photos in a folder of that name.
+
+    It has how many can be read (`photos`), and how many of these are answered `none of these`.
+    Those that cannot be read join `unreadable`. Without such photos nothing is added.
+    """
+    from fashion_keras.classifier import NONE
+    from fashion_keras.data.files import subfolders
+
+    folders = [path for path in subfolders(folder) if is_other(path.name)]
+    photos = [photo for path in folders for photo in _in_folder(path, folder, OTHER)]
+    if not photos:
+        return metrics
+    found, unreadable = predict_photos(classifier, photos, f"testing with {OTHER}")
+    none = sum(prediction.category == NONE for _, prediction in found)
+    other = {"photos": len(found), "none_of_these": none}
+    return metrics | {OTHER: other, "unreadable": [*metrics["unreadable"], *unreadable]}
 
 
 def with_review(
@@ -192,9 +218,13 @@ def recalls(by_class: dict[str, dict]) -> str:
 
 
 def answered_none(metrics: dict) -> str:
-    """Return a line that says how many photos are answered `none of these`, if it is known."""
-    count = metrics.get("none_of_these")
-    return "" if count is None else f"answered `none of these`: {count} of {metrics['photos']}\n"
+    """Return lines that say how many photos are answered `none of these`, if it is known."""
+    count, other = metrics.get("none_of_these"), metrics.get(OTHER)
+    text = "" if count is None else f"answered `none of these`: {count} of {metrics['photos']}\n"
+    if other:
+        answered = f"{other['none_of_these']} of {other['photos']}"
+        text += f"{OTHER}: {answered} answered `none of these`\n"
+    return text
 
 
 def cross_validation(
@@ -286,7 +316,12 @@ def _options() -> argparse.ArgumentParser:
     options.add_argument(
         "model", type=Path, help="a .keras file of this project, or its export to .onnx"
     )
-    options.add_argument("folder", type=Path, help="folder with a folder of photos per category")
+    options.add_argument(
+        "folder",
+        type=Path,
+        help="folder with a folder of photos per category; of a folder named `other`, how many of "
+        "its photos are answered `none of these`",
+    )
     options.add_argument(
         "--at-least",
         type=cli.probability,
@@ -311,7 +346,9 @@ def main(arguments: list[str] | None = None) -> None:
     from fashion_keras.classifier import load_classifier
 
     with all_together(given.results, FILES) as work:
-        metrics = evaluate(load_classifier(given.model), photos, work)
+        classifier = load_classifier(given.model)
+        metrics = evaluate(classifier, photos, work)
+        metrics = answer_others(classifier, given.folder, metrics)
         write_metrics(metrics, given.model, start, work / "metrics.json")
     row = "{:<12} {support:>5} photos  precision {precision:.3f}  recall {recall:.3f}  F1 {f1:.3f}"
     by_class = metrics["by_class"]

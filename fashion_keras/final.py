@@ -315,7 +315,8 @@ def _options() -> argparse.ArgumentParser:
     options = cli.parser(
         "Train the classifier and save it as one self-contained .keras file.\n\n"
         "Without options the winner of `python -m tuning.search` is trained, or, without a\n"
-        "search, the default configuration.",
+        "search, the default configuration. Photos in a folder named `other` are no category:\n"
+        "they set the threshold of the answer `none of these`.",
         "fashion_keras.final",
         "example:\n  python -m fashion_keras.final --data photos/ --weights imagenet",
     )

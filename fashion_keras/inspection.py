@@ -191,9 +191,12 @@ def _read(path: Path, *names: str) -> list[bytes]:
 
 
 def read_member(path: Path, name: str) -> bytes:
-    """Return a member of a `.keras` file; nothing if there is none, as after Keras saved it."""
-    with zipfile.ZipFile(path) as archive:
-        return archive.read(name) if name in archive.namelist() else b""
+    """Return a member of a `.keras` file; nothing if there is none, as after Keras saved it.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    return _read(path, name)[0] if name in _members(path) else b""
 
 
 def _parsed(text: bytes, path: Path) -> tuple[Any, dict]:

@@ -64,10 +64,10 @@ def threshold(own: np.ndarray, others: np.ndarray) -> float:
         are as high as possible together.
     """
     if not len(others):
-        return float(np.quantile(own, PASSED, method="higher"))
+        return float(np.quantile(own, PASSED, method="inverted_cdf"))
     passed = np.sort(own)
     shares = np.arange(1, len(passed) + 1) / len(passed)
-    refused = (others[:, None] > passed).mean(axis=0)
+    refused = 1 - np.searchsorted(np.sort(others), passed, side="right") / len(others)
     best = np.flatnonzero(np.isclose(shares + refused, (shares + refused).max()))[-1]
     # Between the last photo that passes and the next one that does not, if there is one.
     above = others[others > passed[best]]

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import importlib.util
 import io
 import json
@@ -24,7 +25,7 @@ from fashion_keras.features import FeatureStore
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
 from fashion_keras.training import Datasets, HeadData
-from tests.conftest import normalised_backbone
+from tests.conftest import FEATURES, normalised_backbone
 
 ROOT = Path(__file__).parents[1]
 # The words of a command follow; all that an `.onnx` file does not need cannot be imported then.
@@ -114,7 +115,7 @@ def save_strong(file: Path, labels: list[str] = LABELS, seed: int = 1) -> Path:
     return file
 
 
-def save_tiny_onnx(file: Path, metadata: Any = None) -> np.ndarray:
+def save_tiny_onnx(file: Path, metadata: Any = None, **more: str) -> np.ndarray:
     """Save a classifier by mean colour as the export does; return its weights `(3, classes)`."""
     onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'fashion_keras[export]'")
     helper, weights = onnx.helper, np.random.default_rng(1).normal(size=(3, 4)).astype("float32")
@@ -132,10 +133,17 @@ def save_tiny_onnx(file: Path, metadata: Any = None) -> np.ndarray:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     metadata = metadata or {"format": 1, "labels": LABELS, "image_size": 71}
-    texts = {"labels": json.dumps(LABELS), "metadata": json.dumps(metadata)}
+    texts = {"labels": json.dumps(LABELS), "metadata": json.dumps(metadata)} | more
     helper.set_model_props(model, texts)
     onnx.save(model, str(file))
     return weights / 9
+
+
+def never_near(classifier: Classifier) -> Classifier:
+    """Return a classifier that answers every photo with `none of these`."""
+    means = np.eye(len(classifier.labels), FEATURES, dtype="float16")
+    known = classifier.metadata | {"novelty": {"threshold": -1.0}}
+    return dataclasses.replace(classifier, class_means=means, metadata=known)
 
 
 def alone(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:

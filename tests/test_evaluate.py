@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from fashion_keras.metrics import scores
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
 from fashion_keras.training import Datasets
-from tests.builders import rows_of
+from tests.builders import never_near, rows_of
 
 
 @pytest.fixture
@@ -58,6 +59,24 @@ def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos
     assert (tmp_path / "found" / "confusion.png").stat().st_size > 1000
     (photos / "hat" / "broken.jpg").unlink()
     main([str(model), str(photos), "--results", str(tmp_path / "found")])  # Without an exit code.
+
+
+def test_photos_in_other_count_apart(model, photos, tmp_path, monkeypatch, capsys):
+    shutil.copytree(photos / "hat", photos / "Other")
+    (photos / "Other" / "bad.jpg").write_text("no photo")
+    words = [str(model), str(photos), "--results", str(tmp_path / "found")]
+    loaded = load_classifier(model)
+    for one, none in ((loaded, 0), (never_near(loaded), 2)):
+        monkeypatch.setattr("fashion_keras.classifier.load_classifier", Mock(return_value=one))
+        with pytest.raises(SystemExit, match="^3$"):
+            main(words)
+        metrics = json.loads((tmp_path / "found" / "metrics.json").read_text())
+        assert metrics["other"] == {"photos": 2, "none_of_these": none}
+        assert [line.split(":")[0] for line in metrics["unreadable"]] == ["Other/bad.jpg"]
+        assert (metrics["photos"], metrics.get("none_of_these", 0)) == (20, 10 * none)
+        shown = capsys.readouterr().out
+        assert f"other: {none} of 2 answered `none of these`\n" in shown
+    assert "answered `none of these`: 20 of 20\n" in shown
 
 
 def test_an_accuracy_below_the_least_ends_with_1(model, photos, tmp_path, capsys):

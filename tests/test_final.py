@@ -77,8 +77,8 @@ def names_in(folder: Path) -> str:
 
 def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepared):
     assert names_in(finished) == (
-        "config.json confusion.png fashion.keras history.csv learning_curves.png metrics.json "
-        "predictions.csv report.html training.json"
+        "config.json confusion.png distances.csv fashion.keras history.csv learning_curves.png "
+        "metrics.json predictions.csv report.html training.json"
     )
     assert read_config(finished / "config.json") == Config(data=str(sample_folder), **FIELDS)
     stages = [row["stage"] for row in rows_of(finished / "history.csv")]
@@ -105,7 +105,8 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
 
 def test_photos_are_predicted_by_the_engine_that_is_best_for_them(quick, cache, engine_asked):
     quick()
-    assert engine_asked == [(20, 71, cache)] * 2  # To calibrate, and to test.
+    # To calibrate, to know what is none of the categories, and to test.
+    assert engine_asked == [(photos, 71, cache) for photos in (20, 60, 20)]
 
 
 def test_the_head_alone_is_kept_where_fine_tuning_does_not_help(quick, monkeypatch, capsys):
@@ -258,7 +259,8 @@ def test_without_a_test_split_no_test_score_is_written_and_none_stays(
     quick(finished, data=str(tmp_path / "photos"))
     assert "the data has no test split: no test score" in capsys.readouterr().out.splitlines()
     assert names_in(finished) == (
-        "config.json fashion.keras history.csv learning_curves.png report.html training.json"
+        "config.json distances.csv fashion.keras history.csv learning_curves.png report.html "
+        "training.json"
     )
 
 

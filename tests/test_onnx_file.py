@@ -74,6 +74,7 @@ def test_in_python_photos_of_any_size_go_through_it_one_by_one(tmp_path):
     classifier = load_classifier(tmp_path / "tiny.onnx")
     assert (classifier.labels, classifier.image_size) == (LABELS, 71)
     pixels = [np.asarray(picture(number)) for number in range(5)]
+    assert classifier.class_means is None  # As in exports of earlier versions.
     found = [one.probabilities for one in classifier.predict(pixels, batch_size=4)]
     assert found == [
         pytest.approx(expected(weights, one), abs=1e-5)  # pyright: ignore[reportArgumentType]

@@ -28,9 +28,10 @@ Check photos before training on them. Prints the number of photos of each class 
 split, their sizes, and what is wrong, the most harmful first: folders that training
 refuses, empty, missing and small classes, photos that are in two splits or two classes
 (also resized, re-encoded, turned or mirrored), classes that are not equally frequent in
-all splits, files that cannot be read or are outside the class folders. Nothing is
-changed. Writes check.json, show_batch.png (photos and augmented copies of them, as the
-model is trained on them) and duplicates.png.
+all splits, files that cannot be read or are outside the class folders. Photos in a
+folder named `other`, of none of the classes, are counted only. Nothing is changed. Writes
+check.json, show_batch.png (photos and augmented copies of them, as the model is trained
+on them) and duplicates.png.
 
 With --features also photos whose label is probably wrong (label_errors.png), photos
 unlike all others (outliers.png) and a map of all (map.png). That takes the backbone:

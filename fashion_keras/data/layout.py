@@ -50,6 +50,11 @@ def split_of(name: str) -> str:
     return "" if others else split
 
 
+def is_other(name: str) -> bool:
+    """Return whether a folder or label of this name stands for photos of none of the classes."""
+    return name.casefold() == OTHER
+
+
 def find_layout(folder: Path) -> Layout:
     """Find the splits and the class folders of a data set.
 
@@ -93,11 +98,15 @@ def _halves(word: str) -> Sequence[str]:
 def _unpacked(folder: Path) -> Path:
     """Return the folder that holds classes or splits: an archive often has it in another one."""
     inner = folder
-    while len(inside := subfolders(inner)) == 1 and not _holds_photos(inside[0]):
+    while len(inside := _classes_in(inner)) == 1 and not _holds_photos(inside[0]):
         if split_of(inside[0].name) in SPLITS[1:]:
             break
         inner = inside[0]
     return inner if len(inside) > 1 else folder
+
+
+def _classes_in(folder: Path) -> list[Path]:
+    return [path for path in subfolders(folder) if not is_other(path.name)]
 
 
 def _holds_photos(folder: Path) -> bool:
@@ -126,7 +135,7 @@ def _faults(splits: dict[str, Path], folder: Path) -> list[str]:
     if splits and "train" not in splits and "" not in splits:
         names = ", ".join(path.name for path in splits.values())
         return [f"{folder} holds {names} but no train: add it, or give a folder of class folders."]
-    classes = [] if splits else subfolders(folder)
+    classes = [] if splits else _classes_in(folder)
     if classes and all(split_of(path.name) for path in classes):
         names = " and ".join(path.name for path in classes)
         return [

@@ -121,11 +121,6 @@ def prepare(
 
 def _notes(found: Scan) -> Iterator[str]:
     yield from found.notes
-    if found.others:
-        yield (
-            f"{OTHER}: {len(found.others)} photos of none of the classes, which set the threshold "
-            "of `none of these` (to make them a class, name the folder differently)"
-        )
     if found.unused:
         count, more = len(found.unused), ", ..." if found.unused[_NAMED:] else ""
         first = ", ".join(found.unused[:_NAMED]) + more

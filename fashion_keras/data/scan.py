@@ -9,7 +9,7 @@ from fashion_keras.artifacts import made_once
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.download import download_clothing
 from fashion_keras.data.files import find_files, label_of, shown, subfolders
-from fashion_keras.data.layout import OTHER, PHOTO, SPLITS, find_layout
+from fashion_keras.data.layout import OTHER, PHOTO, SPLITS, find_layout, is_other
 from fashion_keras.data.listed import Named, match_names, read_table
 from fashion_keras.data.review import apply_review
 from fashion_keras.data.sample import draw_sample
@@ -97,6 +97,11 @@ def scan(
             the pattern or the review cannot be used.
     """
     found = _scan(data, cache, seed, label_column, label_pattern)
+    if found.others:
+        found.notes.append(
+            f"{OTHER}: {len(found.others)} photos of none of the classes, which set the threshold "
+            "of `none of these` (to make them a class, name it differently)"
+        )
     return _reviewed(found, Path(review).expanduser()) if review else found
 
 
@@ -146,9 +151,7 @@ def _of_folders(folder: Path, cache: Path) -> Scan:
     layout = find_layout(folder)
     splits = layout.splits
     classes = {
-        split: [
-            path for path in subfolders(parent) if path != cache and not _is_other(label_of(path))
-        ]
+        split: [path for path in subfolders(parent) if path != cache and not is_other(path.name)]
         for split, parent in splits.items()
     }
     spelling = _spellings(classes)
@@ -189,10 +192,8 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
         SourcePhoto(path, os.path.relpath(path, folder).replace(os.sep, "/"), split, shown(label))
         for path, split, label in named
     ]
-    photos = [photo for photo in found if not _is_other(photo.label)]
-    others = [
-        SourcePhoto(one.path, one.name, OTHER, OTHER) for one in found if _is_other(one.label)
-    ]
+    photos = [photo for photo in found if not is_other(photo.label)]
+    others = [one._replace(split=OTHER, label=OTHER) for one in found if is_other(one.label)]
     if not photos:
         raise InputError(f"All photos are labelled {OTHER}: a classifier needs two classes.")
     photos.sort(key=_order)
@@ -214,14 +215,11 @@ def _of_named(folder: Path, named: list[Named], cache: Path) -> Scan:
     return Scan(counts, photos, unused, faults, missing, [], others)
 
 
-def _is_other(label: str) -> bool:
-    return label.casefold() == OTHER
-
-
 def _other_folders(folder: Path, parents: Iterable[Path]) -> list[Path]:
-    """Return the folders named `other` in the source's folder and beside its classes."""
-    places = dict.fromkeys([folder, *parents])
-    return [path for place in places for path in subfolders(place) if _is_other(label_of(path))]
+    """Return the folders named `other` in the source's folder, and down to those of classes."""
+    above = (path for parent in parents for path in (parent, *parent.parents))
+    places = dict.fromkeys([folder, *(path for path in above if path.is_relative_to(folder))])
+    return [path for place in places for path in subfolders(place) if is_other(path.name)]
 
 
 def _unused(folder: Path, cache: Path, photos: list[SourcePhoto]) -> list[str]:

@@ -13,7 +13,8 @@ from fashion_keras.predict.web import is_address
 IMAGENET = "imagenet"
 _DESCRIPTION = """\
 Predict the category of photos: one row per photo with its category, its probability and the next
-best categories. A photo that cannot be read is a row with the reason, never the end of the run.
+best categories. A photo that is far from all categories is `none of these`. A photo that cannot be
+read is a row with the reason, never the end of the run.
 
 Exit code: 0 if all photos could be read, 3 if some could not, 2 for wrong usage."""
 _EXAMPLES = """\

@@ -15,6 +15,8 @@ from fashion_keras.data.scan import find_photos
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import (
     Labelled,
+    answer_others,
+    answered_none,
     evaluate,
     headline,
     labelled_photos,
@@ -115,10 +117,13 @@ def main(arguments: list[str] | None = None) -> None:
     with all_together(given.results, (*TEST_FILES, PAGE)) as work:
         classifier = load_classifier(given.model)
         metrics = evaluate(classifier, photos, work, given.cache)
+        if given.data not in _NAMED:
+            metrics = answer_others(classifier, _folder_of(given.data), metrics)
         write_metrics(metrics, given.model, start, work / "metrics.json")
         sources = Sources(given.model, work, folder, folder.parent / "search", name, warning)
         write_report(sources, photos, work / PAGE, classifier.model)
     print(headline(metrics))
+    print(answered_none(metrics), end="")
     if warning:
         print(f"warning: {warning}")
     for line in metrics["unreadable"]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fashion_keras.classifier import NOVELTY
 from fashion_keras.cli import stage
 from fashion_keras.evaluate import Labelled, in_words
 from fashion_keras.figures import learning_curves
@@ -54,6 +55,7 @@ def gather(sources: Sources, photos: Sequence[Labelled], model: Any) -> dict[str
         "metrics": metrics,
         "curves": _curves(sources, training, foreign),
         "tested": _tested(sources, metrics, photos, model, metadata.get("temperature", 1.0)),
+        "novelty": _novelty(sources, metadata, training),
         "search": {"missing": no_search} if no_search else _search(sources, config),
         "config": config,
         "peak_memory_gb": training.get("peak_memory_gb"),
@@ -91,6 +93,16 @@ def _curves(sources: Sources, training: dict, foreign: bool) -> dict:
     for row in history:
         seconds[row["stage"]] = seconds.get(row["stage"], 0.0) + row["seconds"]
     return {"charts": learning_curves(history), "seconds": seconds}
+
+
+def _novelty(sources: Sources, metadata: dict, training: dict) -> dict:
+    known, model = metadata.get(NOVELTY), sources.model.name
+    if not known:
+        return {"missing": f"{model} answers each photo with a category: it knows no others."}
+    rows = read_rows(sources.trained / "distances.csv") if training else []
+    if not rows:
+        return {"known": known, "missing": f"There are no distances next to {model}."}
+    return {"known": known, "chart": sections.novelty(rows, known["threshold"])}
 
 
 def _why_no_search(sources: Sources, metadata: dict, config: dict) -> str:

@@ -1,10 +1,11 @@
 """Tables and charts of the test for the page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from fashion_keras.data.layout import OTHER
 from fashion_keras.figures import Chart, Series
 from fashion_keras.metrics import (
     BINS,
@@ -107,3 +108,25 @@ def _at_threshold(scored: Predictions, least: float) -> dict:
         "wrong": predicted - correct,
         "accuracy": correct / predicted if predicted else None,
     }
+
+
+def novelty(rows: Sequence[Mapping[str, Any]], chosen: float) -> Chart:
+    """Return the shares that each threshold on the distance lets pass and refuses.
+
+    Args:
+        rows: Those of `distances.csv`: `split`, `validation` or `other`, and `distance`.
+        chosen: The threshold of the saved file, drawn as a vertical line.
+    """
+    near = np.sort([row["distance"] for row in rows if row["split"] != OTHER])
+    far = np.sort([row["distance"] for row in rows if row["split"] == OTHER])
+    every = np.unique([*near, *far])
+    thresholds = every[np.linspace(0, len(every) - 1, min(len(every), _MOST_POINTS)).astype(int)]
+    passed = np.searchsorted(near, thresholds, side="right") / len(near)
+    series = [
+        Series("validation photos that pass", thresholds.tolist(), passed.tolist()),
+        Series("threshold", [chosen, chosen], [0, 1], 2),
+    ]
+    if len(far):
+        refused = 1 - np.searchsorted(far, thresholds, side="right") / len(far)
+        series.append(Series("other photos refused", thresholds.tolist(), refused.tolist(), 1))
+    return Chart("None of these", "distance to the nearest category", "share of photos", series)

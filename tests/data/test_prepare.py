@@ -115,6 +115,22 @@ def test_source_stays_and_unreadable_files_are_listed_with_their_reason(photos, 
     ]
 
 
+def test_photos_of_none_of_the_classes_are_prepared_beside_the_splits(photos, cache):
+    before = prepare(str(photos), cache)
+    draw(photos / "other" / "x.jpg", 9)
+    draw(photos / "train" / "other" / "y.png", 10)
+    (photos / "other" / "bad.jpg").write_bytes(b"")
+    prepared = prepare(str(photos), cache)
+    assert prepared.folder != before.folder
+    assert (prepared.labels, prepared.photos[0]) == (["hat", "shoes"], before.photos[0])
+    assert [photo.file for photo in prepared.photos] == [photo.file for photo in before.photos]
+    assert [photo.file for photo in prepared.others] == ["other/x.jpg", "train/other/y.png"]
+    assert {photo.split for photo in prepared.others} == {"other"}
+    assert prepared.rejected == [Rejected("other/bad.jpg", "empty file")]
+    assert not (prepared.folder / "train" / "other").exists()
+    assert "\nother: 3 photos of none of the classes" in summary(prepared)
+
+
 def test_class_without_readable_photo_is_an_error(photos, cache):
     (photos / "train" / "shoes" / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"shoes can be read \(a.jpg: empty file\). Fix"):

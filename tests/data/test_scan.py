@@ -189,6 +189,50 @@ def test_linked_folders_are_followed_once(tmp_path):
     assert scan(str(photos), tmp_path).unused == []
 
 
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [
+        (BOTH, ["other/x.jpg"]),
+        (BOTH, ["OTHER/deeper/x.jpg"]),
+        ([f"{split}/{name}" for split in ("train", "val") for name in BOTH], ["Other/x.jpg"]),
+        (
+            [f"{split}/{name}" for split in ("train", "val") for name in BOTH],
+            ["other/x.jpg", "train/other/y.jpg", "val/Other/z.jpg"],
+        ),
+        ([f"train/{name}" for name in BOTH], ["other/x.jpg", "train/other/y.jpg"]),
+        ([f"a/train/{name}" for name in [*BOTH, "c/d.jpg"]], ["a/other/x.jpg", "other/y.jpg"]),
+    ],
+)
+def test_photos_of_none_of_the_classes_are_in_folders_named_other(names, others, tmp_path):
+    result = scan(str(touch(tmp_path, *names, *others)), tmp_path / "cache")
+    assert result.faults == result.class_faults == result.unused == []
+    assert {photo.name for photo in result.photos} == set(names)
+    assert {(one.split, one.label) for one in result.others} == {("other", "other")}
+    assert sorted(one.name for one in result.others) == sorted(others)
+    note = f"other: {len(others)} photos of none of the classes, which set the threshold of"
+    assert result.notes[-1].startswith(note)
+
+
+def test_other_makes_no_second_class_and_no_splits_into_classes(tmp_path):
+    with pytest.raises(InputError, match="Only one class in .*: hat"):
+        found(touch(tmp_path / "one", "hat/a.jpg", "other/x.jpg"))
+    with pytest.raises(InputError, match="test and train without class folders"):
+        found(touch(tmp_path / "none", "train/a.jpg", "test/b.jpg", "other/x.jpg"))
+
+
+def test_labels_of_tables_and_names_may_be_other(tmp_path):
+    touch(tmp_path, "hat_1.jpg", "bag_2.jpg", "Other_3.jpg", "images.csv")
+    table = "file,label\nhat_1.jpg,hat\nbag_2.jpg,bag\nOther_3.jpg,OTHER\n"
+    (tmp_path / "images.csv").write_text(table)
+    for data, pattern in ((tmp_path / "images.csv", ""), (tmp_path, r"([A-Za-z]+)_\d")):
+        result = scan(str(data), tmp_path / "cache", label_pattern=pattern)
+        assert result.classes == {"": ["bag", "hat"]}
+        assert [(one.name, one.split) for one in result.others] == [("Other_3.jpg", "other")]
+    (tmp_path / "images.csv").write_text("file,label\nhat_1.jpg,other\nbag_2.jpg,Other\n")
+    with pytest.raises(InputError, match="All photos are labelled other: a classifier needs two"):
+        scan(str(tmp_path / "images.csv"), tmp_path / "cache")
+
+
 def test_names_that_differ_in_case_or_form_are_the_same_class(tmp_path):
     composed, apart = "Hüte", unicodedata.normalize("NFD", "hüte")
     touch(tmp_path, f"train/{composed}/a.jpg", "train/bag/b.jpg", f"val/{apart}/c.jpg", "val/Bag/d")

@@ -17,7 +17,7 @@ from fashion_keras import cli
 from fashion_keras.artifacts import only_one
 from fashion_keras.backbones import ARCHITECTURES
 from fashion_keras.backend import keras, quiet
-from fashion_keras.classifier import load_classifier
+from fashion_keras.classifier import CLASS_MEANS, NONE, NOVELTY, distances, load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 from fashion_keras.export.__main__ import export_classifier, main, options
@@ -25,7 +25,8 @@ from fashion_keras.export.formats import FORMATS
 from fashion_keras.export.runtimes import Opened, open_export, read_photos
 from fashion_keras.inspection import read_metadata
 from fashion_keras.model import build_head
-from fashion_keras.saving import save_classifier
+from fashion_keras.novelty import class_means, to_bytes
+from fashion_keras.saving import add_metadata, save_classifier
 from tests.builders import contents, options_of
 from tests.conftest import small_backbone
 
@@ -35,6 +36,9 @@ KINDS = [(name, half) for name in FORMATS for half in (False, True)[: 1 + FORMAT
 
 def photo(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype="uint8")
+
+
+PHOTOS = [photo(90, 120), photo(71, 71), photo(130, 80)]
 
 
 def needed(name: str) -> None:
@@ -52,6 +56,11 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head.set_weights([weight * 30 for weight in head.get_weights()])
     file = tmp_path_factory.mktemp("saved") / "our.keras"
     save_classifier(backbone, head, LABELS, 71, file)
+    features = np.stack([one.features for one in load_classifier(file).predict(PHOTOS)])
+    means = class_means(features[[0] * len(LABELS)], np.arange(len(LABELS)), len(LABELS))
+    far = distances(features, means)  # The first photo is near all classes, the others are not.
+    known = {NOVELTY: {"threshold": float(far[1:].min() / 2)}}
+    add_metadata(file, known, {CLASS_MEANS: to_bytes(means)})
     return file
 
 
@@ -75,12 +84,12 @@ def check_documented(name: str, target: Path) -> None:
 
 def check_classifier(export: Path, model: Path, most: float) -> None:
     """Check that an export to ONNX, loaded, gives the rows of the saved file."""
-    photos = [photo(90, 120), photo(71, 71), photo(130, 80)]
-    found, expected = (
-        np.stack([one.probabilities for one in load_classifier(file).predict(photos)])
-        for file in (export, model)
-    )
-    np.testing.assert_allclose(found, expected, atol=most)
+    found, expected = (list(load_classifier(file).predict(PHOTOS)) for file in (export, model))
+    assert [one.category for one in expected] == [expected[0].category, NONE, NONE]
+    assert [one.category for one in found] == [one.category for one in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=most)
+        np.testing.assert_allclose(one.features, other.features, atol=most)
     assert read_metadata(export) == read_metadata(model)
 
 

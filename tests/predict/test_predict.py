@@ -16,7 +16,7 @@ from fashion_keras.config import RELEASED
 from fashion_keras.data.photo import read_photo
 from fashion_keras.inspection import name_of
 from fashion_keras.predict import __main__ as command
-from tests.builders import LABELS, alone, encoded, picture
+from tests.builders import LABELS, alone, encoded, never_near, picture
 from tests.predict.conftest import rows_in, same_rows
 
 JSONL = ("--format", "jsonl")
@@ -164,6 +164,16 @@ def test_photos_are_sorted_into_folders_of_their_categories(link, predict, photo
     assert {file.is_symlink() for file in files} == {bool(link)}
     found = {file.relative_to("sorted").as_posix(): file.read_bytes() for file in files}
     assert found == expected
+
+
+def test_photos_of_none_of_the_categories_get_a_folder_of_their_own(
+    predict, load_once, model_file, monkeypatch
+):
+    strange = never_near(load_once(model_file))
+    monkeypatch.setattr(classifier_module, "load_classifier", lambda file: strange)
+    (row,) = predict("0.png", "--sort-into", "sorted", "--threshold", "0.99", *JSONL).rows
+    assert row["category"] == "none of these"
+    assert Path("sorted/none of these/0.png").read_bytes() == Path("0.png").read_bytes()
 
 
 def test_bad_labels_are_refused_only_for_sorting(predict, load_once, model_file, monkeypatch):

@@ -23,6 +23,11 @@ def unreadable(name="a/bad.jpg", top=3, threshold=0.0):
     return row_of(Prediction(name, "", 0.0, np.empty(0), "empty file"), LABELS, top, threshold)
 
 
+def strange(name="a/odd.jpg", top=3, threshold=0.0):
+    prediction = Prediction(name, "none of these", 0.75, PROBABILITIES, "")
+    return row_of(prediction, LABELS, top, threshold)
+
+
 def written(rows, kind, top=3, width=0):
     target = io.StringIO(newline="")
     counts = write_rows(rows, kind, top, target, width)
@@ -56,6 +61,7 @@ def test_row_of_an_unreadable_photo_has_only_its_reason():
 )
 def test_below_the_threshold_a_photo_is_uncertain(threshold, category):
     assert hat(threshold=threshold) == hat() | {"category": category}
+    assert strange(threshold=threshold) == hat("a/odd.jpg") | {"category": "none of these"}
 
 
 NAMES = ["a.jpg", 'a "quoted", name.jpg', "a\nb.jpg", "größe - 日本.jpg", os.fsdecode(b"\xff")]
@@ -64,7 +70,7 @@ NAMES = ["a.jpg", 'a "quoted", name.jpg', "a\nb.jpg", "größe - 日本.jpg", os
 @pytest.mark.parametrize("top", [1, 2, 4])
 def test_every_format_gives_back_the_same_rows(top):
     rows = [hat(name, top) for name in NAMES]
-    rows[2:2] = [unreadable(top=top), hat("b", top, threshold=0.9)]
+    rows[2:2] = [unreadable(top=top), strange("c", top), hat("b", top, threshold=0.9)]
     lines = [json.dumps(row) for row in rows]
     assert written(rows, "jsonl", top) == "".join(f"{line}\n" for line in lines)
     text = written(rows, "json", top)
@@ -101,11 +107,13 @@ def test_no_rows():
 
 def test_table_is_aligned():
     rows = [hat("short.jpg"), hat("a/longer.jpg", 1), hat("b", 2, 0.9), unreadable("bad.jpg")]
+    rows.append(strange("odd.jpg", 2))
     assert written(rows, "table", width=12).splitlines() == [
         "short.jpg     hat          0.750  (sock 0.188, cap 0.050)",
         "a/longer.jpg  hat          0.750",
         "b             uncertain    0.750  (hat 0.750, sock 0.188)",
         "bad.jpg       cannot be read: empty file",
+        "odd.jpg       none of these  (hat 0.750, sock 0.188)",
     ]
     assert written([hat("y", 1)], "table", width=150).startswith("y" + " " * 99 + "  hat")
 

@@ -64,7 +64,10 @@ def test_links_lead_to_the_photo_and_copies_of_links_are_photos(tmp_path, monkey
     assert not place(Path("b.jpg"), Path("copies"), link=False).is_symlink()
 
 
-@pytest.mark.parametrize("label", ["../x", "..", "/x", "a\\b", ".hidden", "", "uncertain"])
+NO_NAMES = ["../x", "..", "/x", "a\\b", ".hidden", "", "uncertain", "none of these"]
+
+
+@pytest.mark.parametrize("label", NO_NAMES)
 def test_label_that_is_no_name_of_a_folder_is_refused(label):
     with pytest.raises(InputError, match="cannot be the name of a folder|would be mixed with"):
         check_labels(["hat", label])

@@ -138,8 +138,8 @@ def test_page_can_be_read_without_seeing_it(page):
 
 
 def test_sections_follow_each_other(page):
-    order = "training matrix mistakes classes losses cells calibration coverage search setup"
-    assert [section["id"] for section in page.all("section")] == order.split()
+    order = "training matrix mistakes classes losses cells calibration coverage novelty search"
+    assert [section["id"] for section in page.all("section")] == [*order.split(), "setup"]
     verdict = "Accuracy 71.4 %: 5 of 7 photos classified correctly, 95 % interval 35.9 to 91.8 %"
     assert verdict in page.words
     assert "Best trials" in page.words
@@ -218,6 +218,24 @@ def test_temperature_of_the_saved_file_is_shown(page, folder):
     page = page_of(folder)
     assert "Temperature 0.500, fitted on the validation photos." in page.words
     assert "before temperature scaling" in page.words
+
+
+def test_what_is_none_of_these_is_shown(page, folder):
+    assert "our.keras answers each photo with a category: it knows no others." in page.words
+    known = {"threshold": 0.25, "passed": 0.75, "photos": 4, "refused": 0.5, "others": 2}
+    add_metadata(folder / "final" / "our.keras", {"novelty": known})
+    file = folder / "final" / "metrics.json"
+    more = {"none_of_these": 1, "other": {"photos": 9, "none_of_these": 8}}
+    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    words = page_of(folder).words
+    assert "There are no distances next to our.keras." in words
+    assert "none of these: 1 of 7 test photos, and 8 of 9 photos in the folder other." in words
+    rows = "a,validation,0.1\nb,other,0.3\n"
+    (folder / "final" / "distances.csv").write_text(f"file,split,distance\n{rows}")
+    page = page_of(folder)
+    assert "75.0 % pass this threshold; of 2 photos of none of the categories 50.0 %" in page.words
+    (chart,) = (one for one in page.all("svg") if "None of these" in (one["aria-label"] or ""))
+    assert "threshold: 2 points" in (chart["aria-label"] or "")
 
 
 @pytest.mark.slow

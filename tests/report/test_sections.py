@@ -5,7 +5,7 @@ import pytest
 
 from fashion_keras.metrics import calibration_error, scores
 from fashion_keras.report.outcome import Predictions
-from fashion_keras.report.sections import calibration, classes, coverage, matrix
+from fashion_keras.report.sections import calibration, classes, coverage, matrix, novelty
 
 LABELS = ["a", "b", "c"]
 
@@ -74,3 +74,13 @@ def test_photos_of_equal_confidence_are_not_divided():
     (series,) = coverage(scored((0, 1, 0.9), (0, 0, 0.9), (1, 1, 0.5)))["chart"].series
     assert series.x == pytest.approx([2 / 3, 1])
     assert series.y == pytest.approx([1 / 2, 2 / 3])
+
+
+def test_each_threshold_on_the_distance_passes_and_refuses():
+    pairs = [("validation", 0.1), ("validation", 0.3), ("other", 0.3), ("other", 0.5)]
+    rows = [{"split": split, "distance": distance} for split, distance in pairs]
+    passed, line, refused = novelty(rows, 0.4).series
+    assert passed.x == refused.x == [0.1, 0.3, 0.5]
+    assert (passed.y, refused.y) == ([0.5, 1, 1], [1, 0.5, 0])
+    assert (line.x, line.y) == ([0.4, 0.4], [0, 1])
+    assert len(novelty(rows[:2], 0.4).series) == 2

@@ -33,12 +33,17 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def service(model: ServedModel) -> Iterator[Running]:
-    """Predict the last class for certain, and nothing for certain on dark photos."""
+    """Predict the last class for certain, nothing for certain on dark photos, none on bright."""
 
     def predict(pixels: np.ndarray) -> np.ndarray:
-        dark = pixels.mean(axis=(1, 2, 3)) < 80
-        return np.where(dark[:, None], [0.3, 0.3, 0.4], [0.0, 0.004, 0.996]).astype("float32")
+        light = pixels.mean(axis=(1, 2, 3))[:, None]
+        rows = np.where(light < 80, [0.3, 0.3, 0.4], [0.0, 0.004, 0.996])
+        return np.append(rows, np.where(light > 190, -1, 1), axis=1).astype("float32")
 
+    known = model.classifier.metadata | {"novelty": {"threshold": 1}}
+    means = np.ones((len(LABELS), 1))
+    strict = dataclasses.replace(model.classifier, class_means=means, metadata=known)
+    model = dataclasses.replace(model, classifier=strict)
     settings = dataclasses.replace(SETTINGS, photo_megabytes=0.2, threshold=0.5)
     with running(with_predict(model, predict), settings) as one:
         yield one
@@ -147,6 +152,14 @@ def test_a_service_that_does_not_answer_is_tried_again(page: Page) -> None:
     expect(page.locator("li.photo")).to_be_focused()
     expect(page.locator("li.photo .category")).to_have_text("sock")
     expect(page.locator("#state")).to_have_text("1 photo done")
+
+
+def test_none_of_these_is_shown_with_the_nearest(page: Page) -> None:
+    page.set_input_files("#files", upload("bright.jpg", photo(155)))
+    expect(page.locator(".category")).to_have_text("none of these; the nearest:")
+    expect(page.locator(".guesses li").first).to_have_text("sockover 99 %")
+    page.get_by_role("button", name="Why?").click()
+    expect(page.get_by_role("img", name="Heat map over the photo: sock")).to_be_visible()
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "light"), (1280, "dark")])

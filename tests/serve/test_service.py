@@ -18,8 +18,9 @@ from fashion_keras.serve.model import ServedModel
 from fashion_keras.serve.service import Service
 from fashion_keras.serve.settings import Settings
 from fashion_keras.serve.uploads import Upload
+from tests.builders import never_near
 from tests.predict.conftest import same_rows
-from tests.serve.running import LABELS, SETTINGS, Gate, photo
+from tests.serve.running import LABELS, SETTINGS, Gate, photo, with_predict
 
 PHOTO = Upload("a.jpg", photo())
 
@@ -49,6 +50,14 @@ def test_rows_are_those_of_the_predict_command(model: ServedModel) -> None:
     assert same_rows([rows[0], rows[2]], [expected, expected])
     assert rows[1].keys() == expected.keys()
     assert rows[1]["reason"].startswith("not a photo")
+
+
+def test_none_of_these_is_answered_with_the_nearest_on_top(model: ServedModel) -> None:
+    strange = never_near(model.classifier)
+    served = with_predict(dataclasses.replace(model, classifier=strange), strange.outputs)
+    _, (row,) = with_service(served, lambda service: service.predict([PHOTO]))
+    (nearest,) = model.classifier.predict(PHOTO.content)
+    assert (row["category"], row["top"][0]["category"]) == ("none of these", nearest.category)
 
 
 def test_a_full_queue_says_when_to_try_again(gated: ServedModel, gate: Gate) -> None:
