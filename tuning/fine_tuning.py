@@ -199,10 +199,11 @@ def search_fine_tuning(
             key = fingerprint(base=dataclasses.asdict(base), plan=plan, photos=photos)
             log_dir = log_dir / f"fine-tuning-{key[:8]}"
         cost = Cost(_COMPILING, max(trials / plan.epochs - _COMPILING, 0.0))
-        report = Report(oracle, work, results / PAGE, log_dir, head, cost)
+        end = start + 60 * minutes if minutes else math.inf
+        report = Report(oracle, work, results / PAGE, log_dir, head, cost, end)
         trainer = Trainer(data, data.key, cache / "trials", Pool())
         task = functools.partial(train_trial, build=FineTuningHyperModel)
-        run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
+        run(oracle, trainer, report, task)
         best = oracle.best()[0]
         scores = _scores(best, base.objective)
         report.write(oracle.config_of(best), scores, photos, start, results / PAGE)

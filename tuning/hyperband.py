@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import shutil
 import tempfile
 import time
@@ -156,22 +155,16 @@ def _keep_better(results: Path, name: str, score: float, photos: str) -> None:
 
 
 @stage("trials")
-def run(
-    oracle: Oracle,
-    trainer: Trainer,
-    report: Report,
-    end: float = math.inf,
-    task: Callable = train_trial,
-) -> None:
-    """Run all trials, and show each; from the time `end`, of `time.monotonic`, on no others begin.
+def run(oracle: Oracle, trainer: Trainer, report: Report, task: Callable = train_trial) -> None:
+    """Run all trials, and show each; none begins after `report.end`.
 
     Raises:
         InputError: If all trials fail, or too many.
     """
     print(f"about {duration(report.left())} left in all", flush=True)
-    for finished in run_trials(oracle, trainer, task, end):
+    for finished in run_trials(oracle, trainer, task, report.end):
         report.add(*finished)
-        if time.monotonic() > end:
+        if time.monotonic() > report.end:
             done = f"{len(report.rows)} of {oracle.plan().trials} trials are done"
             print(f"the time is over: {done}, no other begins", flush=True)
             break
