@@ -190,8 +190,7 @@ def search_fine_tuning(
         data = TuningData(datasets, _space(base), cache, workers or 1)
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
-        print(oracle.plan(), flush=True)
-        plan = oracle.plan()
+        print(plan := oracle.plan(), flush=True)
         maps, trials = _expected_seconds(base, plan, data)
         _announce(maps, trials, minutes)
         _make_feature_maps(base, plan, data)
@@ -207,8 +206,7 @@ def search_fine_tuning(
         best = oracle.best()[0]
         scores = _scores(best, base.objective)
         report.write(oracle.config_of(best), scores, photos, start, results / PAGE)
-        winner = _for_final(oracle.config_of(best), base, final_size)
-        winner = with_whole_paths(winner)
+        winner = with_whole_paths(_for_final(oracle.config_of(best), base, final_size))
         (work / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
         if found and not _is_better(scores, f"validation_{base.objective}", head):
             winner = read_config(results / BEST_FILE)
