@@ -89,19 +89,15 @@ def search(
             report.add_finalists(finalists)
             best = _best_of(finalists, data.validation_classes)
             report.add_curves(curves(best.config, trainer))
-        name = f"validation_{base.objective}"
-        scores: dict[str, Any] = {
-            name: round(best.mean, 4),
-            "spread": round(best.spread, 4),
-            "seeds": len(best.scores),
-        }
+        name, score = f"validation_{base.objective}", round(best.mean, 4)
+        scores = {name: score, "spread": round(best.spread, 4), "seeds": len(best.scores)}
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
             _log_winner(best.config, datasets, cache, log_dir / "winner")
         # `final` trains it as long as it gets better.
         winner = dataclasses.replace(best.config, image_size=final_size, epochs=Config.epochs)
-        _keep_better(results, name, scores[name], photos)
+        _keep_better(results, name, score, photos)
         (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
 

@@ -123,15 +123,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     final_size = given.image_size or (found or Config()).image_size
     size = affordable if final_size == Config.image_size else final_size
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
-    if found:  # What the head's search found is not for options to change.
-        for name in ("augmented_copies", "objective") if stage == "fine-tuning" else ():
-            value, known = getattr(given, name), getattr(found, name)
-            if value not in (None, known):
-                option = f"`--{name.replace('_', '-')} {known}`"
-                raise InputError(
-                    f"The head's search in {folder} has {option}. Received: {value}. "
-                    "Leave the option out."
-                )
+    if found:
+        if stage == "fine-tuning":
+            _check_kept(given, found, folder)
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
         return base
@@ -139,6 +133,17 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     others = {"minutes": given.max_minutes, "found": found, "final_size": final_size}
     search_fine_tuning(base, *settings, *places, **others)
     return None
+
+
+def _check_kept(given: argparse.Namespace, found: Config, folder: Path) -> None:
+    """Raise an `InputError` if options change what the head's search used or found."""
+    for name in ("augmented_copies", "objective"):
+        value, known = getattr(given, name), getattr(found, name)
+        if value not in (None, known):
+            raise InputError(
+                f"The head's search in {folder} has `--{name.replace('_', '-')} {known}`. "
+                f"Received: {value}. Leave the option out."
+            )
 
 
 if __name__ == "__main__":
