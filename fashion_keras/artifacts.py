@@ -32,8 +32,9 @@ _DISK_ERRORS = {
         "basic_ios::clear: iostream error",  # OpenVINO's.
     ),
     "read-only": (errno.EROFS, r"Read-only file system|[Ee]rrno = 30"),
-    "not open to you": (errno.EACCES, "Permission denied"),
+    "not accessible": (errno.EACCES, "Permission denied"),
 }
+_ADVICE = {"full": "Free some space", "read-only": "Make it writable"}
 _WHERE = "(`--results`, `--cache` or `--out`; the variable TMPDIR for temporary files)"
 
 
@@ -235,14 +236,19 @@ def in_words(size: float) -> str:
 
 
 def disk_problem(error: BaseException | None) -> str | None:
-    """Return a line for the user if a disk, full or not to be written to, caused an error."""
+    """Return a line for the user if a disk, full or not to be written to, caused an error.
+
+    A lack of permissions that an `InputError` reports, as of a port, is left to its own message.
+    """
     seen: set[int] = set()
-    found = None
+    found, reported = None, isinstance(error, InputError)
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         for state, (number, words) in _DISK_ERRORS.items():
+            if reported and number == errno.EACCES:
+                continue
             if getattr(error, "errno", None) == number or re.search(words, str(error)):
-                advice = "Free some space" if state == "full" else "Make it writable"
+                advice = _ADVICE.get(state, "Change the permissions")
                 # The first cause: what was raised from it may blame a file that is read.
                 found = (
                     f"The disk is {state}: {error}. {advice}, or choose another folder {_WHERE}."

@@ -170,6 +170,7 @@ class FeatureStore:
     def photos_per_second(self, fine_tune_from: str | None = None) -> float:
         """Return how fast photos are read, augmented and computed; it is measured once."""
         photos, size = self._prepared.split("train"), self._config.feature_batch_size
+        photos = photos[: len(photos) // size * size] or photos  # Another size compiles again.
         chunks = [_Chunk(photos[: size * batches], 1, {}) for batches in (1, 3)]
         settings = chunks, self._prepared.folder, self._config
 

@@ -190,7 +190,7 @@ def test_sha256_is_that_of_the_content(tmp_path):
     ("error", "state"),
     [
         (OSError(errno.EROFS, "Read-only file system", "/r/one"), "read-only"),
-        (PermissionError(errno.EACCES, "Permission denied", "/r/one"), "not open to you"),
+        (PermissionError(errno.EACCES, "Permission denied", "/r/one"), "not accessible"),
         (RuntimeError("errno = 28, error message = 'No space left on device'"), "full"),
         (RuntimeError("/x; No space left on device"), "full"),
         (OSError("400000 requested and 262112 written"), "full"),  # By `numpy.save`.
@@ -204,6 +204,12 @@ def test_disks_are_blamed_in_whatever_words_a_library_uses(error, state):
     other.__cause__ = error
     assert disk_problem(other) == disk_problem(error)
     assert disk_problem(FileNotFoundError(errno.ENOENT, "No such file")) is None
+
+
+def test_a_port_that_is_not_permitted_is_no_fault_of_the_disk():
+    error = InputError("Cannot listen on 0.0.0.0, port 80: Permission denied")
+    error.__cause__ = PermissionError(errno.EACCES, "Permission denied")
+    assert disk_problem(error) is None
 
 
 def test_sizes_for_people():

@@ -17,12 +17,10 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import cross_validate, headline, labelled_photos, main
-from fashion_keras.features import FeatureStore
 from fashion_keras.metrics import scores
 from fashion_keras.model import build_head
 from fashion_keras.saving import save_classifier
-from fashion_keras.training import Datasets
-from tests.builders import never_near, rows_of
+from tests.builders import never_near, opened, rows_of
 
 
 @pytest.fixture
@@ -124,9 +122,7 @@ def test_no_photo_is_predicted_by_a_head_that_saw_it_or_a_copy(
         shutil.copy(copied, min((folder / "validation" / label).iterdir()))
     config = Config(data=str(folder), image_size=71, batch_size=8, augmented_copies=0)
     prepared = prepare(str(folder), tmp_path)
-    datasets = Datasets(
-        prepared, tiny_backbone, FeatureStore(prepared, config, tiny_backbone, tmp_path)
-    )
+    datasets = opened(prepared, tiny_backbone, tmp_path, config)
     monkeypatch.setattr("fashion_keras.training.build_compiled_head", lambda *_: Remembering())
     true, predicted = cross_validate(config, datasets, 1)
     assert np.bincount(true).tolist() == [6] * 10  # Of 4 and 2: nothing of the test split.

@@ -55,6 +55,17 @@ def test_copy_0_is_what_the_bare_model_gives(store, prepared, tiny_backbone):
     np.testing.assert_allclose(features, expected, atol=1e-6)
 
 
+def test_speed_is_measured_on_batches_of_one_size(prepared, tiny_backbone, tmp_path, monkeypatch):
+    store = FeatureStore(
+        prepared, dataclasses.replace(CONFIG, feature_batch_size=16), tiny_backbone, tmp_path
+    )
+    sizes: list[int] = []
+    empty = {"features": np.zeros((16, FEATURES))}
+    monkeypatch.setattr(store, "run", lambda block: lambda batch: sizes.append(len(batch)) or empty)
+    assert store.photos_per_second() == store.photos_per_second() > 0
+    assert sizes == [16, 16, 16]  # Of 40 photos.
+
+
 def test_copies_differ_for_every_photo_and_are_computed_once(store, monkeypatch, capsys):
     copies = [np.array(store.features("validation", copy)) for copy in range(3)]
     for one, other in itertools.combinations(copies, 2):

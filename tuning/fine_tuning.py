@@ -190,8 +190,7 @@ def search_fine_tuning(
         data = TuningData(datasets, _space(base), cache, workers or 1)
         print(f"everything will be in {folder}", flush=True)
         oracle = Oracle(data.space, base, max_epochs, factor, scratch)
-        print(oracle.plan(), flush=True)
-        plan = oracle.plan()
+        print(plan := oracle.plan(), flush=True)
         maps, trials = _expected_seconds(base, plan, data)
         _announce(maps, trials, minutes)
         _make_feature_maps(base, plan, data)
@@ -199,15 +198,15 @@ def search_fine_tuning(
             key = fingerprint(base=dataclasses.asdict(base), plan=plan, photos=photos)
             log_dir = log_dir / f"fine-tuning-{key[:8]}"
         cost = Cost(_COMPILING, max(trials / plan.epochs - _COMPILING, 0.0))
-        report = Report(oracle, work, results / PAGE, log_dir, head, cost)
+        end = start + 60 * minutes if minutes else math.inf
+        report = Report(oracle, work, results / PAGE, log_dir, head, cost, end)
         trainer = Trainer(data, data.key, cache / "trials", Pool())
         task = functools.partial(train_trial, build=FineTuningHyperModel)
-        run(oracle, trainer, report, start + 60 * minutes if minutes else math.inf, task)
+        run(oracle, trainer, report, task)
         best = oracle.best()[0]
         scores = _scores(best, base.objective)
         report.write(oracle.config_of(best), scores, photos, start, results / PAGE)
-        winner = _for_final(oracle.config_of(best), base, final_size)
-        winner = with_whole_paths(winner)
+        winner = with_whole_paths(_for_final(oracle.config_of(best), base, final_size))
         (work / BEST_FILE).write_text(to_json(winner), encoding="utf-8")
         if found and not _is_better(scores, f"validation_{base.objective}", head):
             winner = read_config(results / BEST_FILE)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import shutil
 import tempfile
 import time
@@ -90,19 +89,15 @@ def search(
             report.add_finalists(finalists)
             best = _best_of(finalists, data.validation_classes)
             report.add_curves(curves(best.config, trainer))
-        name = f"validation_{base.objective}"
-        scores: dict[str, Any] = {
-            name: round(best.mean, 4),
-            "spread": round(best.spread, 4),
-            "seeds": len(best.scores),
-        }
+        name, score = f"validation_{base.objective}", round(best.mean, 4)
+        scores = {name: score, "spread": round(best.spread, 4), "seeds": len(best.scores)}
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
             _log_winner(best.config, datasets, cache, log_dir / "winner")
         # `final` trains it as long as it gets better.
         winner = dataclasses.replace(best.config, image_size=final_size, epochs=Config.epochs)
-        _keep_better(results, name, scores[name], photos)
+        _keep_better(results, name, score, photos)
         (work / "best_config.json").write_text(to_json(with_whole_paths(winner)), encoding="utf-8")
     return winner
 
@@ -156,22 +151,16 @@ def _keep_better(results: Path, name: str, score: float, photos: str) -> None:
 
 
 @stage("trials")
-def run(
-    oracle: Oracle,
-    trainer: Trainer,
-    report: Report,
-    end: float = math.inf,
-    task: Callable = train_trial,
-) -> None:
-    """Run all trials, and show each; from the time `end`, of `time.monotonic`, on no others begin.
+def run(oracle: Oracle, trainer: Trainer, report: Report, task: Callable = train_trial) -> None:
+    """Run all trials, and show each; none begins after `report.end`.
 
     Raises:
         InputError: If all trials fail, or too many.
     """
     print(f"about {duration(report.left())} left in all", flush=True)
-    for finished in run_trials(oracle, trainer, task, end):
+    for finished in run_trials(oracle, trainer, task, report.end):
         report.add(*finished)
-        if time.monotonic() > end:
+        if time.monotonic() > report.end:
             done = f"{len(report.rows)} of {oracle.plan().trials} trials are done"
             print(f"the time is over: {done}, no other begins", flush=True)
             break

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,8 @@ class Report:
 
     Tables and pictures go to the folder `work`, what was found so far to the file `page`, and if
     `log_dir` is given, what TensorBoard shows to it. With `before`, the folder of the results of
-    the head's search, the page shows that, too. `cost` is what trials should take.
+    the head's search, the page shows that, too. `cost` is what trials should take; from the time
+    `end`, of `time.monotonic`, on no others begin.
     """
 
     def __init__(
@@ -53,13 +55,14 @@ class Report:
         log_dir: Path | None,
         before: Path | None,
         cost: Cost,
+        end: float = math.inf,
     ) -> None:
         self.rows: list[dict[str, Any]] = []  # Of `trials.csv`.
         self.reasons: list[str] = []  # Why trials failed, one each.
         self._oracle, self._space, self._plan = oracle, oracle.space, oracle.plan()
         self._work, self._page, self._before = work, page, before
         self._log_dir, self._found = log_dir, 0
-        self._cost = cost
+        self._cost, self.end = cost, end
         # The first trial that is not in the cache waits for processes to start: it is not timed.
         self._first, self._expected, self._took = 0.0, 0.0, 0.0
         self._written = -float("inf")
@@ -95,10 +98,11 @@ class Report:
         return f"{text}  {cli.duration(self.left())} left in all"
 
     def left(self) -> float:
-        """Return how many seconds are left, by what was expected and how long trials took."""
+        """Return how many seconds are left: what was expected, by how long trials took, or less."""
         trials, epochs = self._plan.trials - len(self.rows), sum(map(_epochs_of, self.rows))
         expected = self._cost.of(trials, self._plan.epochs - epochs) + self._cost.later
-        return corrected(expected, self._expected, self._took)
+        allowed = max(self.end - time.monotonic(), 0.0)
+        return min(corrected(expected, self._expected, self._took), allowed)
 
     def _log(self, row: dict, outcome: Outcome, log_dir: Path) -> None:
         searched = {name: row[name] for name in self._space.fields}

@@ -5,6 +5,7 @@ import dataclasses
 from pathlib import Path
 
 from fashion_keras import cli
+from fashion_keras.artifacts import check_free
 from fashion_keras.config import SEARCH_SIZE, Config, InputError, names
 from fashion_keras.report import tensor_board
 from fashion_keras.report.search_page import FINE_TUNING
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
             raise InputError(f"`--{option}` must be {minimum} or more. Received: {value}")
     cli.chosen(given, BASE)  # Raises for what cannot be used.
     folder = given.results / "search"
+    check_free(folder)
     print(f"searching on {given.data or BASE.data}, into {folder}; {cli.TIME_FOLLOWS}", flush=True)
     from fashion_keras.backend import cards, enable_determinism
 
@@ -121,12 +123,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     final_size = given.image_size or (found or Config()).image_size
     size = affordable if final_size == Config.image_size else final_size
     base = cli.chosen(given, dataclasses.replace(found or BASE, image_size=size))
-    if found:  # What the head's search found is not for options to change.
-        if stage == "fine-tuning" and given.augmented_copies not in (None, found.augmented_copies):
-            raise InputError(
-                f"The head's search in {folder} found `--augmented-copies {found.augmented_copies}`"
-                f". Received: {given.augmented_copies}. Leave the option out."
-            )
+    if found:
+        if stage == "fine-tuning":
+            _check_kept(given, found, folder)
         base = dataclasses.replace(base, **HEAD.values(found))
     if stage == "head":
         return base
@@ -134,6 +133,17 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
     others = {"minutes": given.max_minutes, "found": found, "final_size": final_size}
     search_fine_tuning(base, *settings, *places, **others)
     return None
+
+
+def _check_kept(given: argparse.Namespace, found: Config, folder: Path) -> None:
+    """Raise an `InputError` if options change what the head's search used or found."""
+    for name in ("augmented_copies", "objective"):
+        value, known = getattr(given, name), getattr(found, name)
+        if value not in (None, known):
+            raise InputError(
+                f"The head's search in {folder} has `--{name.replace('_', '-')} {known}`. "
+                f"Received: {value}. Leave the option out."
+            )
 
 
 if __name__ == "__main__":

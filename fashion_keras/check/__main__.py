@@ -8,7 +8,10 @@ from pathlib import Path
 from fashion_keras import cli
 from fashion_keras.artifacts import only_one
 from fashion_keras.check import findings
+from fashion_keras.check.findings import Suspect
+from fashion_keras.check.review import FILE, Review, suspects_of
 from fashion_keras.config import Config
+from fashion_keras.data.review import read_review
 
 _ALWAYS = (
     "label_column",
@@ -99,44 +102,42 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     config, folder = cli.chosen(given, Config()), given.results / "check"
     print(f"checking {config.data}, into {folder}", flush=True)
-    from fashion_keras.check.examine import examine
+    from fashion_keras.check.examine import examine, scan_for
 
-    found, labels = examine(config, folder, given.cache, given.features)
+    page, file = given.review == _PAGE, folder / FILE
+    labels = scan_for(config, given.cache).labels if page else []
+    if page and file.exists():
+        read_review(file, labels)  # Now: what cannot be used is refused before all that is slow.
+    found = examine(config, folder, given.cache, given.features)
     print(findings.verdict(found))
     print(f"all results are in {folder}", flush=True)
     to_fix = any(finding.to_fix for finding in found)
-    if given.review == _PAGE:
-        _review(found, labels, parser, given)
+    kept = {"data": given.data} | ({"review": str(file)} if page else {})
+    after = cli.next_command("tuning.search", parser, given, _FOR_SEARCH, **kept)
+    if page and not given.features:
+        print("`--features` adds probable label errors and outliers to the review")
+    if page:
+        _review(suspects_of(found), labels, file, after, not given.no_browser)
     else:
-        after = cli.next_command("tuning.search", parser, given, _FOR_SEARCH, data=given.data)
         print(f"{'when that is fixed' if to_fix else 'now'} run: {after}")
     if given.strict and to_fix:
         sys.exit(1)
 
 
 def _review(
-    found: Sequence[findings.Finding],
-    labels: Sequence[str],
-    parser: argparse.ArgumentParser,
-    given: argparse.Namespace,
+    suspects: Sequence[Suspect], labels: Sequence[str], file: Path, after: str, browse: bool
 ) -> None:
     """Let the user decide on the suspects; say where the decisions are and what comes next."""
-    from fashion_keras.check.review import FILE, Review, suspects_of
     from fashion_keras.check.review_server import serve
 
-    if not given.features:
-        print("`--features` adds probable label errors and outliers to the review")
-    suspects, file = suspects_of(found), given.results / "check" / FILE
     if not suspects:
         print("nothing to review")
         return
-    kept = {"data": given.data, "review": str(file)}
-    command = cli.next_command("tuning.search", parser, given, _FOR_SEARCH, **kept)
     with only_one(file.with_name(".review.lock"), "review"):
         review = Review(suspects, labels, file)
-        serve(review, command, not given.no_browser)
+        serve(review, after, browse)
     print(f"{review.done()} of {len(suspects)} photos reviewed", end="")
-    print(f"; decisions are in {file}; now run: {command}" if file.exists() else "")
+    print(f"; decisions are in {file}; now run: {after}" if file.exists() else "")
 
 
 if __name__ == "__main__":

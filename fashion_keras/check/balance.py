@@ -44,7 +44,7 @@ class Counts(NamedTuple):
 
 def count_photos(folders: Scan, photos: Sequence[CheckedPhoto]) -> Counts:
     """Count the readable photos in the folders of a data set."""
-    labels = sorted({label for names in folders.classes.values() for label in names})
+    labels = folders.labels
     used = {photo.split for photo in photos} | set(folders.classes)
     splits = [split for split in SPLITS if split in used] or [""]
     count = collections.Counter((photo.label, photo.split) for photo in photos if not photo.reason)

@@ -33,10 +33,8 @@ _PICTURES = ("show_batch.png", "duplicates.png", "label_errors.png", "outliers.p
 _ON_SHEET, _IN_ROW = 30, 5
 
 
-def examine(
-    config: Config, results: Path, cache: Path, features: bool
-) -> tuple[list[Finding], list[str]]:
-    """Return what is wrong with a data set, and its classes; draw what the model is trained on.
+def examine(config: Config, results: Path, cache: Path, features: bool) -> list[Finding]:
+    """Return what is wrong with a data set; draw that, and what the model is trained on.
 
     Args:
         config: What is examined, and how it is augmented; `backbone` and `weights` are used
@@ -87,7 +85,7 @@ def examine(
         report = as_json(found) | report | {"run": cli.provenance(start)}
         text = json.dumps(report, indent=2, ensure_ascii=False)
         (work / "check.json").write_text(f"{text}\n", encoding="utf-8")
-    return ordered(found), counts.labels
+    return ordered(found)
 
 
 def _summarise(counts: Counts, photos: Sequence[CheckedPhoto], notes: Sequence[str]) -> dict:

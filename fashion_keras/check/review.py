@@ -39,6 +39,7 @@ class Review:
     def __init__(self, suspects: Sequence[Suspect], labels: Sequence[str], file: Path) -> None:
         self.suspects, self.labels, self.file = suspects, labels, file
         self.lock = threading.Lock()  # Held while the file is being written.
+        self._names = [normal(one.name) for one in suspects]
         self._decisions = read_review(file, labels) if file.exists() else {}
         self._undo: list[tuple[int, Decision | None]] = []
 
@@ -54,7 +55,7 @@ class Review:
         if number < 0 or decision.action not in ACTIONS or decision.label not in labels:
             raise ValueError(f"not a decision on photo {number}: {decision}")
         with self.lock:
-            before = self._decisions.get(self._name(number))
+            before = self._decisions.get(self._names[number])
             self._save(number, decision)
             self._undo.append((number, before))
 
@@ -70,25 +71,23 @@ class Review:
 
     def done(self) -> int:
         """Return the number of suspects with a decision."""
-        return sum(self._name(number) in self._decisions for number in range(len(self.suspects)))
+        return sum(name in self._decisions for name in self._names)
 
     def as_json(self) -> dict:
         """Return suspects and decisions as plain values; photos that show the same by place."""
         place = {one.name: number for number, one in enumerate(self.suspects)}
         suspects = []
-        for one in self.suspects:
-            action, to = self._decisions.get(normal(one.name), Decision(""))
-            same = [place[name] for name in one.same]
+        for one, name in zip(self.suspects, self._names, strict=True):
+            action, to = self._decisions.get(name, Decision(""))
+            same = [place[other] for other in one.same]
             suspects.append(one._asdict() | {"path": "", "same": same, "action": action, "to": to})
         facts = {"labels": self.labels, "file": str(self.file), "undoable": len(self._undo)}
         return {"suspects": suspects} | facts
 
-    def _name(self, number: int) -> str:
-        return normal(self.suspects[number].name)
-
     def _save(self, number: int, decision: Decision | None) -> None:
-        others = {**self._decisions}
-        others.pop(self._name(number), None)
-        changed = others | ({self._name(number): decision} if decision else {})
+        changed = {**self._decisions}
+        changed.pop(self._names[number], None)
+        if decision:
+            changed[self._names[number]] = decision
         write_review(self.file, changed)
         self._decisions = changed

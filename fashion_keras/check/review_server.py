@@ -54,13 +54,8 @@ class ReviewServer(socketserver.ThreadingTCPServer):
     def __init__(self, review: Review, command: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.review, self.command, self.secret = review, command, secrets.token_urlsafe(16)
-        port = self.server_address[1]
-        self.hosts = (f"127.0.0.1:{port}", f"localhost:{port}")
-
-    @property
-    def address(self) -> str:
-        """The address of the page."""
-        return f"http://{self.hosts[0]}/{self.secret}/"
+        self.hosts = [f"{name}:{self.server_address[1]}" for name in ("127.0.0.1", "localhost")]
+        self.address = f"http://{self.hosts[0]}/{self.secret}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Pass over connections that the browser ends."""

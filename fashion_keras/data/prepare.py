@@ -15,7 +15,7 @@ from fashion_keras.cli import progress, stage
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.layout import OTHER, SPLITS
 from fashion_keras.data.photo import PhotoError, read_photo
-from fashion_keras.data.scan import Scan, SourcePhoto, find_photos
+from fashion_keras.data.scan import Scan, SourcePhoto, scan
 from fashion_keras.data.split import (
     PerceptualHash,
     assign_splits,
@@ -107,7 +107,7 @@ def prepare(
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
-    found = find_photos(data, cache, seed, label_column, label_pattern, review)
+    found = scan(data, cache, seed, label_column, label_pattern, review).usable()
     sources = [*found.photos, *found.others]
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))

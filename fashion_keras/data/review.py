@@ -92,13 +92,15 @@ def apply_review(
         file: See `read_review`, as for `labels`.
         labels: See there.
         split: Name of the folder that the photos' names are relative to, if that is one of the
-            splits in the data set's folder: entries of other splits are left out then.
+            splits in the data set's folder: entries of other splits are left out then. Without
+            entries of this split all are taken: it may be a data set of its own.
 
     Returns:
         These photos, and a sentence that says what was done.
     """
     decisions, start = read_review(file, labels), f"{split}/" if split else ""
-    decisions = {name: one for name, one in decisions.items() if name.startswith(start)}
+    ours = {name: one for name, one in decisions.items() if name.startswith(start)}
+    decisions, start = (ours, start) if ours else (decisions, "")
     kept, dropped, moved = [], 0, 0
     for photo in photos:
         action, label = decisions.pop(start + normal(shown(photo.name)), Decision("keep"))

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from fashion_keras.artifacts import made_once
 from fashion_keras.config import Config, InputError
@@ -50,24 +50,16 @@ class Scan(NamedTuple):
     notes: list[str]
     others: Sequence[SourcePhoto] = ()
 
+    @property
+    def labels(self) -> list[str]:
+        """All classes, in their order."""
+        return sorted(set().union(*self.classes.values()))
 
-def find_photos(
-    data: str,
-    cache: Path,
-    seed: int = 1,
-    label_column: str = "",
-    label_pattern: str = "",
-    review: str = "",
-) -> Scan:
-    """List every photo file of a data set, by split, class and path; see `scan`.
-
-    Raises:
-        InputError: If `scan` raises it or finds faults; all are named.
-    """
-    found = scan(data, cache, seed, label_column, label_pattern, review)
-    if found.faults or found.class_faults:
-        raise InputError("\n".join([*found.faults, *found.class_faults]))
-    return found
+    def usable(self) -> Self:
+        """Return it, or raise an `InputError` that names all its faults."""
+        if self.faults or self.class_faults:
+            raise InputError("\n".join([*self.faults, *self.class_faults]))
+        return self
 
 
 def scan(
@@ -112,8 +104,7 @@ def scan_for(config: Config, cache: Path) -> Scan:
 
 
 def _reviewed(found: Scan, review: Path) -> Scan:
-    labels = sorted({label for names in found.classes.values() for label in names})
-    photos, note = apply_review(found.photos, review, labels)
+    photos, note = apply_review(found.photos, review, found.labels)
     photos.sort(key=_order)
     before, after = ({(one.split, one.label) for one in each} for each in (found.photos, photos))
     used, kept = ({label for _, label in places} for places in (before, after))

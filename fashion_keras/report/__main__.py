@@ -11,7 +11,7 @@ from fashion_keras.artifacts import all_together
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.files import subfolders
 from fashion_keras.data.layout import SPLITS, split_of
-from fashion_keras.data.scan import find_photos
+from fashion_keras.data.scan import scan
 from fashion_keras.evaluate import FILES as TEST_FILES
 from fashion_keras.evaluate import (
     Labelled,
@@ -38,7 +38,7 @@ def photos_named(data: str, labels: Sequence[str], cache: Path, review: str = ""
     if data not in _NAMED:
         folder = _folder_of(data)
         return with_review(labelled_photos(folder, labels), folder, labels, review)
-    found = find_photos(data, cache, review=review).photos
+    found = scan(data, cache, review=review).usable().photos
     photos = [photo for photo in found if photo.split == "test"]
     unknown = sorted({photo.label for photo in photos} - set(labels))
     if unknown:

@@ -225,10 +225,20 @@ def test_the_command_serves_until_it_is_interrupted_and_its_file_is_honoured(pho
     file = tmp_path / "results" / "check" / FILE
     assert process.returncode == 0
     assert last.startswith(f"1 of 2 photos reviewed; decisions are in {file}; now run: python -m ")
-    assert last.endswith(f"--data {photos} --review {file}")
+    assert f" --review {file} " in last
+    assert last.endswith(f" --data {photos}")
     main([str(photos), *words[6:], "--review", str(file)])
     found = json.loads((file.parent / "check.json").read_text())
     assert {one["kind"] for one in found["findings"]} & {"contradiction", "leak"} == set()
+
+
+def test_decisions_that_cannot_be_used_are_refused_before_photos_are_checked(
+    photos, tmp_path, monkeypatch
+):
+    write_review(tmp_path / "check" / FILE, {"hat/1.png": Decision("move", "sock")})
+    monkeypatch.setattr("fashion_keras.check.examine.check_photos", None)  # It would fail.
+    with pytest.raises(InputError, match=r"line 2: `label` must be one of dress, hat"):
+        main([str(photos), "--review", "--results", str(tmp_path), "--cache", str(tmp_path / "c")])
 
 
 def test_without_suspects_no_page_opens(photos, tmp_path, capsys):

@@ -121,6 +121,8 @@ def test_photos_to_score_are_found_from_the_folder_of_a_split(sample_folder, tmp
     assert found == [photos[1]._replace(label=labels[-1]), *photos[2:]]
     assert capsys.readouterr().out == "review a.csv: 1 photo dropped, 1 moved\n"
     assert with_review(photos, folder, labels, "") == photos
+    write_review(file, {photos[0].name: Decision("drop")})  # The folder is the whole data set.
+    assert with_review(photos, folder, labels, str(file)) == photos[1:]
     write_review(file, dict.fromkeys(names, Decision("drop")))
     with pytest.raises(InputError, match="The review a.csv leaves no photo"):
         with_review(photos, folder, labels, str(file))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fashion_keras.config import InputError
-from fashion_keras.data.scan import find_photos, scan
+from fashion_keras.data.scan import scan
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -21,7 +21,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str, str]]:
-    photos = find_photos(str(folder), folder / "cache").photos
+    photos = scan(str(folder), folder / "cache").usable().photos
     assert all(photo.path == (folder / photo.name).resolve() for photo in photos)
     return [(photo.split, photo.label, photo.name) for photo in photos]
 
@@ -250,5 +250,5 @@ def test_an_archive_is_to_be_unpacked(tmp_path):
 def test_sample_is_drawn_once_into_a_cache_given_relatively(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "sample-5/train/hat/a", "sample-5/train/bag/b", "sample-5/validation/hat/c")
-    photos = find_photos("sample", Path(), seed=5).photos
+    photos = scan("sample", Path(), seed=5).photos
     assert photos[1].path == tmp_path.resolve() / "sample-5" / "train" / "hat" / "a"

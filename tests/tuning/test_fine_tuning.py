@@ -68,9 +68,13 @@ def test_the_best_fine_tuning_is_found_written_and_found_again(run, capsys, tmp_
     assert read_config(folder / "best_config.json") == best
 
 
-def test_what_the_head_search_found_is_not_for_options_to_change(run):
-    with pytest.raises(InputError, match=r"found `--augmented-copies 1`\. Received: 4"):
-        run("--augmented-copies", "4")
+@pytest.mark.parametrize(
+    ("option", "value", "known"),
+    [("--augmented-copies", "4", "1"), ("--objective", "balanced_accuracy", "accuracy")],
+)
+def test_what_the_head_search_found_is_not_for_options_to_change(option, value, known, run):
+    with pytest.raises(InputError, match=rf"has `{option} {known}`\. Received: {value}\. Leave"):
+        run(option, value)
 
 
 def test_the_time_of_fine_tuning_is_known_before_it_begins(

@@ -27,3 +27,5 @@ def test_the_time_left_is_what_was_expected_until_trials_took_another(
     left = (trials - 3 + 2 * (epochs - 4) + 100) * (10 + 36) / (10 + 5)
     assert report.left() == pytest.approx(left)
     assert capsys.readouterr().out.endswith(f"  1.0 s  {left / 60:.0f} min left in all\n")
+    report.end = 86.0 + 40  # By `--max-minutes`.
+    assert report.left() == 40
