@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LEAST_OF_A_CLASS, _MOST_IN_ALL = 5, 300  # Photos of which the class means are computed.
 PASSED = 0.95  # Share of the photos for validation that the threshold lets pass.
+_LEAST_PASSED = 0.9  # With photos of other things: to refuse one's own is worse.
 
 
 def class_means(features: np.ndarray, numbers: np.ndarray, classes: int) -> np.ndarray:
@@ -59,16 +60,17 @@ def threshold(own: np.ndarray, others: np.ndarray) -> float:
         others: Distances of photos of none of the classes; there may be none.
 
     Returns:
-        The least distance that lets `PASSED` of `own` pass; with `others`, the one that is right
-        most often (Youden 1950): the share of `own` that passes and that of `others` that does not
-        are as high as possible together.
+        The least distance that lets `PASSED` of `own` pass; with `others`, of all that let
+        `_LEAST_PASSED` pass the one that is right most often (Youden 1950): the share of `own` that
+        passes and that of `others` that does not are as high as possible together.
     """
     if not len(others):
         return float(np.quantile(own, PASSED, method="inverted_cdf"))
     passed = np.sort(own)
     shares = np.arange(1, len(passed) + 1) / len(passed)
     refused = 1 - np.searchsorted(np.sort(others), passed, side="right") / len(others)
-    best = np.flatnonzero(np.isclose(shares + refused, (shares + refused).max()))[-1]
+    right = np.where(shares >= _LEAST_PASSED, shares + refused, 0)
+    best = np.flatnonzero(np.isclose(right, right.max()))[-1]
     # Between the last photo that passes and the next one that does not, if there is one.
     above = others[others > passed[best]]
     return float((passed[best] + above.min()) / 2 if len(above) else passed[best])

@@ -42,7 +42,8 @@ def test_the_distance_is_that_to_the_nearest_mean_whatever_the_lengths():
         ([2, 1], [], 2),  # Of few photos all pass.
         ([2, 1], [9, 4], 3),  # Half way.
         ([1, 2, 3, 4], [3.5, 5, 6, 7], 4.5),  # As good as 3.25, and more of the own ones pass.
-        ([1, 2, 3, 9], [4, 5, 6, 7], 3.5),
+        ([1] * 9 + [9], [4, 5, 6, 7], 2.5),
+        ([1] * 8 + [9, 9], [4, 5, 6, 7], 9),  # 90 % pass at least.
         ([2, 2, 2], [2, 3], 2.5),
         ([1, 2], [0.5, 0.75], 2),  # Others are nearer.
     ],
@@ -53,14 +54,14 @@ def test_the_threshold_lets_own_photos_pass_and_refuses_others(own, others, limi
 
 
 def test_what_is_learnt_is_said_in_words():
-    own, others = np.array([1, 2, 3, 4, 9]), np.array([2.5, 5, 6, 7])
-    known = {"threshold": 4.5, "passed": 0.8, "photos": 5, "refused": 0.75, "others": 4}
+    own, others = np.array([*range(-5, 4), 9]), np.array([2.5, 6, 7, 8])
+    known = {"threshold": 4.5, "passed": 0.9, "photos": 10, "refused": 0.75, "others": 4}
     assert learnt(own, others) == known
-    line = "`none of these`: photos farther than 4.500 from each class; 80.0% of 5 validation "
+    line = "`none of these`: photos farther than 4.500 from each class; 90.0% of 10 validation "
     assert in_words(known) == f"{line}photos are not, 75.0% of 4 others are"
     alone = learnt(own, others[:0])
     assert (alone["threshold"], alone["refused"], alone["others"]) == (9, None, 0)
-    assert in_words(alone).endswith("from each class; 100.0% of 5 validation photos are not")
+    assert in_words(alone).endswith("from each class; 100.0% of 10 validation photos are not")
 
 
 class Saved(NamedTuple):
