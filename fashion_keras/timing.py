@@ -168,14 +168,15 @@ def measure(
     Without `fine_tuning` that is estimated: to measure it takes a minute on a CPU. `head_start`
     has the seconds that a head takes before its first step.
     """
-    block = None if tunes_on_pixels(config) else chosen_fine_tune_from(config)
+    on_pixels, place = tunes_on_pixels(config), chosen_fine_tune_from(config)
+    block = place if config.fine_tuning_epochs and not on_pixels else None
     features, names = datasets.store.key("train"), ("batch_size", "precision")
     facts = {"features": features} | {name: getattr(config, name) for name in names}
     forward = datasets.store.photos_per_second(block)
     head = measured(cache, facts | {"stage": HEAD}, lambda: _time_head(config, datasets))
     found = {"forward": forward, "fine_tuning": forward / _TRAINING_COSTS} | head
     if fine_tuning:
-        facts |= {"stage": STAGE, "from": chosen_fine_tune_from(config), "on_pixels": not block}
+        facts |= {"stage": STAGE, "from": place, "on_pixels": on_pixels}
         found |= measured(cache, facts, lambda: _time_fine_tuning(config, datasets))
     return found
 

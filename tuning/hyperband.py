@@ -106,7 +106,8 @@ def _announced_cost(
     base: Config, plan: Plan, datasets: Datasets, cache: Path, workers: int, later: float
 ) -> Cost:
     """Print how long all should take, with `later`; return what trials should cost."""
-    speed = measure(base, datasets, cache, fine_tuning=False)
+    head_only = dataclasses.replace(base, fine_tuning_epochs=0)
+    speed = measure(head_only, datasets, cache, fine_tuning=False)
     arrays = training_arrays(base.augmented_copies)
     missing = sum(datasets.store.missing(*array) for array in arrays)
     epoch = len(datasets.prepared.split("train")) / speed["head"] / workers
