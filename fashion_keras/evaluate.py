@@ -17,7 +17,7 @@ from fashion_keras import cli
 from fashion_keras.artifacts import all_together, sha256_of
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.layout import OTHER, is_other
-from fashion_keras.inspection import find_model, read_metadata
+from fashion_keras.inspection import find_model, is_onnx, read_metadata
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
     from fashion_keras.classifier import Classifier, Prediction
@@ -115,6 +115,7 @@ def with_review(
         return photos
     file, name = Path(review).expanduser(), folder.resolve().name
     kept, note = apply_review(photos, file, labels, name if split_of(name) else "")
+    kept = [photo for photo in kept if photo.label != OTHER]
     if not kept:
         raise InputError(f"The review {file.name} leaves no photo of {folder}.")
     print(note)
@@ -158,7 +159,9 @@ def evaluate(
     counts = confusion(true, probabilities.argmax(axis=1), len(labels))
     draw_confusion(counts, labels, headline(metrics).split(",")[0], results / "confusion.png")
     if classifier.class_means is not None:
-        metrics["none_of_these"] = sum(prediction.category == NONE for _, prediction in found)
+        refused = np.array([prediction.category == NONE for _, prediction in found])
+        right = ~refused & (probabilities.argmax(axis=1) == true)
+        metrics |= {"none_of_these": int(refused.sum()), "answered_correctly": int(right.sum())}
     return metrics | {"unreadable": unreadable}
 
 
@@ -220,7 +223,10 @@ def recalls(by_class: dict[str, dict]) -> str:
 def answered_none(metrics: dict) -> str:
     """Return lines that say how many photos are answered `none of these`, if it is known."""
     count, other = metrics.get("none_of_these"), metrics.get(OTHER)
-    text = "" if count is None else f"answered `none of these`: {count} of {metrics['photos']}\n"
+    text, right = "", metrics.get("answered_correctly")
+    if count is not None:
+        text = f"answered `none of these`: {count} of {metrics['photos']}; with these, {right} are "
+        text += "answered correctly (the scores count the nearest category)\n"
     if other:
         answered = f"{other['none_of_these']} of {other['photos']}"
         text += f"{OTHER}: {answered} answered `none of these`\n"
@@ -362,7 +368,9 @@ def main(arguments: list[str] | None = None) -> None:
     for line in metrics["unreadable"]:
         print(f"cannot be read, not counted: {line}")
     print(f"everything is in {given.results}")
-    print(f"now run: {cli.command('fashion_keras.report', given.model, given.folder)}")
+    if not is_onnx(given.model):
+        review = ("--review", given.review) if given.review else ()
+        print(f"now run: {cli.command('fashion_keras.report', given.model, given.folder, *review)}")
     if metrics["accuracy"] < given.at_least:
         print(f"the accuracy is below {given.at_least:g}", file=sys.stderr)
         sys.exit(1)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _LEAST_OF_A_CLASS, _MOST_IN_ALL = 5, 300  # Photos of which the class means are computed.
 PASSED = 0.95  # Share of the photos for validation that the threshold lets pass.
+_FEW = 50  # Photos for validation.
 _LEAST_PASSED = 0.9  # With photos of other things: to refuse one's own is worse.
 
 
@@ -105,7 +106,8 @@ def in_words(known: dict) -> str:
     )
     if known["others"]:
         line += f", {known['refused']:.1%} of {known['others']} others are"
-    return line
+    few = "; with so few photos this is little more than a guess"
+    return line + (few if known["photos"] < _FEW else "")
 
 
 def to_bytes(means: np.ndarray) -> bytes:

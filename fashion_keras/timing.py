@@ -108,7 +108,7 @@ def _planned(
                 ],
             }
     raise InputError(  # For the last candidate.
-        f"Even a head on frozen features takes about {seconds / 60 / _PLANNED_SHARE:.0f} minutes "
+        f"Even a head on frozen features takes about {seconds / 60 / _PLANNED_SHARE:.1f} minutes "
         f"on this machine. Received: --budget {budget:g}. Give more, or a smaller `--image-size`."
     )
 

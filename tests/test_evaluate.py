@@ -74,7 +74,7 @@ def test_photos_in_other_count_apart(model, photos, tmp_path, monkeypatch, capsy
         assert (metrics["photos"], metrics.get("none_of_these", 0)) == (20, 10 * none)
         shown = capsys.readouterr().out
         assert f"other: {none} of 2 answered `none of these`\n" in shown
-    assert "answered `none of these`: 20 of 20\n" in shown
+    assert "answered `none of these`: 20 of 20; with these, 0 are answered correctly" in shown
 
 
 def test_an_accuracy_below_the_least_ends_with_1(model, photos, tmp_path, capsys):

@@ -58,10 +58,12 @@ def test_what_is_learnt_is_said_in_words():
     known = {"threshold": 4.5, "passed": 0.9, "photos": 10, "refused": 0.75, "others": 4}
     assert learnt(own, others) == known
     line = "`none of these`: photos farther than 4.500 from each class; 90.0% of 10 validation "
-    assert in_words(known) == f"{line}photos are not, 75.0% of 4 others are"
+    guess = "; with so few photos this is little more than a guess"
+    assert in_words(known) == f"{line}photos are not, 75.0% of 4 others are{guess}"
     alone = learnt(own, others[:0])
     assert (alone["threshold"], alone["refused"], alone["others"]) == (9, None, 0)
-    assert in_words(alone).endswith("from each class; 100.0% of 10 validation photos are not")
+    assert in_words(alone).endswith(f"; 100.0% of 10 validation photos are not{guess}")
+    assert in_words(known | {"photos": 50}).endswith("others are")
 
 
 class Saved(NamedTuple):

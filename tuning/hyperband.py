@@ -91,6 +91,7 @@ def search(
             report.add_curves(curves(best.config, trainer))
         name, score = f"validation_{base.objective}", round(best.mean, 4)
         scores = {name: score, "spread": round(best.spread, 4), "seeds": len(best.scores)}
+        scores["validation_photos"] = len(data.validation_classes)
         photos = data_fingerprint(datasets.prepared)
         report.write(best.config, scores, photos, start, work / PAGE)
         if log_dir and not (log_dir / "winner").exists():
@@ -130,7 +131,7 @@ def _best_of(finalists: Sequence[Finalist], classes: np.ndarray) -> Finalist:
     # What a photo counts, at most.
     share = 1 / photos if objective == "accuracy" else 1 / (len(counts) * counts.min())
     if close := sum(best.mean - one.mean < share for one in finalists[1:]):
-        print(f"{close} other finalists are less than one photo of validation behind the winner")
+        print(f"less than one photo of validation behind the winner: {close} of the finalists")
     text = f"the winner's validation {objective.replace('_', ' ')}: {best.mean:.4f}"
     few = photos < LEAST_TO_CALIBRATE
     chosen = f"it is optimistic, as the winner was chosen on these {photos} photos"

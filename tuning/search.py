@@ -81,13 +81,12 @@ def main(arguments: list[str] | None = None) -> None:
     stage = given.stage or ("both" if cards() else "head")
     if stage == "head" and given.max_minutes:
         raise InputError("`--max-minutes` needs `--stage fine-tuning` or `--stage both`.")
-    base = _search(given, stage, folder)
+    _search(given, stage, folder)
     print(f"winner: {folder / 'best_config.json'}; report: {folder / 'report.html'}", flush=True)
-    if base:
-        from tuning.fine_tuning import expected_seconds
-
-        took = cli.duration(expected_seconds(base, *_settings(given, "fine-tuning"), given.cache))
-        print(f"only the head was searched; `--stage fine-tuning` goes on, for about {took} here")
+    if stage == "head" and not given.stage:
+        print(
+            "only the head was searched; `--stage fine-tuning` goes on, and says how long"
+        )
     print(f"now run: {cli.next_command('fashion_keras.final', parser, given)}", flush=True)
 
 
@@ -95,8 +94,7 @@ def _settings(given: argparse.Namespace, stage: str) -> tuple[int, int]:
     return given.max_epochs or _MAX_EPOCHS[stage], given.factor
 
 
-def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | None:
-    """Search; return what fine-tuning could go on from, if the head alone was not asked for."""
+def _search(given: argparse.Namespace, stage: str, folder: Path) -> None:
     from fashion_keras.backend import cards
     from tuning.fine_tuning import base_of, expected_seconds, search_fine_tuning
     from tuning.hyperband import search
@@ -115,8 +113,8 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
         search(cli.chosen(given, BASE), *_settings(given, "head"), *places, later, size)
     if stage == "head" and tuned:
         print("the fine-tuning found before is not used any more; `--stage fine-tuning` repeats it")
-    if stage == given.stage == "head":
-        return None
+    if stage == "head":
+        return
     found = base_of(folder)
     if not found:
         print("no head was searched before: the default configuration is used")
@@ -127,12 +125,9 @@ def _search(given: argparse.Namespace, stage: str, folder: Path) -> Config | Non
         if stage == "fine-tuning":
             _check_kept(given, found, folder)
         base = dataclasses.replace(base, **HEAD.values(found))
-    if stage == "head":
-        return base
     settings = _settings(given, "fine-tuning")
     others = {"minutes": given.max_minutes, "found": found, "final_size": final_size}
     search_fine_tuning(base, *settings, *places, **others)
-    return None
 
 
 def _check_kept(given: argparse.Namespace, found: Config, folder: Path) -> None:

@@ -11,6 +11,7 @@ from fashion_keras.check import findings
 from fashion_keras.check.findings import Suspect
 from fashion_keras.check.review import FILE, Review, suspects_of
 from fashion_keras.config import Config
+from fashion_keras.data.layout import OTHER
 from fashion_keras.data.review import read_review
 
 _ALWAYS = (
@@ -134,9 +135,11 @@ def _review(
         print("nothing to review")
         return
     with only_one(file.with_name(".review.lock"), "review"):
-        review = Review(suspects, labels, file)
+        review = Review(suspects, [*labels, OTHER], file)
         serve(review, after, browse)
-    print(f"{review.done()} of {len(suspects)} photos reviewed", end="")
+    rest = "the others stay as they are, and the same command goes on with them"
+    done = f"{review.done()} of {len(suspects)} photos reviewed"
+    print(f"{done}; {rest}" if review.done() < len(suspects) else done, end="")
     print(f"; decisions are in {file}; now run: {after}" if file.exists() else "")
 
 

@@ -52,7 +52,7 @@ def split_of(name: str) -> str:
 
 def is_other(name: str) -> bool:
     """Return whether a folder or label of this name stands for photos of none of the classes."""
-    return name.casefold() == OTHER
+    return name.casefold() in (OTHER, "none of these")
 
 
 def find_layout(folder: Path) -> Layout:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from fashion_keras.artifacts import whole_file
 from fashion_keras.config import InputError
 from fashion_keras.data.files import shown
+from fashion_keras.data.layout import OTHER
 from fashion_keras.data.listed import open_table
 
 COLUMNS = ("file", "action", "label")
@@ -29,7 +30,7 @@ def read_review(file: Path, labels: Iterable[str]) -> dict[str, Decision]:
 
     Args:
         file: CSV with the columns file, action and label, as the review and spreadsheets write it.
-        labels: Classes of the data set.
+        labels: Classes of the data set; `other`, for photos of none of them, is one more.
 
     Raises:
         InputError: If there is no such file, a column is missing, or a line cannot be used.
@@ -38,7 +39,7 @@ def read_review(file: Path, labels: Iterable[str]) -> dict[str, Decision]:
         raise InputError(
             f"No review at {file}; `python -m fashion_keras.check PHOTOS --review` writes one."
         )
-    rows, known = open_table(file), {label.casefold(): label for label in labels}
+    rows, known = open_table(file), {label.casefold(): label for label in [*labels, OTHER]}
     columns = rows.fieldnames or []
     if missing := [name for name in COLUMNS if name not in columns]:
         raise InputError(

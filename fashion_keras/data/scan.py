@@ -89,12 +89,13 @@ def scan(
             the pattern or the review cannot be used.
     """
     found = _scan(data, cache, seed, label_column, label_pattern)
+    found = _reviewed(found, Path(review).expanduser()) if review else found
     if found.others:
         found.notes.append(
-            f"{OTHER}: {len(found.others)} photos of none of the classes, which set the threshold "
+            f"{OTHER}: {len(found.others)} files of none of the classes, which set the threshold "
             "of `none of these` (to make them a class, name it differently)"
         )
-    return _reviewed(found, Path(review).expanduser()) if review else found
+    return found
 
 
 def scan_for(config: Config, cache: Path) -> Scan:
@@ -104,7 +105,11 @@ def scan_for(config: Config, cache: Path) -> Scan:
 
 
 def _reviewed(found: Scan, review: Path) -> Scan:
-    photos, note = apply_review(found.photos, review, found.labels)
+    every, note = apply_review([*found.photos, *found.others], review, found.labels)
+    others = [one._replace(split=OTHER) for one in every if one.label == OTHER]
+    first = found.photos[0].split if found.photos else ""
+    photos = [one for one in every if one.label != OTHER]
+    photos = [one._replace(split=first) if one.split == OTHER else one for one in photos]
     photos.sort(key=_order)
     before, after = ({(one.split, one.label) for one in each} for each in (found.photos, photos))
     used, kept = ({label for _, label in places} for places in (before, after))
@@ -117,10 +122,10 @@ def _reviewed(found: Scan, review: Path) -> Scan:
     if len(kept) < 2 <= len(used):
         faults.append(f"Fewer than two classes are left after the review {review}.")
     for split, label in sorted(before - after):
-        if label in kept and split == found.photos[0].split:
+        if label in kept and split == first:
             missing.append(f"The review leaves the class {label!r} no photo for training.")
     changed = {"classes": classes, "photos": photos, "faults": faults, "class_faults": missing}
-    return found._replace(**changed, notes=[*found.notes, note])
+    return found._replace(**changed, others=others, notes=[*found.notes, note])
 
 
 def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: str) -> Scan:

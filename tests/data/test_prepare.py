@@ -128,7 +128,7 @@ def test_photos_of_none_of_the_classes_are_prepared_beside_the_splits(photos, ca
     assert {photo.split for photo in prepared.others} == {"other"}
     assert prepared.rejected == [Rejected("other/bad.jpg", "empty file")]
     assert not (prepared.folder / "train" / "other").exists()
-    assert "\nother: 3 photos of none of the classes" in summary(prepared)
+    assert "\nother: 3 files of none of the classes" in summary(prepared)
 
 
 def test_class_without_readable_photo_is_an_error(photos, cache):

@@ -47,7 +47,7 @@ def test_a_written_file_is_read_again_also_from_a_spreadsheet(tmp_path):
         ),
         ("file,action,label\na,keep,\n\nb,burn,\n", "line 4: `action` must be one of keep, move"),
         ('file,action,label\n"a\nb",keep,\nc,move,sock\n', "line 4: `label` must be one of hat, S"),
-        ("file,action,label\na,move\n", "`label` must be one of hat, Shoe. Received: nothing"),
+        ("file,action,label\na,move\n", "`label` must be one of hat, Shoe, other. Received: nothing"),
         ("file,action,label\na,keep,hat\n", "line 2: only `move` takes a label. Received: keep"),
         ("file,action,label\na,keep,\na,drop,\n", "line 3: an earlier line has the same file, a"),
         ("file,action,label\n,drop,\n", "line 2: expected the path of a photo. Received: nothing"),
@@ -101,6 +101,20 @@ def test_classes_may_go_but_not_from_training_alone(action, label, faults, tmp_p
     assert ([fault.partition(" /")[0] for fault in found.faults], found.class_faults) == faults
     left = {name.split("/")[1] for name in names if name not in chosen} | {*label}
     assert found.classes["train"] == sorted(left)
+
+
+def test_photos_are_moved_to_other_and_out_of_it(tmp_path):
+    touch(tmp_path, *(f"train/{label}/{number}.jpg" for label in "ab" for number in (1, 2)))
+    touch(tmp_path, "val/a/1.jpg", "val/b/1.jpg", "other/x.jpg", "other/y.jpg", "other/z.jpg")
+    decisions = {"train/a/1.jpg": Decision("move", "other"), "other/x.jpg": Decision("drop")}
+    file = tmp_path.with_suffix(".csv")
+    write_review(file, decisions | {"other/y.jpg": Decision("move", "b")})
+    found = scan(str(tmp_path), tmp_path / "cache", review=str(file))
+    assert [photo.name for photo in found.others] == ["train/a/1.jpg", "other/z.jpg"]
+    assert {photo.split for photo in found.others} == {"other"}
+    (moved,) = [photo for photo in found.photos if photo.name == "other/y.jpg"]
+    assert (moved.split, moved.label, len(found.photos)) == ("train", "b", 6)
+    assert found.notes[-1].startswith("other: 2 files of none of the classes")
 
 
 def test_a_search_hands_the_file_on_with_its_whole_path(tmp_path, monkeypatch):

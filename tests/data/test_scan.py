@@ -194,6 +194,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     [
         (BOTH, ["other/x.jpg"]),
         (BOTH, ["OTHER/deeper/x.jpg"]),
+        (BOTH, ["none of these/x.jpg"]),
         ([f"{split}/{name}" for split in ("train", "val") for name in BOTH], ["Other/x.jpg"]),
         (
             [f"{split}/{name}" for split in ("train", "val") for name in BOTH],
@@ -209,7 +210,7 @@ def test_photos_of_none_of_the_classes_are_in_folders_named_other(names, others,
     assert {photo.name for photo in result.photos} == set(names)
     assert {(one.split, one.label) for one in result.others} == {("other", "other")}
     assert sorted(one.name for one in result.others) == sorted(others)
-    note = f"other: {len(others)} photos of none of the classes, which set the threshold of"
+    note = f"other: {len(others)} files of none of the classes, which set the threshold of"
     assert result.notes[-1].startswith(note)
 
 

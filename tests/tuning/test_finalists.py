@@ -75,7 +75,7 @@ def test_finalists_less_than_one_photo_apart_are_counted(capsys):
     three = [Finalist(CONFIG, [score] * 3) for score in (0.9, 0.895, 0.8)]
     said, classes = "the winner's validation accuracy: 0.9000", np.repeat([0, 1], [95, 5])
     assert hyperband._best_of(three, classes) is three[0]
-    close = "1 other finalists are less than one photo of validation behind the winner"
+    close = "less than one photo of validation behind the winner: 1 of the finalists"
     assert capsys.readouterr().out.splitlines() == [close, said]
     hyperband._best_of(three, np.tile(classes, 10))
     assert capsys.readouterr().out.splitlines() == [said]
@@ -89,7 +89,7 @@ def test_a_photo_of_a_small_class_counts_more_for_balanced_accuracy(capsys):
     three = [Finalist(balanced, [score] * 3) for score in (0.9, 0.81, 0.79)]
     hyperband._best_of(three, np.repeat([0, 1], [95, 5]))  # One of five: a tenth.
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("1 other finalists")
+    assert first.endswith(": 1 of the finalists")
     assert second == "the winner's validation balanced accuracy: 0.9000"
 
 
