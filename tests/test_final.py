@@ -158,7 +158,7 @@ def test_few_photos_for_validation_are_said_and_calibrate_nothing(quick, capsys)
 @pytest.mark.parametrize("epochs", [0, 1])
 def test_with_few_photos_the_last_lines_are_of_cross_validation(epochs, quick, capsys):
     file = quick(fine_tuning_epochs=epochs, weights="released")
-    *_, first, second, saved = capsys.readouterr().out.splitlines()
+    *_, first, second, saved, _ = capsys.readouterr().out.splitlines()
     assert first.startswith(
         "Cross-validated accuracy 0.8000 (8 of 10), 95 % interval 0.490 to 0.943, balanced "
         "accuracy 0.7500: the head on frozen features, cross-validated in 5 folds; "

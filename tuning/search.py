@@ -84,9 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
     _search(given, stage, folder)
     print(f"winner: {folder / 'best_config.json'}; report: {folder / 'report.html'}", flush=True)
     if stage == "head" and not given.stage:
-        print(
-            "only the head was searched; `--stage fine-tuning` goes on, and says how long"
-        )
+        print("only the head was searched; `--stage fine-tuning` goes on, and says how long")
     print(f"now run: {cli.next_command('fashion_keras.final', parser, given)}", flush=True)
 
 

@@ -1,5 +1,6 @@
 """Tests of the review: suspects, decisions that are saved at once, the server, the command."""
 
+import functools
 import http.client
 import io
 import json
@@ -210,7 +211,10 @@ def photos(tmp_path: Path) -> Path:
 def test_the_command_serves_until_it_is_interrupted_and_its_file_is_honoured(photos, tmp_path):
     words = [sys.executable, "-m", "fashion_keras.check", str(photos), "--review", "--no-browser"]
     words += ["--cache", str(tmp_path / "cache"), "--results", str(tmp_path / "results")]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    # Background jobs ignore it, and so would their children.
+    listen = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options: Any = {"stdout": subprocess.PIPE, "text": True, "preexec_fn": listen}
+    with subprocess.Popen(words, **options) as process:
         assert process.stdout
         line = next(line for line in process.stdout if line.startswith("review: "))
         port, secret = re.findall(r"http://127.0.0.1:(\d+)/([^/]+)/ ", line)[0]
@@ -224,7 +228,8 @@ def test_the_command_serves_until_it_is_interrupted_and_its_file_is_honoured(pho
         last = process.stdout.read().splitlines()[-1]
     file = tmp_path / "results" / "check" / FILE
     assert process.returncode == 0
-    assert last.startswith(f"1 of 2 photos reviewed; decisions are in {file}; now run: python -m ")
+    assert last.startswith("1 of 2 photos reviewed; the others stay as they are")
+    assert f"; decisions are in {file}; now run: python -m " in last
     assert f" --review {file} " in last
     assert last.endswith(f" --data {photos}")
     main([str(photos), *words[6:], "--review", str(file)])
