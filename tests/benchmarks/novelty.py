@@ -21,10 +21,10 @@ from fashion_keras import cli
 from fashion_keras.classifier import Classifier, distances, load_classifier, unit_vectors
 from fashion_keras.config import RELEASED, Config
 from fashion_keras.data.files import find_files
-from fashion_keras.data.prepare import prepare_for
+from fashion_keras.data.prepare import Prepared, prepare_for
 from fashion_keras.evaluate import Labelled, labelled, predict_photos
 from fashion_keras.novelty import class_means, threshold
-from fashion_keras.training import open_datasets
+from fashion_keras.training import Datasets, open_datasets
 from tests.benchmarks.common import parser, provenance, write
 
 FIELDS = ("data", "weights", "image_size")
@@ -74,9 +74,9 @@ def rows_of(classifier: Classifier, photos: Sequence[Labelled], doing: str) -> n
     return np.stack([np.concatenate([one.probabilities, one.features]) for _, one in found])
 
 
-def other_things(model: Path, given: Any, folders: Sequence[Path]) -> dict[str, Any]:
+def other_things(model: Path, prepared: Prepared, folders: Sequence[Path]) -> dict[str, Any]:
     """Compare a saved file's measures on the pictures of each folder."""
-    classifier, prepared = load_classifier(model), prepare_for(given, folders[0].parent)
+    classifier = load_classifier(model)
     classes = len(prepared.labels)
     train = labelled(prepared, "train")
     train = train[:: -(-len(train) // _TRAINED_ON)]
@@ -101,10 +101,9 @@ def other_things(model: Path, given: Any, folders: Sequence[Path]) -> dict[str, 
     }
 
 
-def unknown_garments(given: Any, cache: Path) -> dict[str, Any]:
+def unknown_garments(datasets: Datasets) -> dict[str, Any]:
     """Leave out each class in turn; return the means over all of them."""
-    datasets = open_datasets(given, prepared := prepare_for(given, cache), cache)
-    rows, numbers = {}, {}
+    prepared, rows, numbers = datasets.prepared, {}, {}
     for split in ("train", "validation"):
         rows[split] = np.asarray(datasets.store.features(split))
         labels = [prepared.labels.index(photo.label) for photo in prepared.split(split)]
@@ -142,9 +141,10 @@ def main() -> None:
     given = options.parse_args()
     config = cli.chosen(given, Config())
     draw_textures(textures := given.cache / "textures")
+    prepared = prepare_for(config, given.cache)
     found = {
-        "other_things": other_things(given.model, config, [textures, *given.others]),
-        "unknown_garments": unknown_garments(config, given.cache),
+        "other_things": other_things(given.model, prepared, [textures, *given.others]),
+        "unknown_garments": unknown_garments(open_datasets(config, prepared, given.cache)),
         "run": provenance(),
     }
     print(write(given.results, "novelty", found))
