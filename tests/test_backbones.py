@@ -1,6 +1,7 @@
 """Tests of every backbone of the table, with random weights: from features to heat maps."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,11 @@ from fashion_keras.model import (
 )
 from fashion_keras.saving import save_classifier
 from fashion_keras.training import open_datasets, train_head
-from tests.conftest import ENVIRONMENT
 
 SIZE = 71
 # Each takes half a minute, and all go the same way.
 VARIABLE, USUAL = "FASHION_KERAS_BACKBONES", "xception,efficientnetv2-b0,mobilenetv3-large"
-CHOSEN = ENVIRONMENT.get(VARIABLE, USUAL).split(",")
+CHOSEN = os.environ.get(VARIABLE, USUAL).split(",")
 
 
 @pytest.fixture
