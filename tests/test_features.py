@@ -63,7 +63,7 @@ def test_speed_is_measured_on_batches_of_one_size(prepared, tiny_backbone, tmp_p
     empty = {"features": np.zeros((16, FEATURES))}
     monkeypatch.setattr(store, "run", lambda block: lambda batch: sizes.append(len(batch)) or empty)
     assert store.photos_per_second() == store.photos_per_second() > 0
-    assert sizes == [16, 16, 16]  # Of 40 photos.
+    assert sizes == [16, 16]  # Of 40 photos.
 
 
 def test_copies_differ_for_every_photo_and_are_computed_once(store, monkeypatch, capsys):
