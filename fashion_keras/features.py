@@ -23,7 +23,7 @@ from fashion_keras import cli, engine
 from fashion_keras.artifacts import check_disk, fingerprint, one_at_a_time, whole_file
 from fashion_keras.config import SEARCH_SIZE, Config, InputError, deciding
 from fashion_keras.data.chunks import Chunks, Features
-from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare_for, summary
+from fashion_keras.data.prepare import Prepared, PreparedPhoto, prepare, summary
 from fashion_keras.parallel import Pool, on_this_machine, one_ahead, pool
 
 _LAYOUT = 1  # Raise it when features made by older versions must not be used any more.
@@ -374,7 +374,7 @@ def main(arguments: list[str] | None = None) -> None:
             "Fine-tuning reads photos here. For feature maps give `--fine-tune-on feature_maps "
             f"--fine-tune-from {models.ARCHITECTURES[config.backbone].block}`, or another block."
         )
-    prepared = prepare_for(config, given.cache)
+    prepared = prepare(config, given.cache)
     print(summary(prepared))
     backbone = models.build_backbone(config)
     store = FeatureStore(prepared, config, backbone, given.cache, given.workers)

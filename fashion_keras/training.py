@@ -16,7 +16,7 @@ from fashion_keras.backend import array, check_device, keras, tensorflow, torch_
 from fashion_keras.cli import stage
 from fashion_keras.config import Config, InputError, deciding
 from fashion_keras.data.batches import class_numbers, class_weights, feature_batches, one_hot
-from fashion_keras.data.prepare import Prepared, prepare_for, summary, validation_warning
+from fashion_keras.data.prepare import Prepared, prepare, summary, validation_warning
 from fashion_keras.features import Features, FeatureStore, training_arrays
 from fashion_keras.model import build_backbone, build_head, versions
 
@@ -71,7 +71,7 @@ def prepare_datasets(config: Config, cache: Path, workers: int = 1) -> Datasets:
     check_device()
     models.check_weights(config)
     models.check_fine_tune_from(config)
-    prepared = prepare_for(config, cache)
+    prepared = prepare(config, cache)
     print(summary(prepared))
     if warning := validation_warning(prepared):
         print(warning)

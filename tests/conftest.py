@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fashion_keras.backbones import ARCHITECTURES
+from fashion_keras.config import Config
 from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.data.sample import draw_sample
 from fashion_keras.parallel import connected
@@ -79,7 +80,7 @@ def sample_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Prepare the drawn photos."""
-    return prepare(str(sample_folder), tmp_path_factory.mktemp("cache"))
+    return prepare(Config(data=str(sample_folder)), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")

@@ -228,7 +228,7 @@ def test_probabilities_are_the_same_for_the_prepared_photo_and_the_original(
     for place in ("train/hat", "train/tie", "validation/hat"):
         (tmp_path / "source" / place).mkdir(parents=True)
         picture().save(tmp_path / "source" / place / name, exif=exif)
-    prepared = prepare(str(tmp_path / "source"), tmp_path / "cache")
+    prepared = prepare(Config(data=str(tmp_path / "source")), tmp_path / "cache")
     [photo] = prepared.split("validation")
     labelled = Labelled(prepared.folder / photo.prepared, photo.file, "hat")
     _, by_test, _ = predict_all(classifier, [labelled], "testing")

@@ -121,7 +121,7 @@ def test_no_photo_is_predicted_by_a_head_that_saw_it_or_a_copy(
         copied = min((folder / "train" / label).iterdir())
         shutil.copy(copied, min((folder / "validation" / label).iterdir()))
     config = Config(data=str(folder), image_size=71, batch_size=8, augmented_copies=0)
-    prepared = prepare(str(folder), tmp_path)
+    prepared = prepare(Config(data=str(folder)), tmp_path)
     datasets = opened(prepared, tiny_backbone, tmp_path, config)
     monkeypatch.setattr("fashion_keras.training.build_compiled_head", lambda *_: Remembering())
     true, predicted = cross_validate(config, datasets, 1)

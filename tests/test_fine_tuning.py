@@ -205,7 +205,9 @@ def losses_on(devices: int, sample_folder: Path, cache: Path) -> list[float]:
     config = dataclasses.replace(
         CONFIG, batch_size=9, droprate=0.0, fine_tuning_copies=0, fine_tuning_epochs=2
     )
-    datasets = opened(prepare(str(sample_folder), cache), small_backbone(), cache, CONFIG)
+    datasets = opened(
+        prepare(Config(data=str(sample_folder)), cache), small_backbone(), cache, CONFIG
+    )
     return [row["val_loss"] for row in fine_tune(config, datasets, new_head(), cache).history]
 
 

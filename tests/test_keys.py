@@ -109,7 +109,12 @@ def digest_of(arrays: Iterable[Any]) -> str:
 def made(kind: str, config: Config, photos: Path, cache: Path) -> tuple[str, str]:
     """Return the key of an artifact and a digest of its content."""
     prepared = prepare(
-        str(photos / config.data), cache, config.split_seed, "", config.label_pattern
+        Config(
+            data=str(photos / config.data),
+            split_seed=config.split_seed,
+            label_pattern=config.label_pattern,
+        ),
+        cache,
     )
     backbone = small_backbone(config.backbone)
     if config.weights != BASE.weights:

@@ -96,7 +96,10 @@ def saved(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Save
     (photos / "Other").mkdir()
     for number, pixels in enumerate(noise(3, 90, 80)):
         Image.fromarray(pixels).save(photos / "Other" / f"{number}.png")
-    prepared, head = prepare(str(photos), folder / "cache"), build_head(Config(inner_size=0), 10)
+    prepared, head = (
+        prepare(Config(data=str(photos)), folder / "cache"),
+        build_head(Config(inner_size=0), 10),
+    )
     file, before = folder / "our.keras", folder / "before.keras"
     save_classifier(small_backbone(), head, prepared.labels, 71, before)
     shutil.copy(before, file)

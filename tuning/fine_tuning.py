@@ -20,7 +20,7 @@ from fashion_keras.artifacts import all_together, check_disk, check_free, finger
 from fashion_keras.backend import keras
 from fashion_keras.cli import duration, memory_advice, stage
 from fashion_keras.config import Config, InputError, read_config, to_json, with_whole_paths
-from fashion_keras.data.prepare import prepare_for
+from fashion_keras.data.prepare import prepare
 from fashion_keras.features import FeatureStore, training_arrays
 from fashion_keras.fine_tuning import (
     build_trainee,
@@ -289,7 +289,7 @@ def _space(base: Config) -> Space:
 
 def expected_seconds(base: Config, max_epochs: int, factor: int, cache: Path) -> float:
     """Return how long the search of fine-tuning would take, which is measured."""
-    datasets = open_datasets(base, prepare_for(base, cache), cache)
+    datasets = open_datasets(base, prepare(base, cache), cache)
     data = TuningData(datasets, _space(base), cache, 1)
     with tempfile.TemporaryDirectory() as scratch:
         plan = Oracle(data.space, base, max_epochs, factor, Path(scratch)).plan()

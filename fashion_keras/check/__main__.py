@@ -103,10 +103,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     config, folder = cli.chosen(given, Config()), given.results / "check"
     print(f"checking {config.data}, into {folder}", flush=True)
-    from fashion_keras.check.examine import examine, scan_for
+    from fashion_keras.check.examine import examine, scan
 
     page, file = given.review == _PAGE, folder / FILE
-    labels = scan_for(config, given.cache).labels if page else []
+    labels = scan(config, given.cache).labels if page else []
     if page and file.exists():
         read_review(file, labels)  # Now: what cannot be used is refused before all that is slow.
     found = examine(config, folder, given.cache, given.features)

@@ -22,8 +22,8 @@ from fashion_keras.check.photos import CheckedPhoto, check_photos, photo_finding
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.files import shown
 from fashion_keras.data.layout import SPLITS
-from fashion_keras.data.prepare import Prepared, prepare_for
-from fashion_keras.data.scan import scan_for
+from fashion_keras.data.prepare import Prepared, prepare
+from fashion_keras.data.scan import scan
 from fashion_keras.data.split import deal_folds
 from fashion_keras.figures import draw_batch, draw_sheet, tile_of
 from fashion_keras.model import check_weights
@@ -50,10 +50,10 @@ def examine(config: Config, results: Path, cache: Path, features: bool) -> list[
     check_free(results)
     if features:
         check_weights(config)
-    folders = scan_for(config, cache)
+    folders = scan(config, cache)
     prepared, refusal = None, ""
     try:
-        prepared = prepare_for(config, cache)
+        prepared = prepare(config, cache)
     except InputError as error:
         refusal = shown(str(error))
     if not folders.photos and not folders.unused:

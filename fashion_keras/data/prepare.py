@@ -80,14 +80,7 @@ class _Checked(NamedTuple):
 
 
 @stage("prepare")
-def prepare(
-    data: str,
-    cache: Path,
-    seed: int = 1,
-    label_column: str = "",
-    label_pattern: str = "",
-    review: str = "",
-) -> Prepared:
+def prepare(config: Config, cache: Path) -> Prepared:
     """Find the photos of a data set, check each, and lay the readable ones out by split and class.
 
     Clean photos are linked, others are rewritten (see `photo.read_photo`), unreadable ones are
@@ -97,17 +90,13 @@ def prepare(
     missing, a tenth of the photos for training becomes that.
 
     Args:
-        data: See `scan.scan`.
+        config: `split_seed` is the seed of the split; for the others see `scan.scan`.
         cache: Folder for prepared photos.
-        seed: Seed of the split, and of the drawn sample.
-        label_column: See `scan.scan`, as for `label_pattern` and `review`.
-        label_pattern: See there.
-        review: See there.
 
     Raises:
         InputError: If the source is unusable, or a class keeps no readable photo.
     """
-    found = scan(data, cache, seed, label_column, label_pattern, review).usable()
+    found, seed = scan(config, cache).usable(), config.split_seed
     sources = [*found.photos, *found.others]
     folder = cache / "prepared" / _key(sources, seed)
     made_once(folder, lambda unfinished: _lay_out(sources, seed, unfinished))
@@ -143,12 +132,6 @@ def summary(prepared: Prepared) -> str:
             f"all are listed in {prepared.folder / 'quarantine.csv'}"
         )
     return text
-
-
-def prepare_for(config: Config, cache: Path) -> Prepared:
-    """Prepare the photos of a configuration; see `prepare`."""
-    labels = (config.label_column, config.label_pattern, config.review)
-    return prepare(config.data, cache, config.split_seed, *labels)
 
 
 def validation_warning(prepared: Prepared) -> str:

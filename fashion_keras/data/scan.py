@@ -62,46 +62,32 @@ class Scan(NamedTuple):
         return self
 
 
-def scan(
-    data: str,
-    cache: Path,
-    seed: int = 1,
-    label_column: str = "",
-    label_pattern: str = "",
-    review: str = "",
-) -> Scan:
+def scan(config: Config, cache: Path) -> Scan:
     """List the class folders and files of a data set, whatever is wrong with them.
 
     Hidden files and folders are left out.
 
     Args:
-        data: `clothing`, `sample`, or a folder: either with `train`, perhaps `validation` and
-            `test` (see `layout.split_of`) inside, each holding one folder per class, or holding
-            the class folders itself.
+        config: `data` is `clothing`, `sample`, or a folder: either with `train`, perhaps
+            `validation` and `test` (see `layout.split_of`) inside, each holding one folder per
+            class, or holding the class folders itself. `split_seed` is the seed of the drawn
+            sample. For `label_column` see `listed.read_table`, for `label_pattern`
+            `listed.match_names`, for `review` `review.apply_review`.
         cache: Folder for the download and the drawn sample.
-        seed: Seed of the drawn sample.
-        label_column: Of a table (`data` is a `.csv` file); see `listed.read_table`.
-        label_pattern: Labels are in the names of files; see `listed.match_names`.
-        review: File of decisions on single photos; see `review.apply_review`.
 
     Raises:
         InputError: If there is no such folder, two in it stand for the same split, or the table,
             the pattern or the review cannot be used.
     """
-    found = _scan(data, cache, seed, label_column, label_pattern)
-    found = _reviewed(found, Path(review).expanduser()) if review else found
+    found = _scan(config, cache)
+    if config.review:
+        found = _reviewed(found, Path(config.review).expanduser())
     if found.others:
         found.notes.append(
             f"{OTHER}: {len(found.others)} files of none of the classes, which set the threshold "
             "of `none of these` (to make them a class, name it differently)"
         )
     return found
-
-
-def scan_for(config: Config, cache: Path) -> Scan:
-    """List the class folders and files of a configuration; see `scan`."""
-    labels = (config.label_column, config.label_pattern, config.review)
-    return scan(config.data, cache, config.split_seed, *labels)
 
 
 def _reviewed(found: Scan, review: Path) -> Scan:
@@ -128,17 +114,18 @@ def _reviewed(found: Scan, review: Path) -> Scan:
     return found._replace(**changed, others=others, notes=[*found.notes, note])
 
 
-def _scan(data: str, cache: Path, seed: int, label_column: str, label_pattern: str) -> Scan:
+def _scan(config: Config, cache: Path) -> Scan:
+    data, pattern = config.data, config.label_pattern
     table = Path(data).suffix.lower() == ".csv" and Path(data).is_file()
-    if label_pattern if table else label_column:
+    if pattern if table else config.label_column:
         option = "pattern" if table else "column"
         raise InputError(f"`--label-{option}` does not go together with `--data {data}`.")
     if table:
         file = Path(data).resolve()
-        return _of_named(file.parent, read_table(file, label_column), cache)
-    folder = _folder_of(data, cache.resolve(), seed)
-    if label_pattern:
-        return _of_named(folder, match_names(folder, label_pattern), cache)
+        return _of_named(file.parent, read_table(file, config.label_column), cache)
+    folder = _folder_of(data, cache.resolve(), config.split_seed)
+    if pattern:
+        return _of_named(folder, match_names(folder, pattern), cache)
     return _of_folders(folder, cache.resolve())
 
 

@@ -38,7 +38,7 @@ def photos_named(data: str, labels: Sequence[str], cache: Path, review: str = ""
     if data not in _NAMED:
         folder = _folder_of(data)
         return with_review(labelled_photos(folder, labels), folder, labels, review)
-    found = scan(data, cache, review=review).usable().photos
+    found = scan(Config(data=data, review=review), cache).usable().photos
     photos = [photo for photo in found if photo.split == "test"]
     unknown = sorted({photo.label for photo in photos} - set(labels))
     if unknown:

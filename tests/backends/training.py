@@ -62,7 +62,7 @@ def main() -> None:
     if "without-tensorflow" in sys.argv:
         batches.tensorflow = lambda: None
     photos = draw_sample(folder / "photos", {"train": 4, "validation": 2, "test": 1})
-    prepared, backbone = prepare(str(photos), folder), small_backbone()
+    prepared, backbone = prepare(Config(data=str(photos)), folder), small_backbone()
     datasets = Datasets(prepared, backbone, FeatureStore(prepared, CONFIG, backbone, folder))
     head = train_head(CONFIG, datasets, folder)
     file = folder / "our.keras"

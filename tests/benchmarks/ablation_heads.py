@@ -105,7 +105,7 @@ def softmax(logits: Any) -> np.ndarray:
 
 def rows(base: Config, cache: Path, validate: CrossValidate) -> Iterator[Row]:
     """Yield one row a choice."""
-    prepared = prepare(base.data, cache, base.split_seed)
+    prepared = prepare(base, cache)
     store = open_datasets(base, prepared, cache).store
     numbers = class_numbers(prepared, "train")
     copies = [np.array(store.features("train", copy)) for copy in range(COPIES + 1)]

@@ -43,7 +43,7 @@ def changed(prepared: Prepared, change: Change, config: Config, folder: Path) ->
         target = (folder / "photos" / photo.prepared).with_suffix(".png")
         target.parent.mkdir(parents=True, exist_ok=True)
         change(image, config.image_size).save(target, compress_level=1)
-    return open_datasets(config, prepare(str(folder / "photos"), folder), folder)
+    return open_datasets(config, prepare(Config(data=str(folder / "photos")), folder), folder)
 
 
 def features_of(prepared: Prepared, change: Change, config: Config) -> np.ndarray:
@@ -59,7 +59,7 @@ def rows(base: Config, cache: Path, validate: CrossValidate) -> Iterator[Row]:
     All rows, the first too, go through the same decoder: copies are written without loss.
     """
     base = dataclasses.replace(base, augmented_copies=0, **HEAD)
-    prepared = prepare(base.data, cache, base.split_seed)
+    prepared = prepare(base, cache)
     numbers = class_numbers(prepared, "train")
 
     def measure(changes: list[Change]) -> Scores:

@@ -62,7 +62,7 @@ CHOICES: dict[str, dict[str, Any]] = {
 def rows(base: Config, cache: Path, validate: CrossValidate) -> Iterator[Row]:
     """Yield one row a choice; each fold begins with the same backbone."""
     base = dataclasses.replace(base, **BASE)
-    prepared = prepare(base.data, cache, base.split_seed)
+    prepared = prepare(base, cache)
     datasets = open_datasets(base, prepared, cache)
     numbers = class_numbers(prepared, "train")
     classes = len(prepared.labels)

@@ -101,7 +101,7 @@ def main() -> None:
     options = parser("devices", __doc__, ("data",))
     options.add_argument("--model", type=Path, required=True, help="a saved classifier")
     given = options.parse_args()
-    prepared = prepare(cli.chosen(given, Config()).data, given.cache)
+    prepared = prepare(cli.chosen(given, Config()), given.cache)
     backbone = load_classifier(given.model).model.get_layer("xception")
     parts: dict[str, Callable[[], Any]] = {
         "differences_at_150": lambda: differences(given.model, prepared, 150),

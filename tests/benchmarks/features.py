@@ -38,10 +38,10 @@ def measure(config: Config, cache: Path) -> tuple[int, str, list[dict[str, float
     A first round, which compiles, is left out.
     """
     backbone = build_backbone(config)
-    whole = prepare(config.data, cache)
+    whole = prepare(config, cache)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tenth = prepare(link_share(whole, folder / "photos", STEP), folder)
+        tenth = prepare(Config(data=link_share(whole, folder / "photos", STEP)), folder)
         store = FeatureStore(tenth, config, backbone, folder)
         store.engine = engines(math.inf, config.image_size)[0]  # As for many photos.
         split = load_split(tenth, "train", config.image_size, config.feature_batch_size)

@@ -40,8 +40,9 @@ _DRAWN = {"train": 20, "validation": 6, "test": 6}  # Of each class; all others 
 _CHEAP = [sys.executable, "-m", "tests.benchmarks.cheap_backbone"]
 _PREPARE = (
     "import sys; from pathlib import Path; "
+    "from fashion_keras.config import Config; "
     "from fashion_keras.data.prepare import prepare, summary; "
-    "print(summary(prepare(sys.argv[1], Path(sys.argv[2]))))"
+    "print(summary(prepare(Config(data=sys.argv[1]), Path(sys.argv[2]))))"
 )
 
 

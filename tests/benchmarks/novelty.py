@@ -21,7 +21,7 @@ from fashion_keras import cli
 from fashion_keras.classifier import Classifier, distances, load_classifier, unit_vectors
 from fashion_keras.config import RELEASED, Config
 from fashion_keras.data.files import find_files
-from fashion_keras.data.prepare import Prepared, prepare_for
+from fashion_keras.data.prepare import Prepared, prepare
 from fashion_keras.evaluate import Labelled, labelled, predict_photos
 from fashion_keras.novelty import class_means, threshold
 from fashion_keras.training import Datasets, open_datasets
@@ -141,7 +141,7 @@ def main() -> None:
     given = options.parse_args()
     config = cli.chosen(given, Config())
     draw_textures(textures := given.cache / "textures")
-    prepared = prepare_for(config, given.cache)
+    prepared = prepare(config, given.cache)
     found = {
         "other_things": other_things(given.model, prepared, [textures, *given.others]),
         "unknown_garments": unknown_garments(open_datasets(config, prepared, given.cache)),

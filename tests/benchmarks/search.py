@@ -112,12 +112,12 @@ def main() -> None:
     given = parser("search", __doc__, ("data", "weights"), base).parse_args()
     base = cli.chosen(given, base)
     copy = os.environ.get(WEIGHTS_VARIABLE) if base.weights == "imagenet" else None
-    whole = prepare(base.data, given.cache)
+    whole = prepare(base, given.cache)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         ours = our_search(base.data, copy or base.weights, folder / "ours")
         print("ours", ours, flush=True)
-        tenth = prepare(link_share(whole, folder / "tenth", STEP), folder)
+        tenth = prepare(Config(data=link_share(whole, folder / "tenth", STEP)), folder)
         plain = plain_search(base, tenth, copy or base.weights, folder / "plain")
         print("plain", plain, flush=True)
     share = len(whole.split("train")) / plain["photos"]

@@ -41,7 +41,7 @@ def noise(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
         for number in range(5 if place.startswith("train") else 1):
             pixels = random.integers(0, 256, (80 + number, 120 - number, 3), dtype="uint8")
             Image.fromarray(pixels).save(folder / "photos" / place / f"{number}.png")
-    return prepare(str(folder / "photos"), folder / "cache")
+    return prepare(Config(data=str(folder / "photos")), folder / "cache")
 
 
 def in_one(batches: Iterable[Any]) -> tuple[np.ndarray, np.ndarray]:

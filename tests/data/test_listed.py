@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.scan import scan
 from tests.data.test_scan import touch
 
 
 def found(data: Path, **options: Any) -> list[tuple[str, str, str]]:
-    result = scan(str(data), data.parent / "cache", **options)
+    result = scan(Config(data=str(data), **options), data.parent / "cache")
     assert result.faults == result.class_faults == []
     return [(photo.split, photo.label, photo.name) for photo in result.photos]
 
@@ -33,9 +33,9 @@ def test_tables_are_read_as_people_write_them(text, names, column, tmp_path):
         ("", "bag", names[1]),
         ("", "hat", names[0]),
     ]
-    assert scan(str(tmp_path / "images.csv"), tmp_path, 1, column).unused == [
-        "images/left_over.jpg"
-    ]
+    assert scan(
+        Config(data=str(tmp_path / "images.csv"), label_column=column), tmp_path
+    ).unused == ["images/left_over.jpg"]
 
 
 def test_splits_of_a_table_are_used(tmp_path):
@@ -62,7 +62,7 @@ def test_tables_that_cannot_be_used_are_refused(text, column, message, tmp_path)
     touch(tmp_path, "a.jpg", "b.jpg")
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=message):
-        prepare(str(tmp_path / "t.csv"), tmp_path / "cache", 1, column)
+        prepare(Config(data=str(tmp_path / "t.csv"), label_column=column), tmp_path / "cache")
 
 
 def test_labels_in_names_are_found(tmp_path):
@@ -72,10 +72,12 @@ def test_labels_in_names_are_found(tmp_path):
         ("", "beagle", "more/beagle_3.jpg"),
         ("", "great_pyrenees", "great_pyrenees_12.jpg"),
     ]
-    assert scan(str(tmp_path), tmp_path, 1, "", pattern).unused == ["more/cover.png"]
+    assert scan(Config(data=str(tmp_path), label_pattern=pattern), tmp_path).unused == [
+        "more/cover.png"
+    ]
     for wrong, message in (("(", "no regular"), ("a", "with a group"), ("(z9)", "First: great")):
         with pytest.raises(InputError, match=message):
-            scan(str(tmp_path), tmp_path, 1, "", wrong)
+            scan(Config(data=str(tmp_path), label_pattern=wrong), tmp_path)
 
 
 def test_labels_are_those_of_the_source_that_is_given(tmp_path):
@@ -84,13 +86,15 @@ def test_labels_are_those_of_the_source_that_is_given(tmp_path):
         file.parent.mkdir(exist_ok=True)
         Image.effect_noise((16, 16 + number), 90).save(file)
     first, second = (
-        prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "", pattern)
+        prepare(Config(data=str(tmp_path / "photos"), label_pattern=pattern), tmp_path / "cache")
         for pattern in (r"(\w)_\w_", r"_(\w)_")
     )
     assert (first.labels, second.labels) == (["a", "b"], ["x", "y", "z"])
     assert first.folder != second.folder
     # Other labels in the same order of photos.
-    longer = prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "", r"(\w_)\w_")
+    longer = prepare(
+        Config(data=str(tmp_path / "photos"), label_pattern=r"(\w_)\w_"), tmp_path / "cache"
+    )
     assert longer.labels == ["a_", "b_"]
     with pytest.raises(InputError, match="`--label-column` does not go together"):
-        prepare(str(tmp_path / "photos"), tmp_path / "cache", 1, "label")
+        prepare(Config(data=str(tmp_path / "photos"), label_column="label"), tmp_path / "cache")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data import prepare as prepare_module
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import PreparedPhoto, Rejected, prepare, summary
@@ -52,7 +52,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_clean_photos_are_links_to_the_source(photos, cache):
     draw(photos / "train" / "hat" / "b.PNG", 9, format="PNG")
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     original = (photos / "train" / "hat" / "a.jpg").resolve()
     digest = hashlib.sha256(original.read_bytes()).hexdigest()
     place = "train/hat/0000000.jpg"
@@ -67,7 +67,7 @@ def test_clean_photos_are_copied_where_links_are_not_possible(photos, cache, mon
         raise OSError("no right to make links")
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
-    copy = prepare(str(photos), cache).folder / "train" / "hat" / "0000000.jpg"
+    copy = prepare(Config(data=str(photos)), cache).folder / "train" / "hat" / "0000000.jpg"
     assert not copy.is_symlink()
     assert copy.read_bytes() == (photos / "train" / "hat" / "a.jpg").read_bytes()
 
@@ -80,7 +80,7 @@ def test_other_photos_are_rewritten_as_png_with_the_same_pixels(name, photos, ca
     if name == "grey.png":
         deep = np.array([[0, 257, 32896, 65535]], "uint16").repeat(8, axis=0).repeat(2, axis=1)
         Image.fromarray(deep).save(original)
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     photo = prepared.photos[1]
     rewritten = prepared.folder / photo.prepared
     assert (photo.file, rewritten.suffix) == (f"train/hat/{name}", ".png")
@@ -96,7 +96,7 @@ def test_source_stays_and_unreadable_files_are_listed_with_their_reason(photos, 
     (folder / "b.jpg").write_bytes(b"")
     (folder / "c.jpg").symlink_to(photos / "gone.jpg")
     before = state(photos)
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     assert state(photos) == before
     assert prepared.rejected == [
         Rejected("train/hat/b.jpg", "empty file"),
@@ -116,11 +116,11 @@ def test_source_stays_and_unreadable_files_are_listed_with_their_reason(photos, 
 
 
 def test_photos_of_none_of_the_classes_are_prepared_beside_the_splits(photos, cache):
-    before = prepare(str(photos), cache)
+    before = prepare(Config(data=str(photos)), cache)
     draw(photos / "other" / "x.jpg", 9)
     draw(photos / "train" / "other" / "y.png", 10)
     (photos / "other" / "bad.jpg").write_bytes(b"")
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     assert prepared.folder != before.folder
     assert (prepared.labels, prepared.photos[0]) == (["hat", "shoes"], before.photos[0])
     assert [photo.file for photo in prepared.photos] == [photo.file for photo in before.photos]
@@ -134,29 +134,29 @@ def test_photos_of_none_of_the_classes_are_prepared_beside_the_splits(photos, ca
 def test_class_without_readable_photo_is_an_error(photos, cache):
     (photos / "train" / "shoes" / "a.jpg").write_bytes(b"")
     with pytest.raises(InputError, match=r"shoes can be read \(a.jpg: empty file\). Fix"):
-        prepare(str(photos), cache)
+        prepare(Config(data=str(photos)), cache)
     assert not list(cache.glob("prepared/[!.]*"))
 
 
 def test_second_call_reads_no_photo(photos, cache, monkeypatch):
     (photos / "train" / "hat" / "b.jpg").write_bytes(b"no photo")
-    first = prepare(str(photos), cache)
+    first = prepare(Config(data=str(photos)), cache)
     monkeypatch.setattr(prepare_module, "read_photo", lambda path: pytest.fail(f"{path} is read"))
-    assert prepare(str(photos), cache) == first
-    assert prepare(str(photos), cache, seed=2) == first  # The source has splits.
+    assert prepare(Config(data=str(photos)), cache) == first
+    assert prepare(Config(data=str(photos), split_seed=2), cache) == first  # The source has splits.
 
 
 def test_changed_new_and_removed_photos_are_noticed(photos, cache):
-    first = prepare(str(photos), cache)
+    first = prepare(Config(data=str(photos)), cache)
     new = draw(photos / "train" / "hat" / "b.jpg", 99)
-    assert len(prepare(str(photos), cache).photos) == 5
+    assert len(prepare(Config(data=str(photos)), cache).photos) == 5
     new.unlink()
-    assert prepare(str(photos), cache) == first
+    assert prepare(Config(data=str(photos)), cache) == first
     changed = photos / "train" / "hat" / "a.jpg"
     os.utime(changed, (1, 1))
-    assert prepare(str(photos), cache).folder != first.folder
+    assert prepare(Config(data=str(photos)), cache).folder != first.folder
     draw(changed, 99)
-    again = prepare(str(photos), cache)
+    again = prepare(Config(data=str(photos)), cache)
     assert again.photos[0].sha256 != first.photos[0].sha256
     assert again.photos[1:] == first.photos[1:]
 
@@ -164,7 +164,7 @@ def test_changed_new_and_removed_photos_are_noticed(photos, cache):
 def test_class_that_validation_lacks_has_its_folder_there(photos, cache):
     (photos / "validation" / "shoes" / "a.jpg").unlink()
     (photos / "validation" / "shoes").rmdir()
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     assert list((prepared.folder / "validation" / "shoes").iterdir()) == []
     assert prepared.labels == ["hat", "shoes"]
     assert [photo.label for photo in prepared.split("validation")] == ["hat"]
@@ -178,7 +178,7 @@ def test_class_folders_are_split_and_the_seed_decides(tmp_path, cache):
         large.save(source / "hat" / f"{number}.png")
         # A copy, turned, that belongs to the same split.
         large.transpose(Image.Transpose.ROTATE_90).save(source / "hat" / f"{number}.webp")
-    prepared, other = (prepare(str(source), cache, seed) for seed in (1, 2))
+    prepared, other = (prepare(Config(data=str(source), split_seed=seed), cache) for seed in (1, 2))
     counts = collections.Counter((photo.split, photo.label) for photo in prepared.photos)
     for label, copies in (("hat", 2), ("shoes", 1)):
         assert [counts[split, label] for split in SPLITS] == [8 * copies, copies, copies]
@@ -188,7 +188,7 @@ def test_class_folders_are_split_and_the_seed_decides(tmp_path, cache):
     for split in SPLITS:  # As folders are read.
         listed = [str(prepared.folder / photo.prepared) for photo in prepared.split(split)]
         assert listed == sorted(map(str, (prepared.folder / split).glob("*/*")))
-    assert prepare(str(source), cache, 1) == prepared
+    assert prepare(Config(data=str(source)), cache) == prepared
     in_test, in_other = ({photo.file for photo in one.split("test")} for one in (prepared, other))
     assert in_test != in_other
 
@@ -200,7 +200,7 @@ def test_unusual_names_are_kept_or_escaped(photos, cache):
             draw(photos / "train" / "été & hiver" / name, 9, format="JPEG")
     except (OSError, UnicodeError):
         pytest.skip("this file system takes only names that are text")
-    prepared = prepare(str(photos), cache)
+    prepared = prepare(Config(data=str(photos)), cache)
     assert prepared.labels == ["hat", "shoes", "été & hiver"]
     escaped = [f"train/été & hiver/{name}" for name in [*names[:-1], "\\udcff.jpg"]]
     found = [photo for photo in prepared.photos if photo.label == "été & hiver"]
@@ -216,7 +216,7 @@ def test_validation_is_taken_out_of_training_where_it_is_missing(tmp_path, cache
     for label in ("shoes", "hat"):
         draw(source / "Testing" / label / "a.png", len(label))
     draw(source / "loose.png", 1)
-    prepared, other = (prepare(str(source), cache, seed) for seed in (1, 2))
+    prepared, other = (prepare(Config(data=str(source), split_seed=seed), cache) for seed in (1, 2))
     counts = collections.Counter((photo.split, photo.label) for photo in prepared.photos)
     expected = {"train": 18, "validation": 2, "test": 1}
     assert counts == {(split, one): n for split, n in expected.items() for one in ("hat", "shoes")}

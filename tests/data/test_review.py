@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from fashion_keras.config import Config, InputError, with_whole_paths
-from fashion_keras.data.prepare import Prepared, prepare, prepare_for, summary
+from fashion_keras.data.prepare import Prepared, prepare, summary
 from fashion_keras.data.review import Decision, read_review, write_review
 from fashion_keras.data.scan import scan
 from fashion_keras.evaluate import labelled_photos, with_review
@@ -67,8 +67,8 @@ def test_dropped_photos_are_not_used_and_moved_ones_change_class(sample_folder, 
     decisions |= {hats[2]: Decision("keep"), hats[3]: Decision("move", "hat")}
     write_review(file, decisions | dict.fromkeys(gone, Decision("drop")))
     config = Config(data=str(photos))
-    before = prepare_for(config, tmp_path / "cache")
-    after = prepare_for(dataclasses.replace(config, review=str(file)), tmp_path / "cache")
+    before = prepare(config, tmp_path / "cache")
+    after = prepare(dataclasses.replace(config, review=str(file)), tmp_path / "cache")
     lost = {(hats[0], "hat"), (hats[1], "hat")}
     assert places(after) == places(before) - lost | {(hats[1], "dress")}
     read = [photo.prepared for photo in after.split("train")]
@@ -76,9 +76,15 @@ def test_dropped_photos_are_not_used_and_moved_ones_change_class(sample_folder, 
     note = "review a.csv: 1 photo dropped, 1 moved; 4 of its photos are not there"
     assert f"{note} (train/hat/none.jpg, a, b, ...)" in summary(after)
     moved = file.rename(tmp_path / "b.csv")  # What it says decides, not where it is.
-    assert prepare(str(photos), tmp_path / "cache", review=str(moved)).folder == after.folder
+    assert (
+        prepare(Config(data=str(photos), review=str(moved)), tmp_path / "cache").folder
+        == after.folder
+    )
     write_review(moved, {hats[2]: Decision("keep")})
-    assert prepare(str(photos), tmp_path / "cache", review=str(moved)).folder == before.folder
+    assert (
+        prepare(Config(data=str(photos), review=str(moved)), tmp_path / "cache").folder
+        == before.folder
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_classes_may_go_but_not_from_training_alone(action, label, faults, tmp_p
     chosen = [name for name in names if {"both": "/c/" not in name}.get(which, "/a/" in name)]
     chosen = [name for name in chosen if which != "train" or "train" in name]
     write_review(tmp_path / "a.csv", dict.fromkeys(chosen, Decision(word, label)))
-    found = scan(str(tmp_path), tmp_path / "cache", review=str(tmp_path / "a.csv"))
+    found = scan(Config(data=str(tmp_path), review=str(tmp_path / "a.csv")), tmp_path / "cache")
     assert ([fault.partition(" /")[0] for fault in found.faults], found.class_faults) == faults
     left = {name.split("/")[1] for name in names if name not in chosen} | {*label}
     assert found.classes["train"] == sorted(left)
@@ -109,7 +115,7 @@ def test_photos_are_moved_to_other_and_out_of_it(tmp_path):
     decisions = {"train/a/1.jpg": Decision("move", "other"), "other/x.jpg": Decision("drop")}
     file = tmp_path.with_suffix(".csv")
     write_review(file, decisions | {"other/y.jpg": Decision("move", "b")})
-    found = scan(str(tmp_path), tmp_path / "cache", review=str(file))
+    found = scan(Config(data=str(tmp_path), review=str(file)), tmp_path / "cache")
     assert [photo.name for photo in found.others] == ["train/a/1.jpg", "other/z.jpg"]
     assert {photo.split for photo in found.others} == {"other"}
     (moved,) = [photo for photo in found.photos if photo.name == "other/y.jpg"]
@@ -122,7 +128,7 @@ def test_a_search_hands_the_file_on_with_its_whole_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert with_whole_paths(Config(review="a.csv")).review == str(tmp_path / "a.csv")
     with pytest.raises(InputError, match=r"No review at gone.csv; `python -m fashion_keras.check"):
-        prepare("sample", tmp_path, review="gone.csv")
+        prepare(Config(data="sample", review="gone.csv"), tmp_path)
 
 
 def test_photos_to_score_are_found_from_the_folder_of_a_split(sample_folder, tmp_path, capsys):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fashion_keras.config import InputError
+from fashion_keras.config import Config, InputError
 from fashion_keras.data.scan import scan
 
 
@@ -21,7 +21,7 @@ def touch(folder: Path, *names: str) -> Path:
 
 
 def found(folder: Path) -> list[tuple[str, str, str]]:
-    photos = scan(str(folder), folder / "cache").usable().photos
+    photos = scan(Config(data=str(folder)), folder / "cache").usable().photos
     assert all(photo.path == (folder / photo.name).resolve() for photo in photos)
     return [(photo.split, photo.label, photo.name) for photo in photos]
 
@@ -69,7 +69,7 @@ def test_folder_named_like_a_split_without_classes_is_no_split(tmp_path):
 def test_what_is_no_data_set_is_refused(data, message, tmp_path):
     touch(tmp_path, "photo.jpg", "val/hat/a.jpg", "valid/hat/b.jpg")
     with pytest.raises(InputError, match=message):
-        scan(str(tmp_path / data), tmp_path)
+        scan(Config(data=str(tmp_path / data)), tmp_path)
 
 
 SAME = r"a, b hold the same folders \(bag, hat\), which are taken for the classes"
@@ -100,7 +100,7 @@ ADVICE = "each class's photos into a folder of its own"
 def test_faults_are_named(names, message, tmp_path):
     with pytest.raises(InputError, match=message):
         found(touch(tmp_path, *names))
-    result = scan(str(tmp_path), tmp_path)
+    result = scan(Config(data=str(tmp_path)), tmp_path)
     of_classes = "is empty" in message or "sock" in message
     assert (len(result.faults), len(result.class_faults)) == (1 - of_classes, of_classes)
 
@@ -116,14 +116,14 @@ def test_all_faults_are_named_at_once(tmp_path):
 def test_scan_lists_classes_and_photos_that_are_not_used(tmp_path):
     touch(tmp_path, "train/hat/a/b.jpg", "train/hat/.hidden", "val/hat/c.jpg", "train/d.jpg")
     touch(tmp_path, "more/e.png", "readme.txt", "train/shoes/")
-    result = scan(str(tmp_path), tmp_path)
+    result = scan(Config(data=str(tmp_path)), tmp_path)
     assert result.classes == {"train": ["hat", "shoes"], "validation": ["hat"]}
     assert [photo.name for photo in result.photos] == ["train/hat/a/b.jpg", "val/hat/c.jpg"]
     assert result.unused == ["more/e.png", "train/d.jpg"]
 
 
 def splits_of(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
-    result = scan(str(folder), folder / "cache")
+    result = scan(Config(data=str(folder)), folder / "cache")
     assert result.faults == result.class_faults == []
     found: dict[str, list[str]] = {}
     for photo in result.photos:
@@ -177,7 +177,7 @@ def test_what_systems_and_this_project_write_is_no_class(tmp_path):
     touch(tmp_path, "results/search/best_config.json", "results/final/confusion.png")
     touch(tmp_path, "other/.final.lock", "venv/pyvenv.cfg", "venv/logo.png")
     assert splits_of(tmp_path) == ({"": ["bag/b.jpg", "hat/a.jpg"]}, [])
-    assert scan(str(tmp_path), tmp_path / "cache").unused == []
+    assert scan(Config(data=str(tmp_path)), tmp_path / "cache").unused == []
 
 
 def test_linked_folders_are_followed_once(tmp_path):
@@ -186,7 +186,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     (photos / "hat" / "linked").symlink_to(tmp_path / "elsewhere")
     (photos / "hat" / "linked" / "more" / "loop").symlink_to(photos / "hat")
     assert splits_of(photos)[0] == {"": ["bag/b.jpg", "hat/a.jpg", "hat/c.jpg", "hat/d.jpg"]}
-    assert scan(str(photos), tmp_path).unused == []
+    assert scan(Config(data=str(photos)), tmp_path).unused == []
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_linked_folders_are_followed_once(tmp_path):
     ],
 )
 def test_photos_of_none_of_the_classes_are_in_folders_named_other(names, others, tmp_path):
-    result = scan(str(touch(tmp_path, *names, *others)), tmp_path / "cache")
+    result = scan(Config(data=str(touch(tmp_path, *names, *others))), tmp_path / "cache")
     assert result.faults == result.class_faults == result.unused == []
     assert {photo.name for photo in result.photos} == set(names)
     assert {(one.split, one.label) for one in result.others} == {("other", "other")}
@@ -226,12 +226,12 @@ def test_labels_of_tables_and_names_may_be_other(tmp_path):
     table = "file,label\nhat_1.jpg,hat\nbag_2.jpg,bag\nOther_3.jpg,OTHER\n"
     (tmp_path / "images.csv").write_text(table)
     for data, pattern in ((tmp_path / "images.csv", ""), (tmp_path, r"([A-Za-z]+)_\d")):
-        result = scan(str(data), tmp_path / "cache", label_pattern=pattern)
+        result = scan(Config(data=str(data), label_pattern=pattern), tmp_path / "cache")
         assert result.classes == {"": ["bag", "hat"]}
         assert [(one.name, one.split) for one in result.others] == [("Other_3.jpg", "other")]
     (tmp_path / "images.csv").write_text("file,label\nhat_1.jpg,other\nbag_2.jpg,Other\n")
     with pytest.raises(InputError, match="All photos are labelled other: a classifier needs two"):
-        scan(str(tmp_path / "images.csv"), tmp_path / "cache")
+        scan(Config(data=str(tmp_path / "images.csv")), tmp_path / "cache")
 
 
 def test_names_that_differ_in_case_or_form_are_the_same_class(tmp_path):
@@ -245,11 +245,11 @@ def test_names_that_differ_in_case_or_form_are_the_same_class(tmp_path):
 def test_an_archive_is_to_be_unpacked(tmp_path):
     touch(tmp_path, "photos.ZIP")
     with pytest.raises(InputError, match=r"photos.ZIP is an archive: unpack it"):
-        scan(str(tmp_path / "photos.ZIP"), tmp_path)
+        scan(Config(data=str(tmp_path / "photos.ZIP")), tmp_path)
 
 
 def test_sample_is_drawn_once_into_a_cache_given_relatively(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     touch(tmp_path, "sample-5/train/hat/a", "sample-5/train/bag/b", "sample-5/validation/hat/c")
-    photos = scan("sample", Path(), seed=5).photos
+    photos = scan(Config(data="sample", split_seed=5), Path()).photos
     assert photos[1].path == tmp_path.resolve() / "sample-5" / "train" / "hat" / "a"

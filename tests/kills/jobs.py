@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from fashion_keras.config import Config
 from fashion_keras.data import download as source
 from fashion_keras.data.prepare import prepare
 from fashion_keras.data.sample import draw_sample
@@ -58,7 +59,7 @@ def jobs(place: Path) -> list[Job]:
         _job("final", f"fashion_keras.final {final}", scores),
         _job("predict", f"fashion_keras.predict {predict}", _rows(".", "rows.csv")),
         _job("export", f"fashion_keras.export {export}", _files("**/*")),
-        Job("prepare", lambda folder: prepare(str(mixed), folder / "cache"), prepared),
+        Job("prepare", lambda folder: prepare(Config(data=str(mixed)), folder / "cache"), prepared),
         _download(place),
     ]  # fmt: skip
 
