@@ -112,10 +112,8 @@ class Classifier:
 
         if POOLING not in (layer.name for layer in self.model.layers):
             return self.model  # `build_classifier` did not make it.
-        # The name of the last layer is the metadata, to which `final` adds the test score.
-        last = keras.layers.Softmax(dtype="float32", name=onnx_file.OUTPUT)
-        outputs = last(self.model.layers[-1].input), self.model.get_layer(POOLING).output
-        both = keras.layers.Concatenate(dtype="float32", name="both")(outputs)
+        concatenate = keras.layers.Concatenate(dtype="float32", name="both")
+        both = concatenate(list(named_outputs(self.model).values()))
         return keras.Model(self.model.input, both, name="classifier")
 
     @property
@@ -252,6 +250,19 @@ def load_classifier(path: str | os.PathLike) -> Classifier:
     model, metadata = load_model(path)
     content = read_member(path, CLASS_MEANS)
     return Classifier(model, metadata, None, _read_class_means(content, metadata, path))
+
+
+def named_outputs(model: Any) -> dict[str, Any]:
+    """Return the tensors of probabilities and features of a model of `build_classifier`, by name.
+
+    Its last layer, whose name holds the metadata, is replaced.
+    """
+    from fashion_keras.backend import keras
+
+    last = keras.layers.Softmax(dtype="float32", name=onnx_file.OUTPUT)
+    probabilities = last(model.layers[-1].input)
+    features = model.get_layer(POOLING).output
+    return {onnx_file.OUTPUT: probabilities, onnx_file.FEATURES: features}
 
 
 def distances(features: np.ndarray, means: np.ndarray) -> np.ndarray:

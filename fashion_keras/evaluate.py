@@ -132,9 +132,10 @@ def evaluate(
     for `cache` see `Classifier.for_photos`.
 
     Returns:
-        The numbers of `metrics.scores`, which are those of the nearest categories; how many photos
-        are answered `none of these`, if the file knows it; and a line for each photo that cannot be
-        read (`unreadable`); such photos do not count.
+        The numbers of `metrics.scores`, which are those of the nearest categories; if the file
+        knows `none of these`, how many photos are answered so (`none_of_these`) and how many are
+        answered with their category (`answered_correctly`); and a line for each photo that cannot
+        be read (`unreadable`); such photos do not count.
 
     Raises:
         InputError: If no photo can be read.
@@ -182,15 +183,6 @@ def predict_photos(
     if not readable:
         raise InputError(f"No photo can be read. First: {unreadable[0]}")
     return readable, unreadable
-
-
-def predict_all(
-    classifier: Classifier, photos: Sequence[Labelled], doing: str
-) -> tuple[list[Labelled], np.ndarray, list[str]]:
-    """Return `predict_photos` with the probabilities `(photos, classes)` as an array."""
-    found, unreadable = predict_photos(classifier, photos, doing)
-    probabilities = np.stack([prediction.probabilities for _, prediction in found])
-    return [photo for photo, _ in found], probabilities, unreadable
 
 
 def headline(metrics: dict) -> str:

@@ -23,7 +23,7 @@ from fashion_keras.report import tensor_board
 from fashion_keras.report.outcome import read_predictions
 
 if TYPE_CHECKING:  # Importing these takes seconds, which `--help` does not need.
-    from fashion_keras.classifier import Classifier
+    from fashion_keras.classifier import Classifier, Prediction
     from fashion_keras.fine_tuning import FineTuned
     from fashion_keras.timing import Left
     from fashion_keras.training import Datasets
@@ -106,7 +106,7 @@ def final(
         by_side = {"validation_by_side": {one.side: one.scores for one in sides}}
         outcome = {"validation": validated.scores, "budget": planned, **crossed, **by_side}
         _write_outcome(work, config, trained.history, outcome, start)  # Without the test's time.
-        learn_novelty(work / MODEL_FILE, prepared, work / DISTANCES, cache)
+        learn_novelty(work / MODEL_FILE, prepared, validated.predicted, work / DISTANCES, cache)
         classifier = load_classifier(work / MODEL_FILE)
         photos, metrics = _score_once(classifier, prepared, crossed, work, cache)
         _write_page(classifier, work, results, photos)
@@ -175,6 +175,7 @@ class _Validated(NamedTuple):
     temperature: float
     losses: np.ndarray  # Of each photo, calibrated, in nats.
     accuracy: float
+    predicted: list[tuple[Labelled, Prediction]]
 
     @property
     def scores(self) -> dict[str, float]:
@@ -218,10 +219,11 @@ def _validated(side: int, prepared: Prepared, trained: FineTuned, cache: Path) -
     classifier = Classifier(model, {"labels": prepared.labels, "image_size": side})
     photos = evaluate.labelled(prepared, "validation")
     classifier = classifier.for_photos(len(photos), cache)
-    readable, found, _ = evaluate.predict_all(classifier, photos, f"validation at {side} px")
-    true = np.array([prepared.labels.index(photo.label) for photo in readable])
-    accuracy = float((found.argmax(axis=1) == true).mean())
-    return _Validated(side, *calibrated_losses(true, found), accuracy)
+    found, _ = evaluate.predict_photos(classifier, photos, f"validation at {side} px")
+    true = np.array([prepared.labels.index(photo.label) for photo, _ in found])
+    probabilities = np.stack([prediction.probabilities for _, prediction in found])
+    accuracy = float((probabilities.argmax(axis=1) == true).mean())
+    return _Validated(side, *calibrated_losses(true, probabilities), accuracy, found)
 
 
 @cli.stage("saving")

@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from fashion_keras.backend import array, keras
+from fashion_keras.inspection import POOLING
 
 # Relative to the largest feature: small, so that few kinks of ReLU lie between, yet logits change
 # by far more than float32 rounds.
@@ -31,10 +32,7 @@ def explainer(model: keras.Model) -> Callable[[np.ndarray, Sequence[int]], list[
         1 (most support), over the photo from edge to edge.
     """
     resize, head = model.get_layer("resize"), model.get_layer("head")
-    (pooling,) = (
-        one for one in model.layers if isinstance(one, keras.layers.GlobalAveragePooling2D)
-    )
-    backbone = keras.Model(model.input, pooling.input)  # Compiled only once.
+    backbone = keras.Model(model.input, model.get_layer(POOLING).input)  # Compiled only once.
 
     def heat_maps(pixels: np.ndarray, categories: Sequence[int]) -> list[np.ndarray]:
         resized = array(resize(pixels[None].astype("float32")))

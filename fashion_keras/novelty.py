@@ -15,6 +15,7 @@ from fashion_keras.classifier import (
     CLASS_MEANS,
     NONE,
     NOVELTY,
+    Prediction,
     distances,
     load_classifier,
     unit_vectors,
@@ -118,31 +119,42 @@ def to_bytes(means: np.ndarray) -> bytes:
 
 
 @cli.stage("none of these")
-def learn_novelty(file: Path, prepared: Prepared, table: Path, cache: Path) -> None:
+def learn_novelty(
+    file: Path,
+    prepared: Prepared,
+    validation: Sequence[tuple[Labelled, Prediction]],
+    table: Path,
+    cache: Path,
+) -> None:
     """Add to a saved file what recognises photos of none of its categories.
 
-    A sample of the photos for training gives the class means, those for validation and in folders
-    named `other` the threshold. The distances of the latter are written to `table`.
+    A sample of the photos for training gives the class means, those for validation, with what the
+    classifier predicted for them, and those in folders named `other` the threshold. The distances
+    of the latter are written to `table`.
     """
-    train, validation = _sample(labelled(prepared, "train")), labelled(prepared, "validation")
-    rest = [*validation, *labelled(prepared, OTHER)]
-    classifier = load_classifier(file).for_photos(len(train) + len(rest), cache)
-    found, unreadable = predict_photos(classifier, [*train, *rest], "finding what is none of these")
+    train, others = _sample(labelled(prepared, "train")), labelled(prepared, OTHER)
+    classifier = load_classifier(file).for_photos(len(train) + len(others), cache)
+    doing = "finding what is none of these"
+    found, unreadable = predict_photos(classifier, [*train, *others], doing)
     if unreadable:
         raise InputError(f"This photo can no longer be read: {unreadable[0]}.")
-    features = np.stack([prediction.features for _, prediction in found])
     numbers = np.array([prepared.labels.index(photo.label) for photo in train])
-    means = class_means(features[: len(train)], numbers, len(prepared.labels))
-    far = distances(features[len(train) :], means)
+    means = class_means(_features(found[: len(train)]), numbers, len(prepared.labels))
+    rest = [*validation, *found[len(train) :]]
+    far = distances(_features(rest), means)
     known = learnt(far[: len(validation)], far[len(validation) :])
     add_metadata(file, {NOVELTY: known}, {CLASS_MEANS: to_bytes(means)})
     print(in_words(known), flush=True)
     with table.open("w", newline="", encoding="utf-8") as target:
         rows = csv.writer(target)
         rows.writerow(["file", "split", "distance"])
-        for number, (photo, distance) in enumerate(zip(rest, far, strict=True)):
-            split = "validation" if number < len(validation) else OTHER
+        for (photo, _), distance in zip(rest, far, strict=True):
+            split = OTHER if photo.label == OTHER else "validation"
             rows.writerow([photo.name, split, f"{distance:.6f}"])
+
+
+def _features(found: Sequence[tuple[Labelled, Prediction]]) -> np.ndarray:
+    return np.stack([prediction.features for _, prediction in found])
 
 
 def _sample(photos: Sequence[Labelled]) -> list[Labelled]:

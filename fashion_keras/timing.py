@@ -140,7 +140,7 @@ def expected_seconds(
     size = config.image_size
     tested = sum(held_out * (side / size) ** 2 for side in prediction_sides(config, held_out))
     tested += len(prepared.photos) - train - held_out
-    tested += held_out + min(train, 300)  # To know what is none of these.
+    tested += min(train, 300) + len(prepared.others)  # To know what is none of these.
     trained = head_file(config, datasets, cache).exists()
     # An epoch of fine-tuning includes validation, without gradients: a third of the work.
     epochs = config.fine_tuning_epochs * (train + held_out / 3)

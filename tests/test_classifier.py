@@ -22,7 +22,7 @@ from fashion_keras.config import Config, InputError
 from fashion_keras.data.photo import read_photo
 from fashion_keras.data.prepare import prepare
 from fashion_keras.engine import OpenVINO
-from fashion_keras.evaluate import Labelled, predict_all
+from fashion_keras.evaluate import Labelled, predict_photos
 from fashion_keras.model import build_classifier, build_head
 from fashion_keras.saving import save_classifier
 from tests.builders import LABELS, alone, encoded, needs_openvino, picture, strong_classifier
@@ -231,7 +231,8 @@ def test_probabilities_are_the_same_for_the_prepared_photo_and_the_original(
     prepared = prepare(Config(data=str(tmp_path / "source")), tmp_path / "cache")
     [photo] = prepared.split("validation")
     labelled = Labelled(prepared.folder / photo.prepared, photo.file, "hat")
-    _, by_test, _ = predict_all(classifier, [labelled], "testing")
+    [(_, predicted)], _ = predict_photos(classifier, [labelled], "testing")
+    by_test = [predicted.probabilities]
     original = tmp_path / "source" / photo.file
     expected = alone(classifier, read_photo(original).pixels)
     np.testing.assert_allclose(by_test, [expected], atol=1e-5)

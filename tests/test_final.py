@@ -17,7 +17,7 @@ from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError, read_config, to_json
 from fashion_keras.data.sample import LABELS
-from fashion_keras.evaluate import labelled, predict_all, recalls
+from fashion_keras.evaluate import labelled, predict_photos, recalls
 from fashion_keras.final import PAGE, final, main
 from fashion_keras.fine_tuning import FineTuned
 from fashion_keras.inspection import read_metadata
@@ -188,8 +188,9 @@ def test_recall_is_shown_by_class_and_one_of_zero_is_a_warning():
 def test_probabilities_are_calibrated_on_validation(finished, prepared):
     classifier = load_classifier(finished / "fashion.keras")
     photos = labelled(prepared, "validation")
-    readable, probabilities, _ = predict_all(classifier, photos, "again")
-    true = np.array([LABELS.index(photo.label) for photo in readable])
+    found, _ = predict_photos(classifier, photos, "again")
+    probabilities = np.stack([prediction.probabilities for _, prediction in found])
+    true = np.array([LABELS.index(photo.label) for photo, _ in found])
     temperature = classifier.metadata["temperature"]
     before = probabilities.astype("float64") ** temperature
     before /= before.sum(axis=1, keepdims=True)

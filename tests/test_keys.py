@@ -108,14 +108,7 @@ def digest_of(arrays: Iterable[Any]) -> str:
 
 def made(kind: str, config: Config, photos: Path, cache: Path) -> tuple[str, str]:
     """Return the key of an artifact and a digest of its content."""
-    prepared = prepare(
-        Config(
-            data=str(photos / config.data),
-            split_seed=config.split_seed,
-            label_pattern=config.label_pattern,
-        ),
-        cache,
-    )
+    prepared = prepare(dataclasses.replace(config, data=str(photos / config.data)), cache)
     backbone = small_backbone(config.backbone)
     if config.weights != BASE.weights:
         backbone.set_weights([weight + 0.01 for weight in backbone.get_weights()])

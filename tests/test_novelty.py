@@ -14,7 +14,7 @@ from fashion_keras.backend import keras
 from fashion_keras.classifier import NONE, Classifier, distances, load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import Prepared, prepare
-from fashion_keras.evaluate import labelled
+from fashion_keras.evaluate import labelled, predict_photos
 from fashion_keras.model import build_head
 from fashion_keras.novelty import class_means, in_words, learn_novelty, learnt, threshold, to_bytes
 from fashion_keras.saving import add_metadata, save_classifier
@@ -103,7 +103,9 @@ def saved(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Save
     file, before = folder / "our.keras", folder / "before.keras"
     save_classifier(small_backbone(), head, prepared.labels, 71, before)
     shutil.copy(before, file)
-    learn_novelty(file, prepared, folder / "distances.csv", folder / "cache")
+    photos = labelled(prepared, "validation")
+    validation, _ = predict_photos(load_classifier(before), photos, "validation")
+    learn_novelty(file, prepared, validation, folder / "distances.csv", folder / "cache")
     return Saved(file, before, folder / "distances.csv", prepared)
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fashion_keras.classifier import CLASS_MEANS, Classifier
+from fashion_keras.classifier import CLASS_MEANS, Classifier, named_outputs
 from fashion_keras.config import InputError
 from fashion_keras.engine import import_openvino
 from fashion_keras.inspection import POOLING
@@ -69,14 +69,10 @@ def check_packages(name: str) -> None:
 
 
 def with_names(classifier: Any) -> Any:
-    """Return `Classifier.model` as a model from `{"pixels": ...}` to `{"probabilities": ...}`.
-
-    Its last layer, whose name holds the metadata in a `.keras` file, is replaced.
-    """
+    """Return `Classifier.model` as a model from `{"pixels": ...}` to `{"probabilities": ...}`."""
     from fashion_keras.backend import keras
 
-    last = keras.layers.Softmax(dtype="float32", name=OUTPUT)
-    probabilities = last(classifier.layers[-1].input)
+    probabilities = named_outputs(classifier)[OUTPUT]
     return keras.Model({INPUT: classifier.input}, {OUTPUT: probabilities}, name="classifier")
 
 
