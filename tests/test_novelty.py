@@ -96,11 +96,9 @@ def saved(sample_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Save
     (photos / "Other").mkdir()
     for number, pixels in enumerate(noise(3, 90, 80)):
         Image.fromarray(pixels).save(photos / "Other" / f"{number}.png")
-    prepared, head = (
-        prepare(Config(data=str(photos)), folder / "cache"),
-        build_head(Config(inner_size=0), 10),
-    )
+    prepared = prepare(Config(data=str(photos)), folder / "cache")
     file, before = folder / "our.keras", folder / "before.keras"
+    head = build_head(Config(inner_size=0), 10)
     save_classifier(small_backbone(), head, prepared.labels, 71, before)
     shutil.copy(before, file)
     photos = labelled(prepared, "validation")

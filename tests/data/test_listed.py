@@ -33,9 +33,8 @@ def test_tables_are_read_as_people_write_them(text, names, column, tmp_path):
         ("", "bag", names[1]),
         ("", "hat", names[0]),
     ]
-    assert scan(
-        Config(data=str(tmp_path / "images.csv"), label_column=column), tmp_path
-    ).unused == ["images/left_over.jpg"]
+    config = Config(data=str(tmp_path / "images.csv"), label_column=column)
+    assert scan(config, tmp_path).unused == ["images/left_over.jpg"]
 
 
 def test_splits_of_a_table_are_used(tmp_path):
@@ -72,9 +71,8 @@ def test_labels_in_names_are_found(tmp_path):
         ("", "beagle", "more/beagle_3.jpg"),
         ("", "great_pyrenees", "great_pyrenees_12.jpg"),
     ]
-    assert scan(Config(data=str(tmp_path), label_pattern=pattern), tmp_path).unused == [
-        "more/cover.png"
-    ]
+    config = Config(data=str(tmp_path), label_pattern=pattern)
+    assert scan(config, tmp_path).unused == ["more/cover.png"]
     for wrong, message in (("(", "no regular"), ("a", "with a group"), ("(z9)", "First: great")):
         with pytest.raises(InputError, match=message):
             scan(Config(data=str(tmp_path), label_pattern=wrong), tmp_path)

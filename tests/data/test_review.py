@@ -76,15 +76,10 @@ def test_dropped_photos_are_not_used_and_moved_ones_change_class(sample_folder, 
     note = "review a.csv: 1 photo dropped, 1 moved; 4 of its photos are not there"
     assert f"{note} (train/hat/none.jpg, a, b, ...)" in summary(after)
     moved = file.rename(tmp_path / "b.csv")  # What it says decides, not where it is.
-    assert (
-        prepare(Config(data=str(photos), review=str(moved)), tmp_path / "cache").folder
-        == after.folder
-    )
+    again = dataclasses.replace(config, review=str(moved))
+    assert prepare(again, tmp_path / "cache").folder == after.folder
     write_review(moved, {hats[2]: Decision("keep")})
-    assert (
-        prepare(Config(data=str(photos), review=str(moved)), tmp_path / "cache").folder
-        == before.folder
-    )
+    assert prepare(again, tmp_path / "cache").folder == before.folder
 
 
 @pytest.mark.parametrize(
