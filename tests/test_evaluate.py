@@ -15,6 +15,7 @@ from fashion_keras.backend import keras
 from fashion_keras.classifier import load_classifier
 from fashion_keras.config import Config, InputError
 from fashion_keras.data.prepare import prepare
+from fashion_keras.data.review import write_review
 from fashion_keras.data.sample import LABELS
 from fashion_keras.evaluate import cross_validate, headline, labelled_photos, main
 from fashion_keras.metrics import scores
@@ -62,7 +63,8 @@ def test_every_readable_photo_counts_once_and_the_others_are_named(model, photos
 def test_photos_in_other_count_apart(model, photos, tmp_path, monkeypatch, capsys):
     shutil.copytree(photos / "hat", photos / "Other")
     (photos / "Other" / "bad.jpg").write_text("no photo")
-    words = [str(model), str(photos), "--results", str(tmp_path / "found")]
+    write_review(review := tmp_path / "a b.csv", {})
+    words = [str(model), str(photos), "--review", str(review), "--results", str(tmp_path / "found")]
     loaded = load_classifier(model)
     for one, none in ((loaded, 0), (never_near(loaded), 2)):
         monkeypatch.setattr("fashion_keras.classifier.load_classifier", Mock(return_value=one))
@@ -75,6 +77,7 @@ def test_photos_in_other_count_apart(model, photos, tmp_path, monkeypatch, capsy
         shown = capsys.readouterr().out
         assert f"other: {none} of 2 answered `none of these`\n" in shown
     assert "answered `none of these`: 20 of 20; with these, 0 are answered correctly" in shown
+    assert shown.endswith(f"fashion_keras.report {model} {photos} --review '{review}'\n")
 
 
 def test_an_accuracy_below_the_least_ends_with_1(model, photos, tmp_path, capsys):

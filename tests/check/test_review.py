@@ -222,6 +222,8 @@ def test_the_command_serves_until_it_is_interrupted_and_its_file_is_honoured(pho
         drop = json.dumps({"number": 1, "action": "drop", "label": ""})
         connection.request("POST", f"/{secret}/decide", drop)
         assert connection.getresponse().status == 200
+        connection.request("GET", f"/{secret}/suspects")
+        assert json.load(connection.getresponse())["labels"] == ["dress", "hat", "other"]
         with pytest.raises(InputError, match="Another process is writing the same review"):
             main(words[3:])
         process.send_signal(signal.SIGINT)

@@ -131,10 +131,11 @@ def test_photos_to_score_are_found_from_the_folder_of_a_split(sample_folder, tmp
     photos = labelled_photos(folder, labels := sorted(path.name for path in folder.iterdir()))
     names = [f"test/{photo.name}" for photo in photos]
     decisions = {names[0]: Decision("drop"), names[1]: Decision("move", labels[-1])}
+    decisions[names[2]] = Decision("move", "other")  # It has no category to be scored by.
     write_review(file, decisions | {"train/hat/1.jpg": Decision("drop")})
     found = with_review(photos, folder, labels, str(file))
-    assert found == [photos[1]._replace(label=labels[-1]), *photos[2:]]
-    assert capsys.readouterr().out == "review a.csv: 1 photo dropped, 1 moved\n"
+    assert found == [photos[1]._replace(label=labels[-1]), *photos[3:]]
+    assert capsys.readouterr().out == "review a.csv: 1 photo dropped, 2 moved\n"
     assert with_review(photos, folder, labels, "") == photos
     write_review(file, {photos[0].name: Decision("drop")})  # The folder is the whole data set.
     assert with_review(photos, folder, labels, str(file)) == photos[1:]

@@ -83,6 +83,7 @@ def test_the_objective_is_named_wherever_its_score_is(run, capsys):
     assert "chosen on these 20 photos" in output
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert f"has a validation balanced accuracy of {100 * score:.1f}" in page
+    assert "That is optimistic, as it was chosen on these 20 photos." in page
 
 
 @pytest.mark.parametrize(
