@@ -106,7 +106,7 @@ def test_run_writes_all_its_files_and_its_scores(finished, sample_folder, prepar
 def test_photos_are_predicted_by_the_engine_that_is_best_for_them(quick, cache, engine_asked):
     quick()
     # To calibrate, to know what is none of the categories, and to test.
-    assert engine_asked == [(photos, 71, cache) for photos in (20, 60, 20)]
+    assert engine_asked == [(photos, 71, cache) for photos in (20, 40, 20)]
 
 
 def test_the_head_alone_is_kept_where_fine_tuning_does_not_help(quick, monkeypatch, capsys):

@@ -108,7 +108,8 @@ def digest_of(arrays: Iterable[Any]) -> str:
 
 def made(kind: str, config: Config, photos: Path, cache: Path) -> tuple[str, str]:
     """Return the key of an artifact and a digest of its content."""
-    prepared = prepare(dataclasses.replace(config, data=str(photos / config.data)), cache)
+    fields = {"data": str(photos / config.data), "label_column": "", "review": ""}
+    prepared = prepare(dataclasses.replace(config, **fields), cache)
     backbone = small_backbone(config.backbone)
     if config.weights != BASE.weights:
         backbone.set_weights([weight + 0.01 for weight in backbone.get_weights()])

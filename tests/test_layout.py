@@ -100,7 +100,7 @@ def test_files_and_functions_stay_short():
         assert {(name, length) for name, length in functions(file) if length > 40} == set(), file
 
 
-@pytest.mark.parametrize(("files", "budget"), [(FILES, 14_920), (TESTS, 16_110)])
+@pytest.mark.parametrize(("files", "budget"), [(FILES, 14_920), (TESTS, 16_115)])
 def test_the_code_stays_within_its_budget(files, budget):
     assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= budget
 

@@ -69,7 +69,9 @@ def test_a_search_writes_what_it_found_and_goes_on_when_it_is_given_again(
 
 
 @pytest.mark.slow
-def test_the_objective_is_named_wherever_its_score_is(run, capsys):
+def test_the_objective_is_named_wherever_its_score_is(run, capsys, monkeypatch):
+    monkeypatch.setattr(hyperband, "FINALISTS", 1)  # More say nothing else, and take longer.
+    monkeypatch.setattr("tuning.finalists.CURVES", {"droprate": (0.2,)})
     folder = run("--objective", "balanced_accuracy", "--class-weights", "balanced")
     output, trials = capsys.readouterr().out, rows_of(folder / "trials.csv")
     best = read_config(folder / "best_config.json")
